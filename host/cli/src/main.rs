@@ -1,0 +1,2 @@
+//! The `graft` binary.
+fn main() {}

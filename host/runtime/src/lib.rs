@@ -1,0 +1,1 @@
+//! ONNX Runtime for Graft: finding the library, providers, sessions, kernels.

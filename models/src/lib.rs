@@ -1,0 +1,1 @@
+//! Architectures as graph recipes: a Hugging Face checkpoint directory to an ONNX base.

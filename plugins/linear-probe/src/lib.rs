@@ -1,0 +1,1 @@
+//! Graft plugin: linear-probe.

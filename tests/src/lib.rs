@@ -1,0 +1,1 @@
+//! What crosses crates: conformance, ABI compatibility, end to end.

@@ -1,0 +1,1 @@
+//! Plugins whose only job is to misbehave.

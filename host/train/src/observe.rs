@@ -1,0 +1,78 @@
+//! What a run tells those who watch it: metrics files, progress, whoever saves the best adapter.
+
+use crate::best::Metrics;
+use crate::error::TrainError;
+use crate::fit::FitReport;
+use crate::params::Parameters;
+
+/// One finished step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepRecord {
+    /// Number of the step, from 1.
+    pub step: u64,
+    /// Number of the epoch, from 1.
+    pub epoch: usize,
+    /// Mean loss of the step's micro-batches, before the update.
+    pub loss: f64,
+    /// Learning rate of the update, without the parameters' own multipliers.
+    pub lr: f64,
+    /// Norm of the gradient before clipping.
+    pub grad_norm: f64,
+    /// Examples in the step.
+    pub samples: usize,
+    /// Seconds of training up to and with this step, evaluations left out.
+    pub seconds: f64,
+}
+
+/// One finished epoch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EpochRecord {
+    /// Number of the epoch, from 1.
+    pub epoch: usize,
+    /// Steps done so far.
+    pub step: u64,
+    /// Mean loss over the epoch's steps.
+    pub train_loss: f64,
+    /// Metrics of the evaluation, if there is data for one.
+    pub evaluation: Option<Metrics>,
+    /// Whether this is the best epoch so far; true for each if nothing is evaluated.
+    pub improved: bool,
+    /// Seconds of training so far, evaluations left out.
+    pub seconds: f64,
+    /// Examples trained on per second of training so far.
+    pub samples_per_second: f64,
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy)]
+pub enum Event<'a> {
+    /// Training begins.
+    Start {
+        /// Steps planned, over all epochs.
+        steps: u64,
+        /// Epochs planned.
+        epochs: usize,
+        /// Elements that are trained.
+        trainable: usize,
+    },
+    /// A step is done.
+    Step(&'a StepRecord),
+    /// An epoch, with its evaluation, is done.
+    Epoch {
+        /// Its figures.
+        record: &'a EpochRecord,
+        /// The parameters as they are now; to be saved when `record.improved`.
+        params: &'a Parameters,
+    },
+    /// Training is over; not sent when it failed.
+    Finish(&'a FitReport),
+}
+
+/// Watches a run.
+pub trait Observer {
+    /// Takes in one event.
+    ///
+    /// # Errors
+    /// An error here stops training, with the parameters as they are.
+    fn observe(&mut self, event: &Event<'_>) -> Result<(), TrainError>;
+}

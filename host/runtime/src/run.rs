@@ -1,0 +1,229 @@
+//! Running a session: checked inputs that are lent, not copied, and outputs that are viewed, not copied.
+
+use std::ffi::c_char;
+use std::ptr;
+use std::sync::Arc;
+
+use graft_graph::Tensor;
+use ort::AsPointer;
+
+use crate::error::{Doing, Result, RuntimeError};
+use crate::outputs::Outputs;
+use crate::session::{Port, Session};
+use crate::value::{Aligned, OrtValue, View};
+use crate::weights::lend;
+
+/// Names of inputs and outputs, looked up once for many runs; see [`Session::plan`].
+#[derive(Debug, Clone)]
+pub struct Plan {
+    inputs: Vec<usize>,
+    outputs: Vec<usize>,
+}
+
+/// A caller's buffer that an output is written into.
+#[derive(Debug)]
+pub struct Target<'a> {
+    /// The shape that the output will have.
+    pub shape: &'a [usize],
+    /// Room for exactly as many elements.
+    pub data: &'a mut [f32],
+}
+
+impl Session {
+    /// Runs the graph. Inputs are named in any order; outputs come back in the order asked for.
+    ///
+    /// # Errors
+    /// [`RuntimeError::UnknownName`], [`RuntimeError::MissingInput`], [`RuntimeError::InputMismatch`] before anything
+    /// is run; [`RuntimeError::Ort`] with ONNX Runtime's words, operator and node name included;
+    /// [`RuntimeError::Cancelled`].
+    pub fn run(&mut self, inputs: &[(&str, &Tensor)], outputs: &[&str]) -> Result<Outputs> {
+        let names: Vec<&str> = inputs.iter().map(|(n, _)| *n).collect();
+        let views: Vec<View<'_>> = inputs.iter().map(|(_, t)| View::from(*t)).collect();
+        let plan = self.plan(&names, outputs)?;
+        self.run_planned(&plan, &views)
+    }
+
+    /// Looks up names once, for a loop that calls [`run_planned`](Self::run_planned).
+    ///
+    /// # Errors
+    /// [`RuntimeError::UnknownName`] for a name that the graph lacks or that is given twice,
+    /// [`RuntimeError::MissingInput`] for an input that is left out.
+    pub fn plan(&self, inputs: &[&str], outputs: &[&str]) -> Result<Plan> {
+        let inputs = self.find("input", &self.inputs, inputs)?;
+        if let Some(left_out) = (0..self.inputs.len()).find(|i| !inputs.contains(i)) {
+            let port = &self.inputs[left_out];
+            return Err(RuntimeError::MissingInput {
+                session: self.name.clone(),
+                name: port.name.clone(),
+                expected: port.to_string(),
+            });
+        }
+        Ok(Plan { inputs, outputs: self.find("output", &self.outputs, outputs)? })
+    }
+
+    /// Runs the graph on inputs in the plan's order: what a training loop calls, with parameters as views of its own
+    /// buffers.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_planned(&mut self, plan: &Plan, inputs: &[View<'_>]) -> Result<Outputs> {
+        let lent = self.lend_all(plan, inputs)?;
+        let mut raw = vec![ptr::null_mut(); plan.outputs.len()];
+        let ran = self.call(plan, &lent, &mut raw);
+        // Taken over before the error is looked at, so that nothing leaks.
+        let values: Vec<Option<OrtValue>> = raw.into_iter().map(OrtValue::own).collect();
+        ran?;
+        let mut outputs = Outputs::new(Arc::clone(&self.keep));
+        for (index, value) in plan.outputs.iter().zip(values) {
+            let name = &self.outputs[*index].name;
+            let value = value.ok_or_else(|| RuntimeError::Ort {
+                doing: format!("running {}", self.name),
+                message: format!("there is no value for output `{name}`"),
+            })?;
+            outputs.push(name, value, &lent.iter().map(|(_, range)| range.clone()).collect::<Vec<_>>())?;
+        }
+        Ok(outputs)
+    }
+
+    /// Runs the graph and writes the outputs, all of f32, into the caller's buffers.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run), and [`RuntimeError::BadSetting`] when targets are not as many as the plan's outputs, a
+    /// buffer does not fill its shape, or an output is an input under the same name.
+    pub fn run_into(&mut self, plan: &Plan, inputs: &[View<'_>], targets: &mut [Target<'_>]) -> Result<()> {
+        self.check_targets(plan, targets)?;
+        let lent = self.lend_all(plan, inputs)?;
+        let mut values = Vec::with_capacity(targets.len());
+        for t in targets.iter_mut() {
+            let len = size_of_val(t.data);
+            let data = if t.data.is_empty() {
+                ptr::NonNull::<f32>::dangling().as_ptr().cast()
+            } else {
+                t.data.as_mut_ptr().cast()
+            };
+            // SAFETY: the buffer is borrowed mutably for the whole call, is aligned (it is of f32) and the value is
+            // released before this function returns.
+            let value = unsafe {
+                OrtValue::over(&self.runtime.host_memory, graft_graph::DType::F32, t.shape, data, len)
+            }?;
+            values.push(value);
+        }
+        let mut raw: Vec<_> = values.iter().map(OrtValue::ptr).collect();
+        self.call(plan, &lent, &mut raw)
+    }
+
+    fn check_targets(&self, plan: &Plan, targets: &[Target<'_>]) -> Result<()> {
+        let bad = |setting: String, reason: String| Err(RuntimeError::BadSetting { setting, reason });
+        if targets.len() != plan.outputs.len() {
+            let reason = format!("{} buffers for {} outputs", targets.len(), plan.outputs.len());
+            return bad(format!("targets of session {}", self.name), reason);
+        }
+        for (index, t) in plan.outputs.iter().zip(targets) {
+            let port = &self.outputs[*index];
+            let setting = || format!("session {}: target of output `{}`", self.name, port.name);
+            let count = t.shape.iter().try_fold(1usize, |a, d| a.checked_mul(*d));
+            if count != Some(t.data.len()) {
+                return bad(
+                    setting(),
+                    format!("{} elements do not fill the shape {:?}", t.data.len(), t.shape),
+                );
+            }
+            if port.dtype != Some(graft_graph::DType::F32) || !fits(port, t.shape) {
+                return bad(setting(), format!("the output is {port}, not f32 {:?}", t.shape));
+            }
+            if self.inputs.iter().any(|i| i.name == port.name) {
+                return bad(setting(), "it is an input of the graph; read it there".into());
+            }
+        }
+        Ok(())
+    }
+
+    fn find(&self, kind: &'static str, ports: &[Port], names: &[&str]) -> Result<Vec<usize>> {
+        let mut found = Vec::with_capacity(names.len());
+        for name in names {
+            let index = ports.iter().position(|p| p.name == **name && self.c_names.contains_key(*name));
+            match index {
+                Some(i) if kind == "output" || !found.contains(&i) => found.push(i),
+                _ => {
+                    let known: Vec<&str> = ports.iter().map(|p| p.name.as_str()).collect();
+                    return Err(RuntimeError::UnknownName {
+                        session: self.name.clone(),
+                        kind,
+                        name: (*name).to_owned(),
+                        known: known.join(", "),
+                    });
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn lend_all<'v>(&self, plan: &Plan, inputs: &[View<'v>]) -> Result<Vec<(Lent, std::ops::Range<usize>)>> {
+        if inputs.len() != plan.inputs.len() {
+            return Err(RuntimeError::BadSetting {
+                setting: format!("inputs of session {}", self.name),
+                reason: format!("{} values for {} planned inputs", inputs.len(), plan.inputs.len()),
+            });
+        }
+        let mut lent = Vec::with_capacity(inputs.len());
+        for (index, view) in plan.inputs.iter().zip(inputs) {
+            let port = &self.inputs[*index];
+            if port.dtype != Some(view.dtype()) || !fits(port, view.shape()) {
+                return Err(RuntimeError::InputMismatch {
+                    session: self.name.clone(),
+                    name: port.name.clone(),
+                    expected: port.to_string(),
+                    found: format!("{} {:?}", view.dtype(), view.shape()),
+                });
+            }
+            let (value, copy) = lend(self.runtime, view)?;
+            let start = value.data()? as usize;
+            lent.push((Lent { value, _copy: copy }, start..start + view.bytes().len()));
+        }
+        Ok(lent)
+    }
+
+    fn call(
+        &mut self,
+        plan: &Plan,
+        lent: &[(Lent, std::ops::Range<usize>)],
+        outputs: &mut [*mut ort::sys::OrtValue],
+    ) -> Result<()> {
+        let name =
+            |p: &Port| self.c_names.get(&p.name).map_or(ptr::null(), |c: &std::ffi::CString| c.as_ptr());
+        let input_names: Vec<*const c_char> = plan.inputs.iter().map(|i| name(&self.inputs[*i])).collect();
+        let output_names: Vec<*const c_char> = plan.outputs.iter().map(|i| name(&self.outputs[*i])).collect();
+        let values: Vec<*const ort::sys::OrtValue> =
+            lent.iter().map(|(l, _)| l.value.ptr().cast_const()).collect();
+        let options = self.cancel.as_ref().map_or(ptr::null(), |c| c.run_options());
+        // SAFETY: names are NUL-terminated strings of this session (`find` lets no others into a plan), arrays and
+        // lengths belong together, every value is alive, and `&mut self` keeps runs from overlapping.
+        let status = unsafe {
+            (ort::api().Run)(
+                self.keep.inner.ptr().cast_mut(),
+                options,
+                input_names.as_ptr(),
+                values.as_ptr(),
+                values.len(),
+                output_names.as_ptr(),
+                output_names.len(),
+                outputs.as_mut_ptr(),
+            )
+        };
+        // SAFETY: the status comes from the call above and is consumed once.
+        unsafe { ort::Error::result_from_status(status) }.doing(|| format!("running {}", self.name))
+    }
+}
+
+struct Lent {
+    value: OrtValue,
+    _copy: Option<Aligned>,
+}
+
+/// Whether `shape` is one that the port takes.
+fn fits(port: &Port, shape: &[usize]) -> bool {
+    // ONNX Runtime gives no dimensions both for a scalar and for a value of unknown rank, and checks those itself.
+    port.dims.is_empty()
+        || (port.dims.len() == shape.len()
+            && port.dims.iter().zip(shape).all(|(p, s)| p.is_none_or(|p| p == *s)))
+}

@@ -1,0 +1,301 @@
+//! Sessions: a graph, loaded and optimised for one provider.
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use graft_graph::DType;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use ort::value::{Outlet, TensorElementType, ValueType};
+
+use crate::cancel::CancelToken;
+use crate::error::{Doing, Result, RuntimeError};
+use crate::provider::Provider;
+use crate::runtime::Runtime;
+use crate::weights::SharedWeights;
+use crate::{kernels, profile};
+
+/// How far ONNX Runtime may rewrite a graph while loading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Optimization {
+    /// Not at all: the graph runs as written.
+    Off,
+    /// Rewrites that keep to standard operators.
+    Basic,
+    /// Also fusions into ONNX Runtime's own operators.
+    Extended,
+    /// Everything, memory layouts included.
+    #[default]
+    All,
+}
+
+/// How a session is built.
+#[derive(Debug, Clone)]
+pub struct SessionOptions {
+    /// Name used in messages and logs.
+    pub name: String,
+    /// Where the graph runs.
+    pub provider: Provider,
+    /// Threads within an operator; `None` takes [`Runtime::threads`].
+    pub threads: Option<usize>,
+    /// How far ONNX Runtime may rewrite the graph.
+    pub optimization: Optimization,
+    /// Whether memory is planned ahead from the first run's shapes; of use where shapes repeat.
+    pub memory_pattern: bool,
+    /// Whether freed memory is kept for the next run.
+    pub arena: bool,
+    /// Whether only kernels that give the same bits each time may be used.
+    pub deterministic: bool,
+    /// Whether Graft's own kernels run the nodes of domain `graft`; otherwise their function bodies do.
+    pub kernels: bool,
+    /// Whether idle threads wait for work by spinning: faster between operators, and a busy processor.
+    pub spinning: bool,
+    /// File that ONNX Runtime's profile is written to by [`Session::finish_profile`].
+    pub profile: Option<PathBuf>,
+}
+
+impl Default for SessionOptions {
+    fn default() -> SessionOptions {
+        SessionOptions {
+            name: "session".into(),
+            provider: Provider::Cpu,
+            threads: None,
+            optimization: Optimization::All,
+            memory_pattern: true,
+            arena: true,
+            deterministic: true,
+            kernels: true,
+            spinning: true,
+            profile: None,
+        }
+    }
+}
+
+/// A graph to load: the serialised `ModelProto`, and where the initializers lie whose bytes it leaves out.
+#[derive(Debug, Clone, Default)]
+pub struct SessionSource {
+    /// The `ModelProto`.
+    pub proto: Vec<u8>,
+    /// Weights for initializers that the model declares as external data, by name. Weights that the model does not
+    /// use are ignored.
+    pub weights: Option<Arc<SharedWeights>>,
+    /// Folder that `location` entries of external data are relative to. ONNX Runtime wants a file at every location
+    /// even when all tensors come from `weights`; any existing file does, whatever its size.
+    pub external_dir: Option<PathBuf>,
+}
+
+impl SessionSource {
+    /// A model that holds all it needs.
+    pub fn plain(proto: Vec<u8>) -> SessionSource {
+        SessionSource { proto, ..SessionSource::default() }
+    }
+}
+
+/// One input or output of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// Its name.
+    pub name: String,
+    /// Element type; `None` for what is no tensor or of a type that Graft does not handle.
+    pub dtype: Option<DType>,
+    /// Dimensions: `Some` where the graph fixes them.
+    pub dims: Vec<Option<usize>>,
+    shown: String,
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+/// A loaded graph. Runs take `&mut self`: ONNX Runtime's are not safe to overlap.
+pub struct Session {
+    pub(crate) keep: Arc<Keep>,
+    pub(crate) runtime: &'static Runtime,
+    pub(crate) name: String,
+    pub(crate) inputs: Vec<Port>,
+    pub(crate) outputs: Vec<Port>,
+    pub(crate) c_names: HashMap<String, CString>,
+    pub(crate) cancel: Option<CancelToken>,
+    inner: ort::session::Session,
+    profile: Option<PathBuf>,
+}
+
+/// What must outlive every value that a session gave out; fields are dropped in this order.
+pub(crate) struct Keep {
+    pub(crate) inner: Arc<ort::session::SharedSessionInner>,
+    _weights: Option<Arc<SharedWeights>>,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Session({}, {} inputs, {} outputs)", self.name, self.inputs.len(), self.outputs.len())
+    }
+}
+
+/// Sessions on a device are created one at a time: the providers' libraries do not bear it otherwise.
+static DEVICE: Mutex<()> = Mutex::new(());
+
+impl Session {
+    /// Loads a graph.
+    ///
+    /// # Errors
+    /// [`RuntimeError::ProviderUnavailable`] when the provider can't be had, [`RuntimeError::Ort`] with ONNX Runtime's
+    /// own words when the graph is not one that it accepts.
+    pub fn new(
+        runtime: &'static Runtime,
+        source: &SessionSource,
+        options: &SessionOptions,
+    ) -> Result<Session> {
+        let _one_at_a_time =
+            options.provider.is_device().then(|| DEVICE.lock().unwrap_or_else(|e| e.into_inner()));
+        let mut builder = configure(runtime, source, options)?;
+        let inner = builder.commit_from_memory(&source.proto).map_err(|e| {
+            if options.provider.is_device() && is_provider_failure(e.message()) {
+                return options.provider.unavailable(e.message());
+            }
+            RuntimeError::Ort { doing: format!("loading {}", options.name), message: e.message().to_owned() }
+        })?;
+        let inputs: Vec<Port> = inner.inputs().iter().map(port).collect();
+        let outputs: Vec<Port> = inner.outputs().iter().map(port).collect();
+        let c_names = inputs
+            .iter()
+            .chain(&outputs)
+            .filter_map(|p| Some((p.name.clone(), CString::new(p.name.as_str()).ok()?)))
+            .collect();
+        Ok(Session {
+            keep: Arc::new(Keep { inner: inner.inner(), _weights: source.weights.clone() }),
+            runtime,
+            name: options.name.clone(),
+            inputs,
+            outputs,
+            c_names,
+            cancel: None,
+            inner,
+            profile: options.profile.clone(),
+        })
+    }
+
+    /// The name given in the options.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Inputs in the graph's order.
+    pub fn inputs(&self) -> &[Port] {
+        &self.inputs
+    }
+
+    /// Outputs in the graph's order.
+    pub fn outputs(&self) -> &[Port] {
+        &self.outputs
+    }
+
+    /// Lets `token` stop this session's runs; `None` takes it away.
+    pub fn set_cancel(&mut self, token: Option<CancelToken>) {
+        self.cancel = token;
+    }
+
+    /// Ends profiling and writes the file that the options named; returns its path. The file is ONNX Runtime's JSON,
+    /// which [`profile::summary`] reads and trace viewers show.
+    ///
+    /// # Errors
+    /// [`RuntimeError::BadSetting`] when the session does not profile, [`RuntimeError::Profile`] when the file can't
+    /// be written.
+    pub fn finish_profile(&mut self) -> Result<PathBuf> {
+        let Some(path) = self.profile.take() else {
+            return Err(RuntimeError::BadSetting {
+                setting: "SessionOptions::profile".into(),
+                reason: format!("session {} does not profile, or its profile was written already", self.name),
+            });
+        };
+        let written = self.inner.end_profiling().doing(|| format!("ending the profile of {}", self.name))?;
+        profile::put(Path::new(&written), &path)?;
+        Ok(path)
+    }
+}
+
+fn configure(
+    runtime: &'static Runtime,
+    source: &SessionSource,
+    o: &SessionOptions,
+) -> Result<SessionBuilder> {
+    let doing = || format!("preparing {}", o.name);
+    let level = match o.optimization {
+        Optimization::Off => GraphOptimizationLevel::Disable,
+        Optimization::Basic => GraphOptimizationLevel::Level1,
+        Optimization::Extended => GraphOptimizationLevel::Level2,
+        Optimization::All => GraphOptimizationLevel::All,
+    };
+    let mut b = SessionBuilder::new(&runtime.environment).doing(doing)?;
+    b = o.provider.register(b, o.arena)?;
+    b = b.with_log_id(o.name.replace('\0', "")).doing(doing)?;
+    b = b.with_intra_threads(o.threads.unwrap_or(runtime.threads()).max(1)).doing(doing)?;
+    b = b.with_optimization_level(level).doing(doing)?;
+    b = b.with_memory_pattern(o.memory_pattern).doing(doing)?;
+    b = b.with_deterministic_compute(o.deterministic).doing(doing)?;
+    b = b.with_intra_op_spinning(o.spinning).doing(doing)?;
+    if o.kernels {
+        b = b.with_operators(kernels::domain().doing(doing)?).doing(doing)?;
+    }
+    if let Some(path) = &o.profile {
+        b = b.with_profiling(path).doing(doing)?;
+    }
+    if let Some(dir) = &source.external_dir {
+        let dir = dir.to_str().filter(|d| !d.contains('\0')).ok_or_else(|| RuntimeError::BadSetting {
+            setting: format!("folder of external data {}", dir.display()),
+            reason: "its path must be UTF-8 without zero bytes".into(),
+        })?;
+        b = b.with_config_entry("session.model_external_initializers_file_folder_path", dir).doing(doing)?;
+    }
+    if let Some(weights) = &source.weights {
+        for (name, value) in weights.values() {
+            b = b.with_initializer(name, Arc::clone(value)).doing(doing)?;
+        }
+        b = b.with_prepacked_weights(weights.packed()).doing(doing)?;
+    }
+    Ok(b)
+}
+
+/// CUDA and TensorRT load their libraries while a session is made; what they say then is not about the graph.
+fn is_provider_failure(message: &str) -> bool {
+    [
+        "CUDA failure",
+        "CUDA error",
+        "Failed to load library",
+        "cannot open shared object",
+        "no CUDA-capable device",
+    ]
+    .iter()
+    .any(|m| message.contains(m))
+}
+
+fn port(outlet: &Outlet) -> Port {
+    let (dtype, dims, shown) = match outlet.dtype() {
+        ValueType::Tensor { ty, shape, dimension_symbols } => {
+            let dims: Vec<Option<usize>> = shape.iter().map(|d| usize::try_from(*d).ok()).collect();
+            let text: Vec<String> = dims
+                .iter()
+                .enumerate()
+                .map(|(i, d)| match (d, dimension_symbols.get(i)) {
+                    (Some(d), _) => d.to_string(),
+                    (None, Some(s)) if !s.is_empty() => s.clone(),
+                    _ => "?".into(),
+                })
+                .collect();
+            let dtype = dtype_of(*ty);
+            let name = dtype.map_or_else(|| ty.to_string(), |d| d.to_string());
+            (dtype, dims, format!("{name} [{}]", text.join(", ")))
+        }
+        other => (None, Vec::new(), other.to_string()),
+    };
+    Port { name: outlet.name().to_owned(), dtype, dims, shown }
+}
+
+fn dtype_of(ty: TensorElementType) -> Option<DType> {
+    let kind: ort::sys::ONNXTensorElementDataType = ty.into();
+    DType::from_onnx(kind as i32)
+}

@@ -64,6 +64,9 @@ pub enum TrainError {
     /// State of an optimiser that does not fit.
     #[error("the optimiser's state does not fit: {0}")]
     State(String),
+    /// A distribution or an initialiser that cannot be drawn from.
+    #[error("{0}")]
+    Random(String),
     /// A file of metrics could not be written.
     #[error("{path} could not be written: {source}; free space on the disk or choose another folder", path = .path.display())]
     Write {

@@ -180,6 +180,16 @@ pub struct FitReport {
     pub ended: Ended,
 }
 
+impl FitReport {
+    /// Number (from 1) of the epoch whose parameters are kept, `None` if they are those of the last step.
+    pub fn kept_epoch(&self) -> Option<usize> {
+        match self.kept {
+            Kept::Best { epoch } => Some(epoch),
+            Kept::Last => None,
+        }
+    }
+}
+
 /// Trains `params` in place.
 ///
 /// Each epoch ends with an evaluation. With a [`Watch`] and evaluation data, `params` are afterwards those of the

@@ -1,5 +1,23 @@
 //! Graft's graph IR: ONNX in and out, shapes, sites and the transforms over them.
+//!
+//! Pure: the same graph in gives the same graph out, and nothing is read or written besides ONNX files.
 
+pub mod builder;
+pub mod cse;
+pub mod dim;
+pub mod functions;
+pub mod fused;
+pub mod grad;
+pub mod ir;
+pub mod model;
+pub mod onnx;
+pub mod raise;
+pub mod shape;
+pub mod sites;
 pub mod tensor;
+mod upgrade;
 
+pub use builder::Builder;
+pub use dim::{Dim, Shape};
+pub use ir::{Attr, Attrs, Fact, Function, GRAFT_DOMAIN, Graph, Node, Value, ValueId};
 pub use tensor::{DType, Element, Tensor, TensorError};

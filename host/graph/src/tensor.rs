@@ -206,13 +206,19 @@ impl Tensor {
     ///
     /// # Errors
     /// [`TensorError::Length`] when the bytes are not exactly what the shape takes.
-    pub fn from_bytes(dtype: DType, shape: impl Into<Vec<usize>>, data: Bytes) -> Result<Tensor, TensorError> {
+    pub fn from_bytes(
+        dtype: DType,
+        shape: impl Into<Vec<usize>>,
+        data: Bytes,
+    ) -> Result<Tensor, TensorError> {
         let shape = shape.into();
         let count = shape.iter().try_fold(1usize, |a, d| a.checked_mul(*d));
         let expected = count.and_then(|c| dtype.bytes_of(c));
         match expected {
             None => Err(TensorError::Size { dtype, shape }),
-            Some(n) if n != data.len() => Err(TensorError::Length { dtype, shape, expected: n, found: data.len() }),
+            Some(n) if n != data.len() => {
+                Err(TensorError::Length { dtype, shape, expected: n, found: data.len() })
+            }
             Some(_) => Ok(Tensor { dtype, shape, data }),
         }
     }

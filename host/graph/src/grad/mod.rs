@@ -1,0 +1,313 @@
+//! `grad`: reverse-mode differentiation of a graph into a graph.
+//!
+//! The engine walks the nodes between the wanted values and the seeded outputs backwards, asks one rule an operator
+//! for the gradients of its inputs, undoes broadcasting, and adds up contributions. The rules are tables
+//! (`elementwise`, `linear`, `movement`, `reduce`), one row an operator.
+
+mod broadcast;
+mod elementwise;
+mod linear;
+mod movement;
+mod reduce;
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
+use crate::builder::Builder;
+use crate::dim::Shape;
+use crate::ir::{Attr, Graph, Node, ValueId};
+use crate::sites::module_path;
+use crate::tensor::DType;
+
+/// Why a gradient can't be derived. Raised before anything runs.
+#[derive(Debug, thiserror::Error)]
+pub enum GradError {
+    /// The table has no row for the operator.
+    #[error(
+        "operator {op} has no gradient rule (node '{node}', module '{module}'), and it lies between the trainable \
+         parameters and the loss. Train only what comes after it, or use a method that leaves the base alone \
+         (--method linear-probe)"
+    )]
+    NoRule {
+        /// Operator with its domain.
+        op: String,
+        /// Name of the node.
+        node: String,
+        /// Module path of the node, where known.
+        module: String,
+    },
+    /// The row does not cover this use of the operator.
+    #[error("operator {op} (node '{node}', module '{module}'): {detail}")]
+    Unsupported {
+        /// Operator with its domain.
+        op: String,
+        /// Name of the node.
+        node: String,
+        /// Module path of the node, where known.
+        module: String,
+        /// What is not covered.
+        detail: String,
+    },
+    /// Nothing leads from the value to a seeded output.
+    #[error("'{value}' has no influence on the outputs that gradients are asked of ({outputs})")]
+    NoPath {
+        /// The value.
+        value: String,
+        /// The seeded outputs.
+        outputs: String,
+    },
+    /// Gradients exist for floating-point values only.
+    #[error("'{value}' is of type {dtype}; only floating-point values have gradients")]
+    NotFloat {
+        /// The value.
+        value: String,
+        /// Its type.
+        dtype: DType,
+    },
+}
+
+/// What a rule works with: the node, the gradients of its outputs, and a builder.
+pub(crate) struct Rule<'a, 'g> {
+    pub(crate) b: &'a mut Builder<'g>,
+    pub(crate) node: &'a Node,
+    /// Gradient of each output; `None` where nothing depends on it.
+    outputs: Vec<Option<ValueId>>,
+    /// Which inputs need a gradient.
+    pub(crate) wanted: Vec<bool>,
+}
+
+/// Gradients of the inputs, in order; `None` for those that carry none. A missing tail counts as `None`.
+pub(crate) type Grads = Result<Vec<Option<ValueId>>, String>;
+/// One row: from the gradients of a node's outputs to those of its inputs.
+pub(crate) type RuleFn = fn(&mut Rule<'_, '_>) -> Grads;
+
+impl Rule<'_, '_> {
+    /// Input `i`.
+    pub(crate) fn x(&self, i: usize) -> Result<ValueId, String> {
+        self.node.input(i).ok_or_else(|| format!("input {i} is missing"))
+    }
+    /// Output `i` of the forward node.
+    pub(crate) fn y(&self, i: usize) -> Result<ValueId, String> {
+        self.node.output(i).ok_or_else(|| format!("output {i} is missing"))
+    }
+    /// Gradient of output 0.
+    pub(crate) fn dy(&self) -> Result<ValueId, String> {
+        self.outputs[0].ok_or_else(|| "the gradient reaches only a secondary output".into())
+    }
+    /// Gradient of output `i`, if anything depends on it.
+    pub(crate) fn dy_of(&self, i: usize) -> Option<ValueId> {
+        self.outputs.get(i).copied().flatten()
+    }
+    pub(crate) fn wants(&self, i: usize) -> bool {
+        self.wanted.get(i).copied().unwrap_or(false)
+    }
+    pub(crate) fn dtype(&self, v: ValueId) -> DType {
+        self.b.graph.dtype(v).unwrap_or(DType::F32)
+    }
+    pub(crate) fn shape(&self, v: ValueId) -> Result<Shape, String> {
+        let name = || format!("the shape of '{}' is not known", self.b.graph.name_of(v));
+        self.b.graph.shape(v).cloned().ok_or_else(name)
+    }
+    pub(crate) fn rank(&self, v: ValueId) -> Result<usize, String> {
+        self.shape(v).map(|s| s.len())
+    }
+    /// A float constant of the type of `like`.
+    pub(crate) fn c(&mut self, value: f64, like: ValueId) -> ValueId {
+        let d = self.dtype(like);
+        self.b.float(d, value)
+    }
+    pub(crate) fn op(&mut self, op: &str, inputs: &[ValueId]) -> ValueId {
+        self.b.op(op, inputs)
+    }
+    pub(crate) fn op_with(&mut self, op: &str, inputs: &[ValueId], attrs: &[(&str, Attr)]) -> ValueId {
+        self.b.op_with(op, inputs, attrs)
+    }
+    /// Axis attribute or argument counted from the front.
+    pub(crate) fn axis(&self, axis: i64, rank: usize) -> Result<usize, String> {
+        let a = if axis < 0 { axis + rank as i64 } else { axis };
+        usize::try_from(a)
+            .ok()
+            .filter(|a| *a < rank)
+            .ok_or_else(|| format!("axis {axis} of a rank {rank} value"))
+    }
+    /// The integers of a constant input.
+    pub(crate) fn numbers(&self, i: usize) -> Result<Vec<i64>, String> {
+        let v = self.x(i)?;
+        let known =
+            self.b.graph.fact(v).elements.as_ref().and_then(|e| e.iter().map(|d| d.known()).collect());
+        known
+            .or_else(|| self.b.graph.constant(v).and_then(|t| t.to_i64s()))
+            .ok_or_else(|| format!("input {i} ('{}') must be constant", self.b.graph.name_of(v)))
+    }
+}
+
+fn table() -> &'static HashMap<&'static str, RuleFn> {
+    static TABLE: OnceLock<HashMap<&'static str, RuleFn>> = OnceLock::new();
+    TABLE.get_or_init(|| {
+        [elementwise::RULES, linear::RULES, movement::RULES, reduce::RULES]
+            .into_iter()
+            .flatten()
+            .copied()
+            .collect()
+    })
+}
+
+/// Operators of ONNX's own domain that have a gradient rule, sorted.
+pub fn supported() -> Vec<&'static str> {
+    let mut names: Vec<_> = table().keys().copied().collect();
+    names.sort_unstable();
+    names
+}
+
+/// Operators through which nothing flows back although their result is a float: piecewise constant ones.
+const FLAT: &[&str] =
+    &["Floor", "Ceil", "Round", "Sign", "OneHot", "EyeLike", "ConstantOfShape", "Range", "Shape"];
+
+/// True where a gradient could flow through `node` from its inputs to its outputs.
+fn is_differentiable(node: &Node) -> bool {
+    !(node.domain.is_empty() && FLAT.contains(&node.op.as_str()))
+}
+
+/// For each value: whether it depends on one of `sources` through float values and operators that are not flat.
+fn depends_on(graph: &Graph, sources: &[ValueId], nodes: usize) -> Vec<bool> {
+    let mut on = vec![false; graph.value_count()];
+    sources.iter().for_each(|v| on[v.index()] = true);
+    for n in &graph.nodes[..nodes] {
+        if !is_differentiable(n) || !n.inputs.iter().flatten().any(|v| on[v.index()]) {
+            continue;
+        }
+        for o in n.outputs.iter().flatten() {
+            on[o.index()] = graph.dtype(*o).is_none_or(DType::is_float);
+        }
+    }
+    on
+}
+
+/// For each value: whether one of `targets` depends on it.
+fn leads_to(graph: &Graph, targets: &[ValueId]) -> Vec<bool> {
+    let mut on = vec![false; graph.value_count()];
+    targets.iter().for_each(|v| on[v.index()] = true);
+    for n in graph.nodes.iter().rev() {
+        if n.outputs.iter().flatten().any(|o| on[o.index()]) {
+            n.inputs.iter().flatten().for_each(|v| on[v.index()] = true);
+        }
+    }
+    on
+}
+
+/// The float constants that lie on a path to one of `outputs`: what a gradient can be asked of.
+pub fn trainable_constants(graph: &Graph, outputs: &[ValueId]) -> Vec<ValueId> {
+    let all: Vec<ValueId> = graph.constants().filter(|(_, t)| t.dtype().is_float()).map(|(v, _)| v).collect();
+    let to = leads_to_differentiably(graph, outputs);
+    all.into_iter().filter(|v| to[v.index()]).collect()
+}
+
+fn leads_to_differentiably(graph: &Graph, targets: &[ValueId]) -> Vec<bool> {
+    let mut on = vec![false; graph.value_count()];
+    targets.iter().for_each(|v| on[v.index()] = true);
+    for n in graph.nodes.iter().rev().filter(|n| is_differentiable(n)) {
+        if n.outputs.iter().flatten().any(|o| on[o.index()]) {
+            let floats = n.inputs.iter().flatten().filter(|v| graph.dtype(**v).is_none_or(DType::is_float));
+            floats.for_each(|v| on[v.index()] = true);
+        }
+    }
+    on
+}
+
+/// Appends to `graph` the gradients of `Σ seed·output` with respect to `wrt`, for the pairs `(output, seed)` where
+/// the seed has the output's shape. Gives, for each of `wrt`, the value that is its gradient (same shape and type).
+///
+/// # Errors
+/// [`GradError`]; `graph` may then hold some useless nodes.
+pub fn grad(
+    graph: &mut Graph,
+    seeds: &[(ValueId, ValueId)],
+    wrt: &[ValueId],
+) -> Result<Vec<ValueId>, GradError> {
+    let forward = graph.nodes.len();
+    for v in wrt {
+        if let Some(dtype) = graph.dtype(*v).filter(|d| !d.is_float()) {
+            return Err(GradError::NotFloat { value: graph.name_of(*v).into(), dtype });
+        }
+    }
+    let outputs: Vec<ValueId> = seeds.iter().map(|s| s.0).collect();
+    let from = depends_on(graph, wrt, forward);
+    let to = leads_to(graph, &outputs);
+    let on_path = |v: ValueId| from[v.index()] && to[v.index()];
+    let mut sums: HashMap<ValueId, Vec<ValueId>> = HashMap::new();
+    for (output, seed) in seeds {
+        sums.entry(*output).or_default().push(*seed);
+    }
+    let mut b = Builder::new(graph, "grad/");
+    for i in (0..forward).rev() {
+        let node = b.graph.nodes[i].clone();
+        if !is_differentiable(&node) || !node.outputs.iter().flatten().any(|o| on_path(*o)) {
+            continue;
+        }
+        let wanted: Vec<bool> = node.inputs.iter().map(|v| v.is_some_and(on_path)).collect();
+        if !wanted.contains(&true) {
+            continue;
+        }
+        b.set_metadata(node.metadata.clone());
+        b.set_scope(format!("grad/{}/", node.name));
+        let outputs: Vec<Option<ValueId>> =
+            node.outputs.iter().map(|o| o.and_then(|o| total(&mut b, &mut sums, o))).collect();
+        if outputs.iter().all(Option::is_none) {
+            continue;
+        }
+        let grads = apply(&mut b, &node, outputs, wanted.clone())?;
+        for (k, g) in grads.into_iter().enumerate() {
+            let (Some(g), Some(x)) = (g.filter(|_| wanted[k]), node.input(k)) else { continue };
+            let g = broadcast::undo(&mut b, g, x).map_err(|detail| unsupported(b.graph, &node, detail))?;
+            sums.entry(x).or_default().push(g);
+        }
+    }
+    b.set_metadata(Vec::new());
+    b.set_scope("grad/");
+    let mut result = Vec::with_capacity(wrt.len());
+    for v in wrt {
+        match total(&mut b, &mut sums, *v) {
+            Some(g) => result.push(g),
+            None => {
+                let names: Vec<&str> = outputs.iter().map(|o| b.graph.name_of(*o)).collect();
+                return Err(GradError::NoPath {
+                    value: b.graph.name_of(*v).into(),
+                    outputs: names.join(", "),
+                });
+            }
+        }
+    }
+    Ok(result)
+}
+
+/// The sum of what has flowed back to `v`.
+fn total(b: &mut Builder<'_>, sums: &mut HashMap<ValueId, Vec<ValueId>>, v: ValueId) -> Option<ValueId> {
+    let parts = sums.get(&v)?.clone();
+    let mut parts = parts.into_iter();
+    let first = parts.next()?;
+    let sum = parts.fold(first, |a, g| b.op("Add", &[a, g]));
+    sums.insert(v, vec![sum]);
+    Some(sum)
+}
+
+fn apply(
+    b: &mut Builder<'_>,
+    node: &Node,
+    outputs: Vec<Option<ValueId>>,
+    wanted: Vec<bool>,
+) -> Result<Vec<Option<ValueId>>, GradError> {
+    let rule = table().get(node.op.as_str()).filter(|_| node.domain.is_empty());
+    let Some(rule) = rule else {
+        let module = module_path(node).unwrap_or_else(|| "?".into());
+        return Err(GradError::NoRule { op: node.full_op(), node: node.name.clone(), module });
+    };
+    let made = rule(&mut Rule { b: &mut *b, node, outputs, wanted });
+    let mut made = made.map_err(|detail| unsupported(b.graph, node, detail))?;
+    made.resize(node.inputs.len(), None);
+    Ok(made)
+}
+
+fn unsupported(_: &Graph, node: &Node, detail: String) -> GradError {
+    let module = module_path(node).unwrap_or_else(|| "?".into());
+    GradError::Unsupported { op: node.full_op(), node: node.name.clone(), module, detail }
+}

@@ -1,0 +1,220 @@
+//! Gradients of operators that move elements.
+
+use super::{Grads, Rule, RuleFn};
+use crate::dim::Dim;
+use crate::ir::{Attr, ValueId};
+use crate::tensor::{DType, Tensor};
+
+pub(super) const RULES: &[(&str, RuleFn)] = &[
+    ("Reshape", reshaped),
+    ("Flatten", reshaped),
+    ("Squeeze", reshaped),
+    ("Unsqueeze", reshaped),
+    ("Expand", |r| Ok(vec![Some(r.dy()?)])),
+    ("Dropout", |r| {
+        // Only inference mode is met: training dropout is built from noise inputs, and `raise` drops this one.
+        if r.node.output(1).is_some() || r.node.input(2).is_some() {
+            return Err("dropout in training mode is not derived; export the model in evaluation mode".into());
+        }
+        Ok(vec![Some(r.dy()?)])
+    }),
+    ("Transpose", transpose),
+    ("Concat", concat),
+    ("Split", split),
+    ("Slice", slice),
+    ("Gather", gather),
+];
+
+fn reshaped(r: &mut Rule<'_, '_>) -> Grads {
+    let (dy, x) = (r.dy()?, r.x(0)?);
+    Ok(vec![Some(r.b.reshape_like(dy, x))])
+}
+
+fn transpose(r: &mut Rule<'_, '_>) -> Grads {
+    let (dy, x) = (r.dy()?, r.x(0)?);
+    let n = r.rank(x)?;
+    let perm: Vec<i64> = match r.node.ints("perm") {
+        Some(p) => p.to_vec(),
+        None => (0..n as i64).rev().collect(),
+    };
+    let mut back = vec![0i64; n];
+    for (to, from) in perm.iter().enumerate() {
+        back[r.axis(*from, n)?] = to as i64;
+    }
+    Ok(vec![Some(r.op_with("Transpose", &[dy], &[("perm", Attr::Ints(back))]))])
+}
+
+fn concat(r: &mut Rule<'_, '_>) -> Grads {
+    let dy = r.dy()?;
+    let axis = r.node.int("axis", 0);
+    let inputs: Vec<ValueId> = r.node.inputs.iter().flatten().copied().collect();
+    let mut sizes = Vec::with_capacity(inputs.len());
+    for x in &inputs {
+        let shape = r.shape(*x)?;
+        let at = r.axis(axis, shape.len())?;
+        sizes.push(match shape[at].known() {
+            Some(n) => r.b.ints(&[n]),
+            None => {
+                let s = r.op("Shape", &[*x]);
+                let k = r.b.ints(&[at as i64]);
+                r.op("Gather", &[s, k])
+            }
+        });
+    }
+    let sizes = r.op_with("Concat", &sizes, &[("axis", Attr::Int(0))]);
+    let attrs = [("axis".to_string(), Attr::Int(axis))].into();
+    let parts = r.b.emit("Split", "", &[Some(dy), Some(sizes)], attrs, inputs.len());
+    for (p, x) in parts.iter().zip(&inputs) {
+        r.b.graph.fact_mut(*p).shape = r.b.graph.shape(*x).cloned();
+    }
+    Ok(parts.into_iter().map(Some).collect())
+}
+
+fn split(r: &mut Rule<'_, '_>) -> Grads {
+    let axis = r.node.int("axis", 0);
+    let n = r.node.outputs.len();
+    let mut parts = Vec::with_capacity(n);
+    for k in 0..n {
+        parts.push(match r.dy_of(k) {
+            Some(g) => g,
+            None => {
+                let y = r.y(k)?;
+                zeros_like(r, y)
+            }
+        });
+    }
+    Ok(vec![Some(r.op_with("Concat", &parts, &[("axis", Attr::Int(axis))]))])
+}
+
+/// Zeros of the shape and type of `x`.
+pub(super) fn zeros_like(r: &mut Rule<'_, '_>, x: ValueId) -> ValueId {
+    let known = r.b.graph.shape(x).cloned();
+    let shape = r.b.shape_of(x, known.as_ref());
+    let zero = r.c(0.0, x);
+    let y = r.op("Expand", &[zero, shape]);
+    r.b.graph.fact_mut(y).shape = known;
+    y
+}
+
+/// Slices of step 1: the gradient is padded with zeros to the input's size. The amounts come from sizes at run time
+/// where they are not constant.
+fn slice(r: &mut Rule<'_, '_>) -> Grads {
+    let (dy, x) = (r.dy()?, r.x(0)?);
+    let shape = r.shape(x)?;
+    let starts = r.numbers(1)?;
+    let axes = match r.node.input(3) {
+        Some(_) => r.numbers(3)?,
+        None => (0..starts.len() as i64).collect(),
+    };
+    if let Some(steps) = r.node.input(4).map(|_| r.numbers(4)).transpose()?
+        && steps.iter().any(|s| *s != 1)
+    {
+        return Err("slices with a step other than 1 are not derived".into());
+    }
+    let out = r.shape(r.y(0)?)?;
+    let mut before = vec![Dim::from(0); shape.len()];
+    let mut after = vec![Dim::from(0); shape.len()];
+    for (start, axis) in starts.iter().zip(&axes) {
+        let a = r.axis(*axis, shape.len())?;
+        let from = if *start < 0 { shape[a].plus(&Dim::from(*start)) } else { Dim::from(*start) };
+        after[a] = shape[a].minus(&from).minus(&out[a]);
+        before[a] = from;
+    }
+    let amounts: Vec<Dim> = before.into_iter().chain(after).collect();
+    let known: Option<Vec<i64>> = amounts.iter().map(Dim::known).collect();
+    let pads = match known {
+        Some(n) => r.b.ints(&n),
+        None => pads_at_run_time(r, dy, x, &starts, &axes, shape.len())?,
+    };
+    let zero = r.c(0.0, x);
+    let g = r.op("Pad", &[dy, pads, zero]);
+    r.b.graph.fact_mut(g).shape = Some(shape);
+    Ok(vec![Some(g)])
+}
+
+fn pads_at_run_time(
+    r: &mut Rule<'_, '_>,
+    dy: ValueId,
+    x: ValueId,
+    starts: &[i64],
+    axes: &[i64],
+    rank: usize,
+) -> Result<ValueId, String> {
+    let (size, cut) = (r.op("Shape", &[x]), r.op("Shape", &[dy]));
+    let (mut fixed, mut from_end) = (vec![0i64; rank], vec![0i64; rank]);
+    for (start, axis) in starts.iter().zip(axes) {
+        let a = r.axis(*axis, rank)?;
+        fixed[a] = *start;
+        from_end[a] = i64::from(*start < 0);
+    }
+    let fixed = r.b.ints(&fixed);
+    let from_end = r.b.ints(&from_end);
+    let shift = r.op("Mul", &[size, from_end]);
+    let before = r.op("Add", &[fixed, shift]);
+    let rest = r.op("Sub", &[size, cut]);
+    let after = r.op("Sub", &[rest, before]);
+    Ok(r.op_with("Concat", &[before, after], &[("axis", Attr::Int(0))]))
+}
+
+/// The gradient of a table of which rows were taken: each gradient row is added to its place. By one-hot product
+/// where the table is small, else by a scatter whose duplicates add up (`ScatterElements`, which TensorRT takes).
+fn gather(r: &mut Rule<'_, '_>) -> Grads {
+    let (dy, x, at) = (r.dy()?, r.x(0)?, r.x(1)?);
+    let shape = r.shape(x)?;
+    let axis = r.axis(r.node.int("axis", 0), shape.len())?;
+    let index_rank = r.rank(at)?;
+    // Bring the index axes of dy to the front: [index.., outer.., inner..] → [n, outer·inner].
+    let total = r.rank(dy)?;
+    let mut perm: Vec<i64> = (axis as i64..(axis + index_rank) as i64).collect();
+    perm.extend((0..total as i64).filter(|k| !(axis as i64..(axis + index_rank) as i64).contains(k)));
+    let in_order = perm.iter().enumerate().all(|(i, p)| i as i64 == *p);
+    let front = if in_order { dy } else { r.op_with("Transpose", &[dy], &[("perm", Attr::Ints(perm))]) };
+    let flat_index = r.b.ints(&[-1]);
+    let index = r.op("Reshape", &[at, flat_index]);
+    let index = r.b.cast(index, DType::I64);
+    let rows = match index_rank {
+        0 => {
+            let zero = r.b.ints(&[0]);
+            let one = r.op("Unsqueeze", &[front, zero]);
+            r.op_with("Flatten", &[one], &[("axis", Attr::Int(1))])
+        }
+        n => r.op_with("Flatten", &[front], &[("axis", Attr::Int(n as i64))]),
+    };
+    // Zeros [n_rows, width], width read from the gradient itself.
+    let size =
+        r.b.op_with("Shape", &[x], &[("start", Attr::Int(axis as i64)), ("end", Attr::Int(axis as i64 + 1))]);
+    let width = r.op_with("Shape", &[rows], &[("start", Attr::Int(1)), ("end", Attr::Int(2))]);
+    let table = r.op_with("Concat", &[size, width], &[("axis", Attr::Int(0))]);
+    let zero = r.c(0.0, x);
+    let zeros = r.op("Expand", &[zero, table]);
+    let index = wrap_negative(r, index, size);
+    let one = r.b.ints(&[1]);
+    let column = r.op("Unsqueeze", &[index, one]);
+    let rows_shape = r.op("Shape", &[rows]);
+    let where_to = r.op("Expand", &[column, rows_shape]);
+    let attrs = [("axis", Attr::Int(0)), ("reduction", Attr::from("add"))];
+    let summed = r.op_with("ScatterElements", &[zeros, where_to, rows], &attrs);
+    // Back to the table's own shape: [axis, others..] → axis moved to its place.
+    let others: Vec<usize> = (0..shape.len()).filter(|k| *k != axis).collect();
+    let full = r.op("Shape", &[x]);
+    let order: Vec<i64> = std::iter::once(axis as i64).chain(others.iter().map(|k| *k as i64)).collect();
+    let order_c = r.b.ints(&order);
+    let moved = r.op("Gather", &[full, order_c]);
+    let g = r.op("Reshape", &[summed, moved]);
+    let mut back = vec![0i64; shape.len()];
+    for (to, from) in order.iter().enumerate() {
+        back[*from as usize] = to as i64;
+    }
+    let in_order = back.iter().enumerate().all(|(i, p)| i as i64 == *p);
+    let g = if in_order { g } else { r.op_with("Transpose", &[g], &[("perm", Attr::Ints(back))]) };
+    r.b.graph.fact_mut(g).shape = Some(shape);
+    Ok(vec![Some(g), None])
+}
+
+/// Indices may count from the end; the scatter of an execution provider need not understand that.
+fn wrap_negative(r: &mut Rule<'_, '_>, index: ValueId, size: ValueId) -> ValueId {
+    let zero = r.b.constant(Tensor::scalar(0i64));
+    let negative = r.op("Less", &[index, zero]);
+    let wrapped = r.op("Add", &[index, size]);
+    r.op("Where", &[negative, wrapped, index])
+}

@@ -1,0 +1,163 @@
+//! What a graph is to a user: which input is what, and where the hidden states are.
+
+use crate::dim::Dim;
+use crate::ir::{Graph, ValueId};
+use crate::tensor::DType;
+
+/// What an input of a base is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Role {
+    /// Token ids `[batch, sequence]`.
+    Ids,
+    /// 1 for tokens, 0 for padding `[batch, sequence]`.
+    Mask,
+    /// Segment of each token `[batch, sequence]`.
+    Types,
+    /// Position of each token `[batch, sequence]`.
+    Positions,
+    /// Images `[batch, channels, height, width]`.
+    Pixels,
+    /// Anything else.
+    Other,
+}
+
+impl Role {
+    /// The word for tables and for the plugin boundary.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Ids => "ids",
+            Role::Mask => "mask",
+            Role::Types => "types",
+            Role::Positions => "positions",
+            Role::Pixels => "pixels",
+            Role::Other => "other",
+        }
+    }
+}
+
+/// Inputs with their roles, and the values that objectives build on.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// Each input with its role.
+    pub inputs: Vec<(ValueId, Role)>,
+    /// Hidden states `[batch, sequence, width]`.
+    pub hidden: Option<ValueId>,
+    /// Pooled output `[batch, width]`.
+    pub pooled: Option<ValueId>,
+}
+
+impl Model {
+    /// The input of that role.
+    pub fn input(&self, role: Role) -> Option<ValueId> {
+        self.inputs.iter().find(|(_, r)| *r == role).map(|(v, _)| *v)
+    }
+}
+
+/// Why the hidden states can't be told.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The value that was named is not there or has no fitting shape.
+    #[error("--hidden {name}: {detail}. Candidates: {candidates}")]
+    Hidden {
+        /// What was named.
+        name: String,
+        /// What is wrong with it.
+        detail: String,
+        /// Values that fit.
+        candidates: String,
+    },
+    /// There is no output with hidden states.
+    #[error(
+        "the base has no output with hidden states [batch, sequence, width] (outputs: {outputs}). Name the value with \
+         --hidden VALUE; candidates: {candidates}"
+    )]
+    NoHidden {
+        /// The outputs there are.
+        outputs: String,
+        /// Values that fit.
+        candidates: String,
+    },
+}
+
+fn role(graph: &Graph, v: ValueId) -> Role {
+    let name = graph.name_of(v).to_ascii_lowercase();
+    let integer = graph.dtype(v).is_some_and(|d| matches!(d, DType::I64 | DType::I32));
+    let rank = graph.shape(v).map_or(0, Vec::len);
+    match name.as_str() {
+        n if n.contains("mask") => Role::Mask,
+        n if n.contains("type") || n.contains("segment") => Role::Types,
+        n if n.contains("position") => Role::Positions,
+        n if n.contains("pixel") || (rank == 4 && !integer) => Role::Pixels,
+        n if integer && rank == 2 && (n.contains("ids") || n.contains("input") || n.contains("token")) => {
+            Role::Ids
+        }
+        _ => Role::Other,
+    }
+}
+
+fn width(graph: &Graph, v: ValueId, rank: usize) -> Option<i64> {
+    let shape = graph.shape(v).filter(|s| s.len() == rank)?;
+    graph.dtype(v).filter(|d| d.is_float())?;
+    shape.last().and_then(Dim::known)
+}
+
+/// Values that may be the hidden states of a model whose outputs do not show them: what its last normalisations give,
+/// the last first.
+pub fn hidden_candidates(graph: &Graph) -> Vec<ValueId> {
+    let norms = ["LayerNormalization", "RMSNormalization"];
+    let fits = |v: &ValueId| width(graph, *v, 3).is_some_and(|w| w > 1);
+    let made = |n: &crate::ir::Node| n.output(0).filter(fits);
+    let normed = graph.nodes.iter().rev().filter(|n| norms.contains(&n.op.as_str())).filter_map(made);
+    let mut all: Vec<ValueId> = normed.take(3).collect();
+    // A scaled sum is how RMSNorm looks before it is recognised.
+    let scaled = graph.nodes.iter().rev().filter(|n| n.is("Mul")).filter_map(made);
+    all.extend(scaled.take(if all.is_empty() { 3 } else { 0 }));
+    all
+}
+
+/// Reads the model's inputs and finds its hidden states: the value called `hidden` if given, else an output of rank 3
+/// that is not as wide as a vocabulary.
+///
+/// # Errors
+/// [`ModelError::Hidden`] where `hidden` names no fitting value.
+pub fn describe(graph: &Graph, hidden: Option<&str>) -> Result<Model, ModelError> {
+    let inputs = graph.inputs.iter().map(|v| (*v, role(graph, *v))).collect();
+    let outputs = &graph.outputs;
+    let named = |wanted: &str| outputs.iter().copied().find(|v| graph.name_of(*v).contains(wanted));
+    let is_logits = |v: &ValueId| graph.name_of(*v).contains("logits");
+    let found = match hidden {
+        Some(name) => Some(named_hidden(graph, name)?),
+        None => named("hidden")
+            .filter(|v| width(graph, *v, 3).is_some())
+            .or_else(|| outputs.iter().copied().find(|v| width(graph, *v, 3).is_some() && !is_logits(v))),
+    };
+    let pooled = named("pool").filter(|v| width(graph, *v, 2).is_some());
+    Ok(Model { inputs, hidden: found, pooled })
+}
+
+/// The hidden states, or an error that lists what might be meant.
+///
+/// # Errors
+/// [`ModelError::NoHidden`].
+pub fn require_hidden(graph: &Graph, model: &Model) -> Result<ValueId, ModelError> {
+    let names = |vs: &[ValueId]| vs.iter().map(|v| graph.name_of(*v)).collect::<Vec<_>>().join(", ");
+    model.hidden.ok_or_else(|| ModelError::NoHidden {
+        outputs: names(&graph.outputs),
+        candidates: names(&hidden_candidates(graph)),
+    })
+}
+
+fn named_hidden(graph: &Graph, name: &str) -> Result<ValueId, ModelError> {
+    let candidates = || {
+        let names: Vec<&str> = hidden_candidates(graph).into_iter().map(|v| graph.name_of(v)).collect();
+        names.join(", ")
+    };
+    let fail = |detail: &str| ModelError::Hidden {
+        name: name.into(),
+        detail: detail.into(),
+        candidates: candidates(),
+    };
+    let v = graph.find(name).ok_or_else(|| fail("the graph has no value of that name"))?;
+    width(graph, v, 3).ok_or_else(|| fail("it is no float value of shape [batch, sequence, width]"))?;
+    Ok(v)
+}

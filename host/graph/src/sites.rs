@@ -1,0 +1,257 @@
+//! Sites: the named modules of a base that a method can hook, recovered from what exporters leave in a graph.
+//!
+//! Paths come, in this order, from the new exporter's scopes (`pkg.torch.onnx.name_scopes`), the old exporter's node
+//! names (`/encoder/layer.0/attention/self/query/MatMul`), and the names of the bias, scale or weight beside the
+//! operator.
+
+use std::collections::HashSet;
+
+use crate::ir::{Graph, Node, ValueId};
+
+/// What a site is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum SiteKind {
+    /// A product with a constant matrix, bias included.
+    Linear,
+    /// A table of which rows are taken.
+    Embedding,
+    /// A normalisation with a scale.
+    Norm,
+    /// A convolution with a constant kernel.
+    Conv,
+}
+
+impl SiteKind {
+    /// The word for tables and for the plugin boundary.
+    pub fn name(self) -> &'static str {
+        match self {
+            SiteKind::Linear => "linear",
+            SiteKind::Embedding => "embedding",
+            SiteKind::Norm => "norm",
+            SiteKind::Conv => "conv",
+        }
+    }
+}
+
+/// A named module of the base.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// Module path as PyTorch has it: `encoder.layer.0.attention.self.query`.
+    pub path: String,
+    /// What it is.
+    pub kind: SiteKind,
+    /// What goes in.
+    pub input: ValueId,
+    /// What comes out; behind the bias, where there is one.
+    pub output: ValueId,
+    /// The weight, in the orientation that the graph has it in.
+    pub weight: ValueId,
+    /// True where the weight is `[out, in]`, as PyTorch has it; false for `[in, out]`.
+    pub weight_is_out_in: bool,
+    /// The bias, where there is one.
+    pub bias: Option<ValueId>,
+    /// Width of the input (rows of an embedding table).
+    pub in_features: usize,
+    /// Width of the output.
+    pub out_features: usize,
+}
+
+/// The module path of a node, from metadata or from its name; `None` where neither holds one.
+pub fn module_path(node: &Node) -> Option<String> {
+    let scopes = node.metadata.iter().find(|(k, _)| k == "pkg.torch.onnx.name_scopes");
+    if let Some(path) = scopes.and_then(|(_, v)| scope_path(v)) {
+        return Some(path);
+    }
+    let name = node.name.strip_prefix('/')?;
+    let (modules, _) = name.rsplit_once('/')?;
+    Some(modules.replace('/', "."))
+}
+
+/// `['', 'model', 'model.encoder', 'linear_4']` → `model.encoder`: the last entry is the operation itself.
+fn scope_path(list: &str) -> Option<String> {
+    let inner = list.trim().strip_prefix('[')?.strip_suffix(']')?;
+    let mut scopes: Vec<&str> = inner.split(',').map(|s| s.trim().trim_matches(['\'', '"'])).collect();
+    scopes.pop()?;
+    scopes.pop().filter(|s| !s.is_empty()).map(str::to_string)
+}
+
+/// A name without what parameters are called: `a.b.bias` → `a.b`.
+fn parameter_path(name: &str) -> Option<String> {
+    [".weight", ".bias", ".gamma", ".beta"].iter().find_map(|s| name.strip_suffix(s)).map(str::to_string)
+}
+
+/// The sites of a graph, in the order of its nodes. Operators whose path can't be recovered are left out. A path
+/// that occurs twice (a layer called twice) is listed once for each use.
+pub fn sites(graph: &Graph) -> Vec<Site> {
+    let consumers = graph.consumers();
+    let outputs: HashSet<ValueId> = graph.outputs.iter().copied().collect();
+    let find = Finder { graph, consumers, outputs };
+    graph.nodes.iter().filter_map(|n| find.site(n)).collect()
+}
+
+struct Finder<'a> {
+    graph: &'a Graph,
+    consumers: Vec<Vec<usize>>,
+    outputs: HashSet<ValueId>,
+}
+
+impl Finder<'_> {
+    fn site(&self, n: &Node) -> Option<Site> {
+        if !n.domain.is_empty() {
+            return None;
+        }
+        match n.op.as_str() {
+            "MatMul" => self.matmul(n),
+            "Gemm" => self.gemm(n),
+            "Gather" => self.embedding(n),
+            "LayerNormalization" | "RMSNormalization" | "GroupNormalization" | "InstanceNormalization" => {
+                self.norm(n)
+            }
+            "Conv" => self.conv(n),
+            _ => None,
+        }
+    }
+
+    fn float_constant(&self, v: ValueId, rank: usize) -> Option<&[usize]> {
+        let t = self.graph.constant(v)?;
+        (t.dtype().is_float() && t.shape().len() == rank).then(|| t.shape())
+    }
+
+    fn path(&self, n: &Node, parameters: &[Option<ValueId>]) -> Option<String> {
+        let from_names = || parameters.iter().flatten().find_map(|v| parameter_path(self.graph.name_of(*v)));
+        module_path(n).or_else(from_names)
+    }
+
+    /// The bias that the only reader of `y` adds, and its sum.
+    fn bias_behind(&self, y: ValueId, width: usize) -> Option<(ValueId, ValueId)> {
+        let [reader] = self.consumers[y.index()].as_slice() else { return None };
+        let add = &self.graph.nodes[*reader];
+        if !add.is("Add") || self.outputs.contains(&y) {
+            return None;
+        }
+        let other = add.inputs.iter().flatten().find(|v| **v != y)?;
+        (self.float_constant(*other, 1)? == [width]).then_some((*other, add.output(0)?))
+    }
+
+    fn matmul(&self, n: &Node) -> Option<Site> {
+        let (input, weight, y) = (n.input(0)?, n.input(1)?, n.output(0)?);
+        let &[in_features, out_features] = self.float_constant(weight, 2)? else { return None };
+        let behind = self.bias_behind(y, out_features);
+        let (bias, output) = (behind.map(|b| b.0), behind.map_or(y, |b| b.1));
+        let path = self.path(n, &[bias, Some(weight)])?;
+        let kind = SiteKind::Linear;
+        Some(Site {
+            path,
+            kind,
+            input,
+            output,
+            weight,
+            weight_is_out_in: false,
+            bias,
+            in_features,
+            out_features,
+        })
+    }
+
+    fn gemm(&self, n: &Node) -> Option<Site> {
+        let (input, weight, output) = (n.input(0)?, n.input(1)?, n.output(0)?);
+        if n.int("transA", 0) != 0 || n.float("alpha", 1.0) != 1.0 || n.float("beta", 1.0) != 1.0 {
+            return None;
+        }
+        let weight_is_out_in = n.int("transB", 0) != 0;
+        let &[a, b] = self.float_constant(weight, 2)? else { return None };
+        let (in_features, out_features) = if weight_is_out_in { (b, a) } else { (a, b) };
+        let bias = n.input(2).filter(|v| self.float_constant(*v, 1).is_some());
+        let path = self.path(n, &[bias, Some(weight)])?;
+        let kind = SiteKind::Linear;
+        Some(Site { path, kind, input, output, weight, weight_is_out_in, bias, in_features, out_features })
+    }
+
+    fn embedding(&self, n: &Node) -> Option<Site> {
+        let (weight, input, output) = (n.input(0)?, n.input(1)?, n.output(0)?);
+        let &[in_features, out_features] = self.float_constant(weight, 2)? else { return None };
+        if n.int("axis", 0) != 0 {
+            return None;
+        }
+        let path = self.path(n, &[Some(weight)])?;
+        let kind = SiteKind::Embedding;
+        Some(Site {
+            path,
+            kind,
+            input,
+            output,
+            weight,
+            weight_is_out_in: false,
+            bias: None,
+            in_features,
+            out_features,
+        })
+    }
+
+    fn norm(&self, n: &Node) -> Option<Site> {
+        let (input, weight, output) = (n.input(0)?, n.input(1)?, n.output(0)?);
+        let &[width] = self.float_constant(weight, 1)? else { return None };
+        let bias = n.input(2).filter(|v| self.float_constant(*v, 1).is_some());
+        let path = self.path(n, &[Some(weight), bias])?;
+        let kind = SiteKind::Norm;
+        let (in_features, out_features) = (width, width);
+        Some(Site {
+            path,
+            kind,
+            input,
+            output,
+            weight,
+            weight_is_out_in: true,
+            bias,
+            in_features,
+            out_features,
+        })
+    }
+
+    fn conv(&self, n: &Node) -> Option<Site> {
+        let (input, weight, output) = (n.input(0)?, n.input(1)?, n.output(0)?);
+        let t = self.graph.constant(weight).filter(|t| t.dtype().is_float() && t.shape().len() >= 3)?;
+        let bias = n.input(2).filter(|v| self.float_constant(*v, 1).is_some());
+        let path = self.path(n, &[bias, Some(weight)])?;
+        let groups = usize::try_from(n.int("group", 1)).ok()?;
+        let (in_features, out_features) = (t.shape()[1].checked_mul(groups)?, t.shape()[0]);
+        let kind = SiteKind::Conv;
+        Some(Site {
+            path,
+            kind,
+            input,
+            output,
+            weight,
+            weight_is_out_in: true,
+            bias,
+            in_features,
+            out_features,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(name: &str, scopes: Option<&str>) -> Node {
+        let metadata = scopes.map(|s| vec![("pkg.torch.onnx.name_scopes".to_string(), s.to_string())]);
+        Node {
+            op: "MatMul".into(),
+            name: name.into(),
+            metadata: metadata.unwrap_or_default(),
+            ..Node::default()
+        }
+    }
+
+    #[test]
+    fn paths_are_read_from_both_exporters() {
+        let old = node("/encoder/layer.0/attention/self/query/MatMul", None);
+        assert_eq!(module_path(&old).as_deref(), Some("encoder.layer.0.attention.self.query"));
+        let new =
+            node("node_MatMul_102", Some("['', 'model', 'model.encoder.layer.0.output.dense', 'linear_3']"));
+        assert_eq!(module_path(&new).as_deref(), Some("model.encoder.layer.0.output.dense"));
+        assert_eq!(module_path(&node("MatMul_12", None)), None);
+        assert_eq!(parameter_path("a.b.bias").as_deref(), Some("a.b"));
+    }
+}

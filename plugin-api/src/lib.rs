@@ -1,1 +1,74 @@
 //! The stable plugin boundary of Graft and the author's SDK over it.
+//!
+//! A plugin is one shared library that depends on this crate alone. Its author declares a config, implements
+//! [`Method`] or [`Objective`] on it and exports it:
+//!
+//! ```ignore
+//! use graft_plugin_api::*;
+//!
+//! config! {
+//!     /// Scales the output of each chosen module by a learned number per feature.
+//!     pub struct Scale {
+//!         /// Module names, or a pattern.
+//!         target_modules: Option<Names> = None,
+//!     }
+//! }
+//!
+//! impl Method for Scale {
+//!     const ID: &'static str = "scale";
+//!     const SUMMARY: &'static str = "learned scale of each output feature";
+//!
+//!     fn apply(&self, g: &Graph<'_>) -> Result<()> {
+//!         let sites = g.select(&Selection {
+//!             targets: self.target_modules.as_ref(),
+//!             exclude: None,
+//!             kinds: &[SiteKind::LINEAR],
+//!         })?;
+//!         g.each(&sites, |site| {
+//!             let spec = ParamSpec::new("scale", &[site.out_features]).init(Init::Ones).neutral(Init::Ones);
+//!             let scale = g.param(spec.site(&site.path))?;
+//!             g.replace_output(site, g.mul(site.output()?, scale)?)
+//!         })
+//!     }
+//! }
+//!
+//! export_plugin! { id: "scale", methods: [Scale], objectives: [] }
+//! ```
+//!
+//! What crosses the boundary are two function pointers over bytes ([`abi`]); the bytes are messages that grow
+//! ([`wire`]). Plugins must be built with unwinding panics (Rust's default): a panic is then an error that names plugin
+//! and operation, and that instance is not used again.
+
+// The derives of `config!` name this crate as authors see it.
+extern crate self as graft_plugin_api;
+
+pub mod abi;
+pub mod config;
+mod error;
+pub mod export;
+mod graph;
+pub mod guard;
+pub mod manifest;
+mod method;
+mod objective;
+mod ops;
+mod params;
+mod sites;
+mod tensor;
+pub mod wire;
+
+#[doc(hidden)]
+pub use abi_stable;
+pub use schemars;
+pub use serde;
+pub use serde_json;
+pub use serde_json::{Value as Json, json};
+
+pub use config::Names;
+pub use error::{Code, Error, Result};
+pub use graph::{Graph, Host, Level, Value, attr};
+pub use method::Method;
+pub use objective::{Built, Cell, Field, FieldKind, Metric, Objective, Row, Summary};
+pub use params::{Decay, Distribution, Init, ParamSpec, Role};
+pub use sites::{Selection, Site, SiteKind, choose, default_targets};
+pub use tensor::{DType, Dim, Fact, Tensor, tensor};

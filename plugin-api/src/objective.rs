@@ -1,0 +1,232 @@
+//! What an author of an objective writes.
+
+use serde_json::Value as Json;
+
+use crate::config::Config;
+use crate::graph::Host;
+use crate::{Code, Error, Graph, Result, Tensor, Value, wire};
+
+/// What is optimised. The type is the config (see [`config!`](crate::config)).
+pub trait Objective: Config {
+    /// Name that people type, such as `classification`.
+    const ID: &'static str;
+    /// One line that says what it does.
+    const SUMMARY: &'static str;
+
+    /// Refuses configs that cannot work.
+    ///
+    /// # Errors
+    /// `CONFIG` naming the option.
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Configs worth showing, each with a line that says what it is for. They are checked by a test.
+    fn examples() -> Vec<(&'static str, Self)> {
+        Vec::new()
+    }
+
+    /// The fields of the data that it reads.
+    fn fields(&self) -> Vec<Field>;
+
+    /// The config with everything filled in that the training data decides (labels, class weights). It is kept with
+    /// the adapter; what comes later is called on it.
+    ///
+    /// # Errors
+    /// `DATA` when the data cannot be trained on.
+    fn prepare(self, data: &Summary) -> Result<Self>;
+
+    /// Turns the raw fields of a batch into named tensors; the text is the host's business. A batch without the fields
+    /// that only training needs gives no tensors.
+    ///
+    /// # Errors
+    /// `DATA` naming what is unknown or missing.
+    fn collate(&self, host: &Host<'_>, rows: &[Row], seed: u64) -> Result<Vec<Tensor>>;
+
+    /// Writes the head, and in a training graph the loss.
+    ///
+    /// # Errors
+    /// Those of the graph.
+    fn build(&self, graph: &Graph<'_>) -> Result<Built>;
+
+    /// Judges a whole evaluation set: the outputs and the collated tensors of all its rows, joined along axis 0. The
+    /// first metric selects the best epoch.
+    ///
+    /// # Errors
+    /// `DATA` for a missing tensor.
+    fn metrics(&self, tensors: &[Tensor]) -> Result<Vec<Metric>>;
+
+    /// One answer for each row of the outputs.
+    ///
+    /// # Errors
+    /// `DATA` for a missing tensor.
+    fn decode(&self, host: &Host<'_>, tensors: &[Tensor]) -> Result<Vec<Json>>;
+}
+
+/// What a field holds. Crosses as a number, so that more can be added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FieldKind(pub u32);
+
+impl FieldKind {
+    /// Text that is tokenised by the host.
+    pub const TEXT: FieldKind = FieldKind(1);
+    /// One of few values; the host counts them for [`Objective::prepare`].
+    pub const LABEL: FieldKind = FieldKind(2);
+    /// A number.
+    pub const NUMBER: FieldKind = FieldKind(3);
+}
+
+/// A field of the data that an objective reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Field {
+    /// Name, such as `text`.
+    pub name: String,
+    /// What it holds.
+    pub kind: FieldKind,
+    /// True when training cannot do without it.
+    pub required: bool,
+    /// One line for a person.
+    pub description: String,
+}
+
+impl Field {
+    /// A required field.
+    pub fn new(name: &str, kind: FieldKind, description: &str) -> Field {
+        Field { name: name.to_owned(), kind, required: true, description: description.to_owned() }
+    }
+}
+
+impl From<wire::Field> for Field {
+    fn from(f: wire::Field) -> Field {
+        Field { name: f.name, kind: FieldKind(f.kind), required: f.required, description: f.description }
+    }
+}
+
+impl From<Field> for wire::Field {
+    fn from(f: Field) -> wire::Field {
+        wire::Field { name: f.name, kind: f.kind.0, required: f.required, description: f.description }
+    }
+}
+
+/// What the training data looks like.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Summary {
+    /// Number of rows.
+    pub rows: u64,
+    /// For each label field its distinct values with the number of rows that have them.
+    pub labels: Vec<(String, Vec<(String, u64)>)>,
+}
+
+impl Summary {
+    /// The distinct values of a label field with their counts, in no particular order.
+    ///
+    /// # Errors
+    /// `DATA` when the field was not counted.
+    pub fn counts(&self, field: &str) -> Result<&[(String, u64)]> {
+        let found = self.labels.iter().find(|(f, _)| f == field).map(|(_, c)| c.as_slice());
+        found.ok_or_else(|| Error::new(Code::DATA, format!("the data has no field `{field}`")))
+    }
+}
+
+impl From<wire::Summary> for Summary {
+    fn from(s: wire::Summary) -> Summary {
+        let counts = |f: Vec<wire::Count>| f.into_iter().map(|c| (c.value, c.count)).collect();
+        Summary { rows: s.rows, labels: s.fields.into_iter().map(|f| (f.field, counts(f.counts))).collect() }
+    }
+}
+
+impl From<&Summary> for wire::Summary {
+    fn from(s: &Summary) -> wire::Summary {
+        let field = |(name, counts): &(String, Vec<(String, u64)>)| wire::FieldSummary {
+            field: name.clone(),
+            counts: counts.iter().map(|(v, n)| wire::Count { value: v.clone(), count: *n }).collect(),
+        };
+        wire::Summary { rows: s.rows, fields: s.labels.iter().map(field).collect() }
+    }
+}
+
+/// A cell of a row.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Cell {
+    /// Text or label.
+    Text(String),
+    /// Number.
+    Number(f64),
+}
+
+/// A row of data: field → cell, for the fields that it has.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Row {
+    /// The cells.
+    pub cells: Vec<(String, Cell)>,
+}
+
+impl Row {
+    /// The cell of a field.
+    pub fn get(&self, field: &str) -> Option<&Cell> {
+        self.cells.iter().find(|(f, _)| f == field).map(|(_, c)| c)
+    }
+
+    /// A field as text; a number as people write it.
+    pub fn text(&self, field: &str) -> Option<String> {
+        self.get(field).map(|c| match c {
+            Cell::Text(t) => t.clone(),
+            Cell::Number(n) => n.to_string(),
+        })
+    }
+}
+
+impl From<wire::Row> for Row {
+    fn from(r: wire::Row) -> Row {
+        let cell = |c: wire::Cell| match c.value? {
+            wire::CellValue::Text(t) => Some((c.field, Cell::Text(t))),
+            wire::CellValue::Number(n) => Some((c.field, Cell::Number(n))),
+        };
+        Row { cells: r.cells.into_iter().filter_map(cell).collect() }
+    }
+}
+
+impl From<&Row> for wire::Row {
+    fn from(r: &Row) -> wire::Row {
+        let cell = |(field, cell): &(String, Cell)| wire::Cell {
+            field: field.clone(),
+            value: Some(match cell {
+                Cell::Text(t) => wire::CellValue::Text(t.clone()),
+                Cell::Number(n) => wire::CellValue::Number(*n),
+            }),
+        };
+        wire::Row { cells: r.cells.iter().map(cell).collect() }
+    }
+}
+
+/// What an objective built.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Built {
+    /// The loss, a scalar; none outside training.
+    pub loss: Option<Value>,
+    /// Named outputs, such as `logits`.
+    pub outputs: Vec<(String, Value)>,
+}
+
+/// A number that says how good it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Metric {
+    /// Name, such as `accuracy`.
+    pub name: String,
+    /// Value.
+    pub value: f64,
+    /// Direction.
+    pub higher_is_better: bool,
+}
+
+impl Metric {
+    /// A metric that is better when it is higher.
+    pub fn higher(name: &str, value: f64) -> Metric {
+        Metric { name: name.to_owned(), value, higher_is_better: true }
+    }
+
+    /// A metric that is better when it is lower.
+    pub fn lower(name: &str, value: f64) -> Metric {
+        Metric { name: name.to_owned(), value, higher_is_better: false }
+    }
+}

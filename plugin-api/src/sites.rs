@@ -1,0 +1,268 @@
+//! Sites and how patterns choose among them. The rules are those of Hugging Face PEFT
+//! (`check_target_module_exists`, `_maybe_include_all_linear_layers`).
+
+use regex::Regex;
+
+use crate::config::{Names, nearest};
+use crate::{Code, Error, Graph, Result, Value, wire};
+
+/// What kind of module a site is. Crosses as a number, so that more can be added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SiteKind(pub u32);
+
+impl SiteKind {
+    /// A dense layer.
+    pub const LINEAR: SiteKind = SiteKind(1);
+    /// A table that is looked up.
+    pub const EMBEDDING: SiteKind = SiteKind(2);
+    /// A normalisation.
+    pub const NORM: SiteKind = SiteKind(3);
+    /// A convolution.
+    pub const CONV: SiteKind = SiteKind(4);
+    /// The core of an attention layer.
+    pub const ATTENTION: SiteKind = SiteKind(5);
+
+    /// The name used in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            SiteKind::LINEAR => "linear",
+            SiteKind::EMBEDDING => "embedding",
+            SiteKind::NORM => "norm",
+            SiteKind::CONV => "conv",
+            SiteKind::ATTENTION => "attention",
+            _ => "other",
+        }
+    }
+}
+
+/// A named module of the base.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Site {
+    /// Path, such as `encoder.layer.0.attention.self.query`.
+    pub path: String,
+    /// Kind.
+    pub kind: SiteKind,
+    /// What enters it.
+    pub input: Option<Value>,
+    /// What leaves it, behind the bias.
+    pub output: Option<Value>,
+    /// Name of the weight's initializer.
+    pub weight: Option<String>,
+    /// Name of the bias' initializer.
+    pub bias: Option<String>,
+    /// Width of the input, 0 when it has none.
+    pub in_features: u64,
+    /// Width of the output, 0 when it has none.
+    pub out_features: u64,
+    /// True when the weight lies as `[in, out]`, false for PyTorch's `[out, in]`.
+    pub transposed: bool,
+    /// The host's number for this use of the module: one that is called twice is two sites of one path.
+    pub number: u32,
+}
+
+impl Site {
+    /// What enters the site.
+    ///
+    /// # Errors
+    /// `REFUSED` when the host found none.
+    pub fn input(&self) -> Result<Value> {
+        self.input.ok_or_else(|| self.lacks("input"))
+    }
+
+    /// What leaves the site.
+    ///
+    /// # Errors
+    /// `REFUSED` when the host found none.
+    pub fn output(&self) -> Result<Value> {
+        self.output.ok_or_else(|| self.lacks("output"))
+    }
+
+    fn lacks(&self, what: &str) -> Error {
+        Error::new(Code::REFUSED, format!("the {} site has no {what}", self.kind.name())).at(&self.path)
+    }
+}
+
+impl From<wire::Site> for Site {
+    fn from(s: wire::Site) -> Site {
+        let value = |id: u64| (id != 0).then_some(Value(id));
+        let text = |t: String| (!t.is_empty()).then_some(t);
+        Site {
+            path: s.path,
+            kind: SiteKind(s.kind),
+            input: value(s.input),
+            output: value(s.output),
+            weight: text(s.weight),
+            bias: text(s.bias),
+            in_features: s.in_features,
+            out_features: s.out_features,
+            transposed: s.transposed,
+            number: s.number,
+        }
+    }
+}
+
+/// Which sites a method works on.
+#[derive(Debug, Clone, Copy)]
+pub struct Selection<'a> {
+    /// What to take; without it what PEFT takes for the architecture ([`default_targets`]).
+    pub targets: Option<&'a Names>,
+    /// What to leave out of that.
+    pub exclude: Option<&'a Names>,
+    /// The kinds that the method can work on.
+    pub kinds: &'a [SiteKind],
+}
+
+impl Graph<'_> {
+    /// The sites of a selection, in graph order. The host is told what was taken and what was left.
+    ///
+    /// # Errors
+    /// `NO_SITE` when nothing matches, with the nearest paths; `CONFIG` for a pattern that is no regular expression;
+    /// `UNSUPPORTED` when a site of another kind matches.
+    pub fn select(&self, selection: &Selection<'_>) -> Result<Vec<Site>> {
+        let (matched, unmatched): (Vec<_>, Vec<_>) = {
+            let sites = self.sites()?;
+            let taken = choose(&sites, selection)?;
+            sites.into_iter().zip(taken).partition(|(_, t)| *t)
+        };
+        let targets = selection.targets.map_or("the default".to_owned(), ToString::to_string);
+        self.report_matched(wire::Matched {
+            matched: matched.iter().map(|(s, _)| s.path.clone()).collect(),
+            unmatched: unmatched
+                .iter()
+                .filter(|(s, _)| selection.kinds.contains(&s.kind))
+                .map(|(s, _)| s.path.clone())
+                .collect(),
+            pattern: targets,
+        })?;
+        Ok(matched.into_iter().map(|(s, _)| s).collect())
+    }
+}
+
+/// For each site, whether the selection takes it.
+///
+/// # Errors
+/// As [`Graph::select`].
+pub fn choose(sites: &[Site], selection: &Selection<'_>) -> Result<Vec<bool>> {
+    let default = selection.targets.is_none().then(|| default_targets(sites));
+    let targets = selection.targets.or(default.as_ref());
+    let include = Matcher::new(targets)?;
+    let exclude = Matcher::new(selection.exclude)?;
+    let taken: Vec<bool> = sites.iter().map(|s| include.takes(s) && !exclude.takes(s)).collect();
+    let other_kind = sites.iter().zip(&taken).find(|(s, t)| **t && !selection.kinds.contains(&s.kind));
+    if let Some((site, _)) = other_kind {
+        let kinds: Vec<_> = selection.kinds.iter().map(|k| k.name()).collect();
+        let e = Error::new(Code::UNSUPPORTED, format!("`{}` is a {} site", site.path, site.kind.name()))
+            .help(format!("this method works on {}; name other modules or exclude it", kinds.join(", ")));
+        return Err(e);
+    }
+    if taken.iter().any(|t| *t) { Ok(taken) } else { Err(nothing_matches(sites, selection, targets)) }
+}
+
+fn nothing_matches(sites: &[Site], selection: &Selection<'_>, targets: Option<&Names>) -> Error {
+    let paths = || sites.iter().filter(|s| selection.kinds.contains(&s.kind)).map(|s| s.path.as_str());
+    let wanted: Vec<&str> = match targets {
+        Some(Names::List(l)) => l.iter().map(String::as_str).collect(),
+        Some(Names::Pattern(p)) => vec![p.as_str()],
+        None => Vec::new(),
+    };
+    // Names are compared with the last parts of paths, of as many parts as the name has.
+    let mut ends: Vec<&str> = Vec::new();
+    for name in &wanted {
+        let parts = name.split('.').count();
+        ends.extend(nearest(name, paths().map(|p| tail(p, parts)), 3));
+    }
+    let mut near: Vec<&str> = ends.iter().filter_map(|e| paths().find(|p| p.ends_with(e))).collect();
+    near.dedup();
+    if near.is_empty() {
+        near = paths().take(5).collect();
+    }
+    let what = targets.map_or("nothing".to_owned(), ToString::to_string);
+    let but = selection.exclude.map(|e| format!(" without {e}")).unwrap_or_default();
+    let help = if near.is_empty() {
+        "the base has no site of a kind that this method works on; `graft inspect` lists its sites".to_owned()
+    } else {
+        format!("the nearest are {}", near.join(", "))
+    };
+    Error::new(Code::NO_SITE, format!("no site matches {what}{but}")).help(help)
+}
+
+fn tail(path: &str, parts: usize) -> &str {
+    let cut = path.rmatch_indices('.').nth(parts.saturating_sub(1)).map_or(0, |(i, _)| i + 1);
+    path.get(cut..).unwrap_or(path)
+}
+
+/// What PEFT takes when no target is named, found from the names that the architecture has; `all-linear` if it has
+/// none of them.
+pub fn default_targets(sites: &[Site]) -> Names {
+    const CUSTOMARY: [&[&str]; 7] = [
+        &["query", "value"],
+        &["q_proj", "v_proj"],
+        &["q_lin", "v_lin"],
+        &["query_key_value"],
+        &["qkv_proj"],
+        &["c_attn"],
+        &["q", "v"],
+    ];
+    let has = |name: &str| sites.iter().any(|s| s.kind == SiteKind::LINEAR && tail(&s.path, 1) == name);
+    match CUSTOMARY.into_iter().find(|names| names.iter().all(|n| has(n))) {
+        Some(names) => Names::List(names.iter().map(|n| (*n).to_owned()).collect()),
+        None => Names::Pattern("all-linear".to_owned()),
+    }
+}
+
+enum Matcher<'a> {
+    Nothing,
+    AllLinear,
+    List(&'a [String]),
+    Pattern(Regex),
+}
+
+impl<'a> Matcher<'a> {
+    fn new(names: Option<&'a Names>) -> Result<Matcher<'a>> {
+        Ok(match names {
+            None => Matcher::Nothing,
+            Some(Names::List(l)) => Matcher::List(l),
+            Some(Names::Pattern(p)) if p.eq_ignore_ascii_case("all-linear") => Matcher::AllLinear,
+            Some(Names::Pattern(p)) => {
+                Matcher::Pattern(Regex::new(&format!(r"\A(?:{p})\z")).map_err(|e| {
+                    Error::new(Code::CONFIG, format!("`{p}` is not a regular expression: {e}"))
+                        .help("look-around and back references are not supported; a list of names may do")
+                })?)
+            }
+        })
+    }
+
+    fn takes(&self, site: &Site) -> bool {
+        let path = site.path.as_str();
+        match self {
+            Matcher::Nothing => false,
+            Matcher::AllLinear => site.kind == SiteKind::LINEAR && !is_output(path),
+            Matcher::List(names) => names.iter().any(|n| {
+                path == n
+                    || path.strip_suffix(n.as_str()).is_some_and(|rest| rest.ends_with('.') && !n.is_empty())
+            }),
+            Matcher::Pattern(p) => p.is_match(path),
+        }
+    }
+}
+
+/// Output embeddings and heads, by the names that model classes give them.
+fn is_output(path: &str) -> bool {
+    const OUTPUTS: [&str; 9] = [
+        "lm_head",
+        "embed_out",
+        "output_projection",
+        "classifier",
+        "score",
+        "qa_outputs",
+        "decoder_head",
+        "cls.predictions.decoder",
+        "vocab_projector",
+    ];
+    OUTPUTS.iter().any(|o| path == *o || path.strip_suffix(o).is_some_and(|rest| rest.ends_with('.')))
+        || path.starts_with("classifier.")
+}
+
+#[cfg(test)]
+#[path = "sites_tests.rs"]
+mod tests;

@@ -1,0 +1,262 @@
+//! Messages of the graph builder.
+
+use prost::Message;
+
+use super::{Attr, Dim, Tensor};
+
+/// Values of the graph, by the host's number for them. 0 stands for an optional input that is left out.
+#[derive(Clone, PartialEq, Message)]
+pub struct Values {
+    /// The numbers.
+    #[prost(uint64, repeated, tag = "1")]
+    pub ids: Vec<u64>,
+}
+
+/// A new node.
+#[derive(Clone, PartialEq, Message)]
+pub struct Emit {
+    /// Operator.
+    #[prost(string, tag = "1")]
+    pub op: String,
+    /// Domain; empty for ONNX's own.
+    #[prost(string, tag = "2")]
+    pub domain: String,
+    /// Inputs; 0 is an optional one that is left out.
+    #[prost(uint64, repeated, tag = "3")]
+    pub inputs: Vec<u64>,
+    /// Attributes.
+    #[prost(message, repeated, tag = "4")]
+    pub attrs: Vec<Attr>,
+    /// Number of outputs.
+    #[prost(uint32, tag = "5")]
+    pub outputs: u32,
+    /// The site that is being worked on; may be empty.
+    #[prost(string, tag = "6")]
+    pub site: String,
+}
+
+/// How a parameter or state starts.
+#[derive(Clone, PartialEq, Message)]
+pub struct Init {
+    /// See [`crate::Init`]: 0 zeros, 1 ones, 2 normal, 3 uniform, 4 Kaiming uniform, 5 Xavier uniform, 6 given, 7 full.
+    #[prost(uint32, tag = "1")]
+    pub kind: u32,
+    /// Standard deviation, bound, `a` or fill value.
+    #[prost(double, tag = "2")]
+    pub value: f64,
+    /// The values, for kind 6.
+    #[prost(message, optional, tag = "3")]
+    pub tensor: Option<Tensor>,
+}
+
+/// A trainable parameter.
+#[derive(Clone, PartialEq, Message)]
+pub struct Param {
+    /// Key within its site as PEFT has it (`lora_A.weight`), or the whole key for a head (`classifier.weight`).
+    #[prost(string, tag = "1")]
+    pub key: String,
+    /// Path of the site; empty for a head or a parameter of the whole model.
+    #[prost(string, tag = "2")]
+    pub site: String,
+    /// Element type, ONNX's number.
+    #[prost(uint32, tag = "3")]
+    pub dtype: u32,
+    /// Dimensions.
+    #[prost(uint64, repeated, tag = "4")]
+    pub shape: Vec<u64>,
+    /// How it starts.
+    #[prost(message, optional, tag = "5")]
+    pub init: Option<Init>,
+    /// The value that makes the adapter do nothing.
+    #[prost(message, optional, tag = "6")]
+    pub neutral: Option<Init>,
+    /// Axes that may be padded with zeros without changing the result.
+    #[prost(uint32, repeated, tag = "7")]
+    pub paddable: Vec<u32>,
+    /// False: never decayed. True: decayed unless it is a bias or a norm (rank 1).
+    #[prost(bool, tag = "8")]
+    pub decay: bool,
+    /// 0 adapter, 1 head.
+    #[prost(uint32, tag = "9")]
+    pub role: u32,
+}
+
+/// A number of the config that enters the maths.
+#[derive(Clone, PartialEq, Message)]
+pub struct Setting {
+    /// Name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Value.
+    #[prost(float, tag = "2")]
+    pub value: f32,
+    /// Path of the site it belongs to; empty for the whole adapter.
+    #[prost(string, tag = "3")]
+    pub site: String,
+}
+
+/// What is carried from step to step without a gradient.
+#[derive(Clone, PartialEq, Message)]
+pub struct State {
+    /// Name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Element type, ONNX's number.
+    #[prost(uint32, tag = "2")]
+    pub dtype: u32,
+    /// Dimensions.
+    #[prost(uint64, repeated, tag = "3")]
+    pub shape: Vec<u64>,
+    /// How it starts.
+    #[prost(message, optional, tag = "4")]
+    pub init: Option<Init>,
+}
+
+/// A name, and a value where the operation needs one.
+#[derive(Clone, PartialEq, Message)]
+pub struct Named {
+    /// The name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// The value, 0 for none.
+    #[prost(uint64, tag = "2")]
+    pub value: u64,
+}
+
+/// An input that the host fills from seed, step and name.
+#[derive(Clone, PartialEq, Message)]
+pub struct Noise {
+    /// Name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Path of the site it belongs to; may be empty.
+    #[prost(string, tag = "2")]
+    pub site: String,
+    /// Dimensions.
+    #[prost(message, repeated, tag = "3")]
+    pub shape: Vec<Dim>,
+    /// 0 uniform in [a, b), 1 normal with mean a and deviation b, 2 Bernoulli: b with probability a, else 0.
+    #[prost(uint32, tag = "4")]
+    pub kind: u32,
+    /// First number of the distribution.
+    #[prost(float, tag = "5")]
+    pub a: f32,
+    /// Second number of the distribution.
+    #[prost(float, tag = "6")]
+    pub b: f32,
+}
+
+/// A named input of the graph that `collate` fills.
+#[derive(Clone, PartialEq, Message)]
+pub struct Input {
+    /// Name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Element type, ONNX's number.
+    #[prost(uint32, tag = "2")]
+    pub dtype: u32,
+    /// Dimensions.
+    #[prost(message, repeated, tag = "3")]
+    pub shape: Vec<Dim>,
+}
+
+/// A named module of the base.
+#[derive(Clone, PartialEq, Message)]
+pub struct Site {
+    /// Path, such as `encoder.layer.0.attention.self.query`.
+    #[prost(string, tag = "1")]
+    pub path: String,
+    /// See [`crate::SiteKind`].
+    #[prost(uint32, tag = "2")]
+    pub kind: u32,
+    /// Value that enters it.
+    #[prost(uint64, tag = "3")]
+    pub input: u64,
+    /// Value that leaves it, behind the bias.
+    #[prost(uint64, tag = "4")]
+    pub output: u64,
+    /// Name of the weight's initializer; may be empty.
+    #[prost(string, tag = "5")]
+    pub weight: String,
+    /// Name of the bias' initializer; may be empty.
+    #[prost(string, tag = "6")]
+    pub bias: String,
+    /// Width of the input; 0 when it has none.
+    #[prost(uint64, tag = "7")]
+    pub in_features: u64,
+    /// Width of the output; 0 when it has none.
+    #[prost(uint64, tag = "8")]
+    pub out_features: u64,
+    /// True when the weight lies as `[in, out]`, false for PyTorch's `[out, in]`.
+    #[prost(bool, tag = "9")]
+    pub transposed: bool,
+    /// The host's number for this use of the module, from 1: a module that is called twice is two sites of one path.
+    #[prost(uint32, tag = "10")]
+    pub number: u32,
+}
+
+/// The sites of the base.
+#[derive(Clone, PartialEq, Message)]
+pub struct Sites {
+    /// In graph order.
+    #[prost(message, repeated, tag = "1")]
+    pub sites: Vec<Site>,
+}
+
+/// A site gets another input or output.
+#[derive(Clone, PartialEq, Message)]
+pub struct Replace {
+    /// The site's number.
+    #[prost(uint32, tag = "1")]
+    pub site: u32,
+    /// The value from now on.
+    #[prost(uint64, tag = "2")]
+    pub value: u64,
+}
+
+/// Yes or no.
+#[derive(Clone, PartialEq, Message)]
+pub struct Flag {
+    /// The answer.
+    #[prost(bool, tag = "1")]
+    pub value: bool,
+}
+
+/// A line for the log.
+#[derive(Clone, PartialEq, Message)]
+pub struct Log {
+    /// 1 error, 2 warning, 3 information, 4 debug, 5 trace.
+    #[prost(uint32, tag = "1")]
+    pub level: u32,
+    /// What to say.
+    #[prost(string, tag = "2")]
+    pub message: String,
+}
+
+/// Asks for random numbers.
+#[derive(Clone, PartialEq, Message)]
+pub struct Random {
+    /// Seed.
+    #[prost(uint64, tag = "1")]
+    pub seed: u64,
+    /// Stream.
+    #[prost(string, tag = "2")]
+    pub name: String,
+    /// How many.
+    #[prost(uint64, tag = "3")]
+    pub count: u64,
+}
+
+/// Which sites a pattern took.
+#[derive(Clone, PartialEq, Message)]
+pub struct Matched {
+    /// Taken, in graph order.
+    #[prost(string, repeated, tag = "1")]
+    pub matched: Vec<String>,
+    /// Of the same kinds, but left.
+    #[prost(string, repeated, tag = "2")]
+    pub unmatched: Vec<String>,
+    /// The pattern in words.
+    #[prost(string, tag = "3")]
+    pub pattern: String,
+}

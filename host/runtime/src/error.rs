@@ -133,6 +133,20 @@ pub enum RuntimeError {
         /// Type and shape given.
         found: String,
     },
+    /// A weight that is not what the model declares it to be.
+    #[error(
+        "session {session}: the model declares weight `{name}` as {declared}, but it is {found}; model and weights belong to different bases"
+    )]
+    WeightMismatch {
+        /// The session's name.
+        session: String,
+        /// The weight.
+        name: String,
+        /// Type and shape in the model.
+        declared: String,
+        /// Type and shape of the weight.
+        found: String,
+    },
     /// Values read as another type than they have.
     #[error("output `{name}` holds {found}, not {expected}")]
     OutputType {

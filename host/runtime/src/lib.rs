@@ -15,6 +15,7 @@
 //! ```
 
 mod cancel;
+mod declared;
 mod error;
 mod kernels;
 pub mod library;

@@ -11,6 +11,7 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::{Outlet, TensorElementType, ValueType};
 
 use crate::cancel::CancelToken;
+use crate::declared::external;
 use crate::error::{Doing, Result, RuntimeError};
 use crate::provider::Provider;
 use crate::runtime::Runtime;
@@ -252,8 +253,12 @@ fn configure(
         b = b.with_config_entry("session.model_external_initializers_file_folder_path", dir).doing(doing)?;
     }
     if let Some(weights) = &source.weights {
-        for (name, value) in weights.values() {
-            b = b.with_initializer(name, Arc::clone(value)).doing(doing)?;
+        let declared = external(&o.name, &source.proto)?;
+        for w in weights.values() {
+            // Weights that this graph does not use would only cost time.
+            let Some(declaration) = declared.get(&w.name) else { continue };
+            declaration.check(&o.name, &w.name, w.dtype, &w.shape)?;
+            b = b.with_initializer(&w.name, Arc::clone(&w.value)).doing(doing)?;
         }
         b = b.with_prepacked_weights(weights.packed()).doing(doing)?;
     }

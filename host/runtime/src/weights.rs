@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use graft_graph::Tensor;
+use graft_graph::{DType, Tensor};
 use ort::memory::Allocator;
 use ort::session::builder::PrepackedWeights;
 use ort::value::DynValue;
@@ -24,10 +24,12 @@ pub struct SharedWeights {
     _memory: Vec<Memory>,
 }
 
-struct Weight {
-    name: String,
+pub(crate) struct Weight {
+    pub(crate) name: String,
+    pub(crate) dtype: DType,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) value: Arc<DynValue>,
     bytes: usize,
-    value: Arc<DynValue>,
 }
 
 enum Memory {
@@ -87,7 +89,8 @@ impl SharedWeights {
             })?;
         // SAFETY: the pointer is a live tensor whose ownership passes to the value; its memory info is the host's.
         let value: DynValue = unsafe { DynValue::from_ptr(value.into_raw(), Some(allocator)) };
-        self.values.push(Weight { name, bytes: len, value: Arc::new(value) });
+        let (dtype, shape) = (tensor.dtype(), tensor.shape().to_vec());
+        self.values.push(Weight { name, dtype, shape, value: Arc::new(value), bytes: len });
         self._memory.push(memory);
         Ok(())
     }
@@ -111,8 +114,8 @@ impl SharedWeights {
         &self.packed
     }
 
-    pub(crate) fn values(&self) -> impl Iterator<Item = (&str, &Arc<DynValue>)> {
-        self.values.iter().map(|w| (w.name.as_str(), &w.value))
+    pub(crate) fn values(&self) -> &[Weight] {
+        &self.values
     }
 }
 

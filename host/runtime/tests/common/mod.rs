@@ -276,3 +276,21 @@ pub fn numbers(seed: u64, count: usize) -> Vec<f32> {
     };
     (0..count).map(|_| next()).collect()
 }
+
+/// An f32 initializer without its bytes.
+pub fn external(name: &str, dims: &[i64], location: &str) -> Init {
+    let entry = |k: &str, v: &str| Entry { key: k.into(), value: v.into() };
+    let bytes = 4 * dims.iter().product::<i64>();
+    Init {
+        name: name.into(),
+        dims: dims.to_vec(),
+        data_type: 1,
+        data_location: 1,
+        external_data: vec![
+            entry("location", location),
+            entry("offset", "0"),
+            entry("length", &bytes.to_string()),
+        ],
+        ..Init::default()
+    }
+}

@@ -1,1 +1,55 @@
 //! Adapter directories: Hugging Face PEFT's format, Graft's own file beside it, digests.
+//!
+//! An adapter is a directory:
+//!
+//! | file | what | who reads it |
+//! |---|---|---|
+//! | `adapter_config.json` | how the base is changed ([`PeftConfig`]) | PEFT and Graft |
+//! | `adapter_model.safetensors` | the trained tensors under PEFT's keys | PEFT and Graft |
+//! | `graft.json` | objective, labels, base digest, plugins, provenance, a manifest ([`GraftFile`]) | Graft |
+//! | `graft_head.safetensors` | a head that stock PEFT cannot rebuild | Graft |
+//!
+//! [`load`] and [`save`] go between such a directory and a [`StoredAdapter`]; [`StoredAdapter::compose`] makes one
+//! from trained tensors, [`StoredAdapter::bind`] fits one to a base, [`info`] sums one up. Saving either happens
+//! completely or not at all. [`read_tensors`] and [`write_tensors`] are for safetensors files of any content.
+
+mod align;
+mod architecture;
+mod atomic;
+mod digest;
+mod error;
+mod finite;
+mod graft_file;
+mod info;
+mod json;
+mod load;
+pub mod peft;
+mod save;
+mod stored;
+mod tensors;
+
+pub use align::{AlignError, Alignment, align};
+pub use architecture::{Architecture, StockHead};
+pub use atomic::write_file;
+pub use digest::{digest_bytes, digest_files};
+pub use error::{Error, Result};
+pub use graft_file::{
+    BaseRef, Component, DataFile, FORMAT, GraftFile, HeadInfo, ObjectiveInfo, PluginRef, Training,
+};
+pub use info::{AdapterInfo, PeftSupport, info};
+pub use load::load;
+pub use peft::{LoraConfig, PeftConfig, PeftType};
+pub use save::save;
+pub use stored::{Composition, Expected, Head, ParamKey, StoredAdapter};
+pub use tensors::{MAX_HEADER, Tensors, read_tensors, read_tensors_owned, write_tensors};
+
+/// PEFT's file with the configuration.
+pub const CONFIG_FILE: &str = "adapter_config.json";
+/// PEFT's file with the tensors.
+pub const MODEL_FILE: &str = "adapter_model.safetensors";
+/// Graft's own file.
+pub const GRAFT_FILE: &str = "graft.json";
+/// The head, where stock PEFT cannot rebuild it.
+pub const HEAD_FILE: &str = "graft_head.safetensors";
+/// Every file name that belongs to an adapter; whatever else lies in the directory is left alone.
+pub const FILES: [&str; 4] = [CONFIG_FILE, MODEL_FILE, HEAD_FILE, GRAFT_FILE];

@@ -1,0 +1,69 @@
+//! Digests of bases and of adapter files: BLAKE3, written `blake3:<64 hex digits>`.
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+fn text(hash: blake3::Hash) -> String {
+    format!("blake3:{}", hash.to_hex())
+}
+
+/// The digest of some bytes.
+pub fn digest_bytes(bytes: &[u8]) -> String {
+    text(blake3::hash(bytes))
+}
+
+/// One digest over several files, in the order given: for a base its model file, then its external data.
+///
+/// It is the hash of each file's length (u64, little-endian) and hash, so that moving bytes from one file to the next
+/// changes it; names do not enter, so that a base may be moved and renamed.
+///
+/// # Errors
+/// [`Error::Io`] naming the file that cannot be read.
+pub fn digest_files<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Result<String> {
+    let mut all = blake3::Hasher::new();
+    for path in paths {
+        let path = path.as_ref();
+        let mut one = blake3::Hasher::new();
+        one.update_mmap_rayon(path).map_err(Error::io(path, "reading"))?;
+        all.update(&one.count().to_le_bytes());
+        all.update(one.finalize().as_bytes());
+    }
+    Ok(text(all.finalize()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(parts: &[&[u8]]) -> (tempfile::TempDir, Vec<std::path::PathBuf>) {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = parts.iter().enumerate().map(|(i, p)| {
+            let path = dir.path().join(i.to_string());
+            std::fs::write(&path, p).unwrap();
+            path
+        });
+        let paths = paths.collect();
+        (dir, paths)
+    }
+
+    #[test]
+    fn every_byte_and_the_borders_between_files_enter() {
+        let digest = |parts: &[&[u8]]| {
+            let (_dir, paths) = files(parts);
+            digest_files(paths).unwrap()
+        };
+        let a = digest(&[b"model", b"data"]);
+        assert!(a.starts_with("blake3:") && a.len() == 7 + 64);
+        assert_eq!(a, digest(&[b"model", b"data"]));
+        assert_ne!(a, digest(&[b"modeld", b"ata"]));
+        assert_ne!(a, digest(&[b"model", b"datb"]));
+        assert_ne!(a, digest(&[b"data", b"model"]));
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        let e = digest_files(["no/such/model.onnx"]).unwrap_err();
+        assert!(e.to_string().contains("model.onnx"));
+    }
+}

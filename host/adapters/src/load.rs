@@ -1,0 +1,185 @@
+//! From a directory to an adapter.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use graft_graph::Tensor;
+use indexmap::IndexMap;
+
+use crate::atomic::locate;
+use crate::digest::digest_bytes;
+use crate::error::{Error, Result};
+use crate::finite::first_non_finite;
+use crate::graft_file::{FORMAT, GraftFile};
+use crate::json::{self, MAX_JSON};
+use crate::peft::{PeftConfig, Sorted};
+use crate::stored::{Head, StoredAdapter};
+use crate::tensors::{self, Tensors, read_limited};
+use crate::{CONFIG_FILE, FILES, GRAFT_FILE, HEAD_FILE, MODEL_FILE};
+
+/// The largest file of tensors that an adapter may have, in bytes.
+const MAX_TENSORS: u64 = 4 << 30;
+
+/// Loads an adapter directory, PEFT's or Graft's own, and checks that it is whole: settings that can be honoured, no
+/// tensor missing, extra, misshapen or not finite, no mix of files of two adapters. The tensors are read into memory,
+/// so that the directory may change afterwards. Nothing is written, even where a save was cut off.
+///
+/// # Errors
+/// One variant of [`Error`] for each of these.
+pub fn load(dir: &Path) -> Result<StoredAdapter> {
+    // Whoever saves into this directory meanwhile may change it between the reading of two files.
+    match load_once(dir) {
+        Err(Error::FileDigest { .. } | Error::MissingFile { .. } | Error::Io { .. }) => load_once(dir),
+        other => other,
+    }
+}
+
+fn load_once(dir: &Path) -> Result<StoredAdapter> {
+    let files = read_files(dir)?;
+    let graft = files.get(GRAFT_FILE).map(|(path, bytes)| parse_graft(path, bytes)).transpose()?;
+    if let Some(graft) = &graft {
+        check_manifest(dir, graft, &files)?;
+    }
+    let config = files.get(CONFIG_FILE).map(|(path, bytes)| PeftConfig::parse(path, bytes)).transpose()?;
+    let sorted = match (&config, files.get(MODEL_FILE)) {
+        (Some(config), Some((path, bytes))) => sort(dir, config, path, bytes.clone())?,
+        (Some(config), None) => {
+            refuse_unsupported(dir, config)?;
+            return Err(no_model(dir));
+        }
+        (None, Some(_)) => return Err(Error::MissingFile { path: dir.join(CONFIG_FILE) }),
+        (None, None) if graft.is_none() => return Err(Error::NotAnAdapter { dir: dir.to_path_buf() }),
+        (None, None) => Sorted::default(),
+    };
+    let own = files.get(HEAD_FILE).map(|(path, bytes)| parse_tensors(path, bytes.clone())).transpose()?;
+    let head = match (sorted.head, own) {
+        (Some(_), Some(_)) => {
+            let why = "the head is in adapter_model.safetensors already".to_string();
+            return Err(Error::ExtraTensor { path: dir.join(HEAD_FILE), tensor: "weight".into(), why });
+        }
+        (head, own) => head.or(own.map(|tensors| Head { module: None, tensors })),
+    };
+    let adapter =
+        StoredAdapter { dir: dir.to_path_buf(), peft: config, parameters: sorted.parameters, head, graft };
+    check_head(&adapter)?;
+    Ok(adapter)
+}
+
+type Files = IndexMap<&'static str, (PathBuf, Bytes)>;
+
+fn read_files(dir: &Path) -> Result<Files> {
+    let mut out = Files::new();
+    for name in FILES {
+        let Some(path) = locate(dir, name) else { continue };
+        let limit = if name.ends_with(".json") { MAX_JSON } else { MAX_TENSORS };
+        let bytes = read_limited(&path, "the file", limit)?;
+        out.insert(name, (path, bytes));
+    }
+    Ok(out)
+}
+
+fn parse_graft(path: &Path, bytes: &[u8]) -> Result<GraftFile> {
+    // The version decides whether the rest can be understood, and so is looked at first.
+    #[derive(serde::Deserialize)]
+    struct Version {
+        format: u32,
+    }
+    let Version { format } = json::parse(path, bytes)?;
+    if format > FORMAT {
+        return Err(Error::FormatVersion { path: path.to_path_buf(), found: format, known: FORMAT });
+    }
+    json::parse(path, bytes)
+}
+
+/// The files must be those that `graft.json` was written with, no fewer and no more.
+fn check_manifest(dir: &Path, graft: &GraftFile, files: &Files) -> Result<()> {
+    for (name, digest) in &graft.files {
+        if name == GRAFT_FILE || !FILES.contains(&name.as_str()) {
+            return Err(Error::ManifestName { path: dir.join(GRAFT_FILE), name: name.clone() });
+        }
+        match files.get(name.as_str()) {
+            None => return Err(Error::MissingFile { path: dir.join(name) }),
+            Some((path, bytes)) if digest_bytes(bytes) != *digest => {
+                return Err(Error::FileDigest { path: path.clone() });
+            }
+            Some(_) => {}
+        }
+    }
+    match files.iter().find(|(name, _)| **name != GRAFT_FILE && !graft.files.contains_key(**name)) {
+        Some((_, (path, _))) => Err(Error::FileDigest { path: path.clone() }),
+        None => Ok(()),
+    }
+}
+
+fn refuse_unsupported(dir: &Path, config: &PeftConfig) -> Result<()> {
+    let fields = config.unsupported();
+    if fields.is_empty() { Ok(()) } else { Err(Error::Unsupported { path: dir.join(CONFIG_FILE), fields }) }
+}
+
+fn sort(dir: &Path, config: &PeftConfig, path: &Path, bytes: Bytes) -> Result<Sorted> {
+    refuse_unsupported(dir, config)?;
+    config.sort(path, parse_tensors(path, bytes)?)
+}
+
+fn parse_tensors(path: &Path, bytes: Bytes) -> Result<Tensors> {
+    let all = tensors::parse(path, bytes)?;
+    all.iter().try_for_each(|(name, tensor)| check_numbers(path, name, tensor))?;
+    Ok(all)
+}
+
+fn check_numbers(path: &Path, name: &str, tensor: &Tensor) -> Result<()> {
+    let (path, name) = (path.to_path_buf(), name.to_string());
+    if !tensor.dtype().is_float() {
+        return Err(Error::NotFloat { path, tensor: name, found: tensor.dtype() });
+    }
+    match first_non_finite(tensor) {
+        Some((index, value)) => Err(Error::NonFinite { path, tensor: name, index, value }),
+        None => Ok(()),
+    }
+}
+
+fn no_model(dir: &Path) -> Error {
+    let pickled = "adapter_model.bin";
+    if dir.join(pickled).exists() {
+        return Error::Pickled { dir: dir.to_path_buf(), file: pickled };
+    }
+    Error::MissingFile { path: dir.join(MODEL_FILE) }
+}
+
+/// The head must be where `graft.json` says, and a linear one must agree with itself and with the labels.
+fn check_head(adapter: &StoredAdapter) -> Result<()> {
+    let info = adapter.graft.as_ref().and_then(|g| g.head.as_ref());
+    let Some(head) = &adapter.head else {
+        return match info {
+            Some(i) => Err(missing_head(adapter, i.module.as_deref())),
+            None => Ok(()),
+        };
+    };
+    let path = adapter.dir.join(if head.module.is_some() { MODEL_FILE } else { HEAD_FILE });
+    let labels = adapter.graft.as_ref().map_or(0, |g| g.objective.labels.len());
+    let (Some(weight), bias) = (head.tensors.get("weight"), head.tensors.get("bias")) else { return Ok(()) };
+    let fail = |tensor: &str, found: &Tensor, expected: String| {
+        let (tensor, found) = (tensor.to_string(), found.shape().to_vec());
+        Err(Error::Shape { path: path.clone(), tensor, found, expected })
+    };
+    match weight.shape() {
+        [rows, _] if labels == 0 || *rows == labels => {}
+        [_, hidden] => return fail("weight", weight, format!("[{labels} labels, {hidden}]")),
+        _ => return fail("weight", weight, "[labels, hidden]".into()),
+    }
+    match bias {
+        Some(b) if b.shape() != &weight.shape()[..1] => fail("bias", b, format!("[{}]", weight.shape()[0])),
+        _ => Ok(()),
+    }
+}
+
+fn missing_head(adapter: &StoredAdapter, module: Option<&str>) -> Error {
+    match module {
+        None => Error::MissingFile { path: adapter.dir.join(HEAD_FILE) },
+        Some(m) => Error::MissingTensor {
+            path: adapter.dir.join(MODEL_FILE),
+            tensor: format!("{m}.weight"),
+            why: "graft.json says that the head is kept there".into(),
+        },
+    }
+}

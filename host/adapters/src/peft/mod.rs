@@ -1,0 +1,188 @@
+//! Hugging Face PEFT's adapter formats: one file for each PEFT type that is read and written.
+//!
+//! `adapter_config.json` is an object whose `peft_type` says which settings the others are; the tensors' keys begin
+//! with `base_model.model.` and go on with the module's path in the model that PEFT wrapped.
+
+mod lora;
+mod types;
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+pub use lora::{LoraConfig, Targets};
+pub use types::PeftType;
+
+use crate::error::{Error, Result};
+use crate::stored::{Head, ParamKey};
+use crate::tensors::Tensors;
+use crate::{CONFIG_FILE, json};
+use graft_graph::Tensor;
+use indexmap::IndexMap;
+
+/// What PEFT puts in front of the keys of everything that it injects into a model.
+pub(crate) const PREFIX: &str = "base_model.model.";
+
+/// The settings of an adapter as PEFT keeps them, by PEFT type.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum PeftConfig {
+    /// LoRA.
+    Lora(LoraConfig),
+}
+
+/// The settings that every PEFT type has.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Common {
+    /// Which PEFT type the settings are of.
+    pub peft_type: PeftType,
+    /// The task, which decides the model class: `SEQ_CLS`, `FEATURE_EXTRACTION`, `CAUSAL_LM` …
+    #[serde(default)]
+    pub task_type: Option<String>,
+    /// Where PEFT finds the base.
+    #[serde(default)]
+    pub base_model_name_or_path: Option<String>,
+    /// Whether PEFT loads it frozen.
+    #[serde(default = "yes")]
+    pub inference_mode: bool,
+    /// Names of modules that were trained whole and are kept with the adapter: heads.
+    #[serde(default)]
+    pub modules_to_save: Option<Vec<String>>,
+    /// The version of PEFT that wrote it, where PEFT did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peft_version: Option<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Common {
+    /// Settings of an adapter written here.
+    pub fn new(peft_type: PeftType) -> Common {
+        Common {
+            peft_type,
+            task_type: None,
+            base_model_name_or_path: None,
+            inference_mode: true,
+            modules_to_save: None,
+            peft_version: None,
+        }
+    }
+}
+
+impl PeftConfig {
+    /// Parses the content of `adapter_config.json`.
+    ///
+    /// # Errors
+    /// [`Error::Json`] for what is no such object, [`Error::AdapterHub`] for that library's schema,
+    /// [`Error::PeftType`] and [`Error::UnknownPeftType`] for types that are not read.
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<PeftConfig> {
+        let map: Map<String, Value> = json::parse(path, bytes)?;
+        let Some(peft_type) = map.get("peft_type").filter(|v| !v.is_null()) else {
+            return Err(without_type(path, &map));
+        };
+        let name = peft_type.as_str().map_or_else(|| peft_type.to_string(), str::to_string);
+        match PeftType::of(&name) {
+            Some(PeftType::Lora) => Ok(PeftConfig::Lora(json::typed(path, Value::Object(map))?)),
+            Some(_) => Err(Error::PeftType { path: path.to_path_buf(), peft_type: name }),
+            None => Err(Error::UnknownPeftType { path: path.to_path_buf(), peft_type: name }),
+        }
+    }
+
+    /// The content of `adapter_config.json`: sorted keys, indented, as PEFT writes it.
+    ///
+    /// # Errors
+    /// [`Error::Json`] for numbers that JSON does not have.
+    pub fn to_json(&self) -> Result<Vec<u8>> {
+        match self {
+            PeftConfig::Lora(c) => json::pretty_sorted(Path::new(CONFIG_FILE), c),
+        }
+    }
+
+    /// The settings that would change what the adapter does and cannot be honoured here, as `name = value`; empty for
+    /// an adapter that can be used. Settings at PEFT's defaults and those without effect on a trained adapter pass.
+    pub fn unsupported(&self) -> Vec<String> {
+        match self {
+            PeftConfig::Lora(c) => c.unsupported(),
+        }
+    }
+
+    /// The settings that every PEFT type has.
+    pub fn common(&self) -> &Common {
+        match self {
+            PeftConfig::Lora(c) => &c.common,
+        }
+    }
+
+    /// The settings that every PEFT type has.
+    pub fn common_mut(&mut self) -> &mut Common {
+        match self {
+            PeftConfig::Lora(c) => &mut c.common,
+        }
+    }
+
+    /// The name of the method, as Graft's plugins have it.
+    pub fn method(&self) -> &'static str {
+        match self {
+            PeftConfig::Lora(_) => "lora",
+        }
+    }
+
+    /// Sorts the tensors of `adapter_model.safetensors` into parameters and head, and checks that they are all there,
+    /// no others are, and shapes agree with the settings.
+    pub(crate) fn sort(&self, path: &Path, tensors: Tensors) -> Result<Sorted> {
+        match self {
+            PeftConfig::Lora(c) => lora::sort(c, path, tensors),
+        }
+    }
+
+    /// PEFT's key of a parameter; `hooked` says whether the method has wrapped the module.
+    pub(crate) fn key(&self, key: &ParamKey, hooked: bool) -> String {
+        match self {
+            PeftConfig::Lora(_) => lora::key(key, hooked),
+        }
+    }
+
+    /// Narrows the choice of modules to exactly `paths`.
+    pub(crate) fn target(&mut self, paths: &[String]) {
+        match self {
+            PeftConfig::Lora(c) => *c = c.for_sites(paths.iter().cloned()),
+        }
+    }
+
+    /// True when PEFT, looking for target modules by the settings as they are, finds all of `paths` and none of
+    /// `others`.
+    pub(crate) fn targets_exactly(&self, paths: &[String], others: &[String]) -> bool {
+        match self {
+            PeftConfig::Lora(c) => c.targets_exactly(paths, others),
+        }
+    }
+}
+
+/// The tensors of a PEFT adapter by what they are for.
+#[derive(Debug, Default)]
+pub(crate) struct Sorted {
+    pub parameters: IndexMap<ParamKey, Tensor>,
+    pub head: Option<Head>,
+}
+
+fn without_type(path: &Path, map: &Map<String, Value>) -> Error {
+    let text = |k: &str| map.get(k).and_then(Value::as_str);
+    let version = text("version").unwrap_or_default();
+    // AdapterHub nests the settings and names the model class; the older library writes no version.
+    if map.contains_key("config") && (version.starts_with("adapters.") || map.contains_key("model_class")) {
+        let architecture = map.get("config").and_then(|c| c.get("architecture")).and_then(Value::as_str);
+        let kind = match architecture {
+            Some(a) => format!("{a}, {version}"),
+            None if version.is_empty() => "bottleneck".to_string(),
+            None => format!("bottleneck, {version}"),
+        };
+        return Error::AdapterHub { dir: crate::atomic::parent(path).to_path_buf(), kind };
+    }
+    Error::Json {
+        path: path.to_path_buf(),
+        reason: "`peft_type` is missing, so it is no PEFT configuration".into(),
+    }
+}

@@ -16,6 +16,7 @@ pub mod optim;
 mod params;
 mod progress;
 pub mod random;
+pub mod recipe;
 pub mod schedule;
 mod tensorboard;
 
@@ -31,5 +32,6 @@ pub use optim::OptimizerConfig;
 pub use params::{Parameter, Parameters};
 pub use progress::Progress;
 pub use random::{Distribution, Init};
+pub use recipe::{Layer, Part, Recipe, RecipeError};
 pub use schedule::ScheduleKind;
 pub use tensorboard::EventFile;

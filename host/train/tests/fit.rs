@@ -1,4 +1,5 @@
 //! The loop over a real, tiny engine: logistic regression with its gradient derived by hand.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use graft_train::optim::OptimizerConfig;
 use graft_train::{

@@ -1,4 +1,5 @@
 //! The schedule of a run that PyTorch did, from the shared data.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::path::PathBuf;
 

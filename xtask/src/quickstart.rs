@@ -1,0 +1,232 @@
+//! `cargo xtask quickstart`: from a clean clone to two trained adapters on one base that answer messages.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::SystemTime;
+
+use crate::error::{Result, io};
+use crate::fetch::{self, Fetched, ORT_DYLIB_PATH};
+use crate::paths::Paths;
+use crate::process::{self, cargo};
+use crate::stamp::{Inputs, Stamp};
+use crate::steps::{Outcome, Steps};
+
+const BUILD: &str = "build graft and its plugins";
+
+const MESSAGES: [&str; 3] = [
+    "I was charged twice this month and nobody answers my mails. I want my money back!",
+    "How do I export my tickets to a spreadsheet? No rush.",
+    "The new search is wonderful, please thank the whole team!",
+];
+
+/// One adapter of the tour: a column of the data set and how it is trained.
+struct Task {
+    label: &'static str,
+    method: &'static str,
+    options: &'static [&'static str],
+}
+
+/// Two tasks on one base, by two methods.
+const TASKS: [Task; 2] = [
+    Task {
+        label: "intent",
+        method: "lora",
+        options: &[
+            "--epochs",
+            "12",
+            "--batch-size",
+            "16",
+            "--lr",
+            "2e-3",
+            "--set",
+            "method.target_modules=all-linear",
+        ],
+    },
+    Task {
+        label: "sentiment",
+        method: "lora",
+        options: &["--epochs", "8", "--batch-size", "16", "--lr", "1e-3"],
+    },
+];
+
+/// Arguments of `quickstart`.
+#[derive(clap::Args)]
+pub struct Args {}
+
+/// Runs the command.
+///
+/// # Errors
+/// As [`fetch::fetch`]; when the build or a `graft` command fails.
+pub fn run(paths: &Paths, _args: &Args) -> Result<ExitCode> {
+    let mut steps = Steps::default();
+    let fetched =
+        steps.step("fetch the ONNX Runtime library and a checkpoint", || fetch::fetch(paths, false))?;
+    steps.step(BUILD, || build(paths))?;
+
+    let tour = Tour::new(paths, fetched)?;
+    steps.step("import the checkpoint as an ONNX base", || tour.import())?;
+    for task in &TASKS {
+        let name = format!("train an adapter for {} ({})", task.label, task.method);
+        steps.step(&name, || tour.train(task))?;
+    }
+    steps.step("evaluate both on messages not seen before", || {
+        TASKS.iter().try_for_each(|task| tour.evaluate(task)).map(|()| ((), Outcome::Done))
+    })?;
+    steps.step("answer three messages with both", || tour.answer().map(|()| ((), Outcome::Done)))?;
+
+    println!("\nWhat each step took:\n{steps}");
+    println!("  after the build: {:.1} s\n", steps.after(BUILD).as_secs_f64());
+    tour.print_next();
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds the binary and the plugins beside it. Tells that all was there when no output is newer than before.
+fn build(paths: &Paths) -> Result<((), Outcome)> {
+    let mut command = cargo();
+    command.current_dir(&paths.root).args(["build", "--release", "-p", "graft"]);
+    for package in paths.plugin_packages() {
+        command.args(["-p", &package]);
+    }
+    let before = made_at(paths);
+    process::run(&mut command)?;
+    let fresh = before.is_empty() || made_at(paths) != before;
+    Ok(((), if fresh { Outcome::Done } else { Outcome::Skipped }))
+}
+
+fn made_at(paths: &Paths) -> Vec<SystemTime> {
+    binaries(paths).iter().filter_map(|f| fs::metadata(f).and_then(|m| m.modified()).ok()).collect()
+}
+
+/// The `graft` binary and the plugin libraries.
+fn binaries(paths: &Paths) -> Vec<PathBuf> {
+    let folder = paths.outputs("release");
+    let library = |name: String| folder.join(format!("lib{}.so", name.replace('-', "_")));
+    std::iter::once(folder.join("graft")).chain(paths.plugin_packages().into_iter().map(library)).collect()
+}
+
+/// The commands of the tour and the folder with what they make.
+struct Tour<'a> {
+    paths: &'a Paths,
+    fetched: Fetched,
+    graft: PathBuf,
+    folder: PathBuf,
+    data: PathBuf,
+}
+
+impl Tour<'_> {
+    fn new(paths: &Paths, fetched: Fetched) -> Result<Tour<'_>> {
+        let folder = paths.cache.join("quickstart");
+        fs::create_dir_all(&folder).map_err(io("cannot make the folder", &folder))?;
+        let graft = paths.outputs("release").join("graft");
+        Ok(Tour { paths, fetched, graft, folder, data: paths.root.join("examples/helpdesk") })
+    }
+
+    fn base(&self) -> PathBuf {
+        self.folder.join("base")
+    }
+
+    fn adapter(&self, task: &Task) -> PathBuf {
+        self.folder.join(task.label)
+    }
+
+    fn import(&self) -> Result<((), Outcome)> {
+        let base = self.base();
+        let stamp =
+            self.inputs()?.file(&self.fetched.minilm.join("model.safetensors"))?.text("import").stamp(&base);
+        self.make(&stamp, &[&"model", &"import", &self.fetched.minilm, &base])
+    }
+
+    fn train(&self, task: &Task) -> Result<((), Outcome)> {
+        let (base, data, out) = (self.base(), self.data.join("train.csv"), self.adapter(task));
+        let stamp = (task.options.iter())
+            .fold(self.inputs()?, |inputs, option| inputs.text(option))
+            .text(task.method)
+            .file(&self.fetched.minilm.join("model.safetensors"))?
+            .file(&data)?
+            .stamp(&out);
+        let mut args: Vec<&dyn AsRef<Path>> =
+            vec![&"train", &"--base", &base, &"--objective", &"classification"];
+        args.extend::<[&dyn AsRef<Path>; 6]>([
+            &"--method",
+            &task.method,
+            &"--data",
+            &data,
+            &"--text",
+            &"text",
+        ]);
+        args.extend::<[&dyn AsRef<Path>; 4]>([&"--label", &task.label, &"--eval-split", &"0.1"]);
+        args.extend(task.options.iter().map(|o| o as &dyn AsRef<Path>));
+        args.extend::<[&dyn AsRef<Path>; 2]>([&"--out", &out]);
+        self.make(&stamp, &args)
+    }
+
+    fn evaluate(&self, task: &Task) -> Result<()> {
+        let (base, data, adapter) = (self.base(), self.data.join("test.csv"), self.adapter(task));
+        self.graft(&[
+            &"eval",
+            &"--base",
+            &base,
+            &"--adapter",
+            &adapter,
+            &"--data",
+            &data,
+            &"--text",
+            &"text",
+            &"--label",
+            &task.label,
+        ])
+    }
+
+    fn answer(&self) -> Result<()> {
+        let base = self.base();
+        let adapters: Vec<PathBuf> = TASKS.iter().map(|task| self.adapter(task)).collect();
+        let mut args: Vec<&dyn AsRef<Path>> = vec![&"predict", &"--base", &base];
+        for adapter in &adapters {
+            args.extend::<[&dyn AsRef<Path>; 2]>([&"--adapter", adapter]);
+        }
+        args.extend(MESSAGES.iter().map(|m| m as &dyn AsRef<Path>));
+        self.graft(&args)
+    }
+
+    /// What every output depends on: the program and its plugins.
+    fn inputs(&self) -> Result<Inputs> {
+        binaries(self.paths).iter().try_fold(Inputs::new(), |inputs, file| inputs.file(file))
+    }
+
+    /// Runs `graft` unless what it makes is there already.
+    fn make(&self, stamp: &Stamp, args: &[&dyn AsRef<Path>]) -> Result<((), Outcome)> {
+        if stamp.holds() {
+            return Ok(((), Outcome::Skipped));
+        }
+        stamp.clear()?;
+        self.graft(args)?;
+        stamp.set()?;
+        Ok(((), Outcome::Done))
+    }
+
+    fn graft(&self, args: &[&dyn AsRef<Path>]) -> Result<()> {
+        let mut command = Command::new(&self.graft);
+        command.current_dir(&self.paths.root).env(ORT_DYLIB_PATH, &self.fetched.library);
+        for arg in args {
+            // Within the workspace, so that the lines shown can be typed as they stand.
+            let arg = arg.as_ref();
+            command.arg(arg.strip_prefix(&self.paths.root).unwrap_or(arg));
+        }
+        eprintln!("$ {}", process::shown(&command));
+        process::run(&mut command)
+    }
+
+    fn print_next(&self) {
+        let show = |path: &Path| self.paths.shown(path);
+        let (graft, base, data) = (show(&self.graft), show(&self.base()), show(&self.data));
+        let [first, second] = TASKS.each_ref().map(|task| show(&self.adapter(task)));
+        println!("What to try next:");
+        println!("  {graft} predict --base {base} --adapter {first} --adapter {second} \"your own message\"");
+        println!("  {graft} train --base {base} --objective classification --method lora \\");
+        println!("      --data {data}/train.csv --text text --label urgency --eval-split 0.1 --out urgency");
+        println!("  {graft} inspect {base}");
+        println!("  {graft} plugins list");
+        println!("  {graft} doctor");
+    }
+}

@@ -1,0 +1,153 @@
+//! `cargo xtask test`: everything that a clean clone needs to pass its tests, and the tests.
+
+use std::process::{Command, ExitCode};
+
+use clap::ValueEnum;
+
+use crate::error::Result;
+use crate::fetch::{self, Fetched, GRAFT_MINILM, ORT_DYLIB_PATH};
+use crate::paths::Paths;
+use crate::process::{self, cargo};
+use crate::steps::{Outcome, Steps};
+
+/// Tests whose name, without its modules, begins so run on the provider that `GRAFT_TEST_PROVIDER` names.
+const PROVIDER_TESTS: &str = "test(/(^|::)provider_/)";
+const GRAFT_TEST_PROVIDER: &str = "GRAFT_TEST_PROVIDER";
+
+/// Arguments of `test`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Run the tests that depend on the execution provider, on this one
+    #[arg(long, value_enum)]
+    provider: Option<Provider>,
+    /// Further arguments for `cargo nextest run`: a filter, `-p graft-graph`, `--profile ci`, `--no-capture` …
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    rest: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Provider {
+    Cpu,
+    Cuda,
+    Tensorrt,
+}
+
+impl Provider {
+    fn name(self) -> &'static str {
+        match self {
+            Provider::Cpu => "cpu",
+            Provider::Cuda => "cuda",
+            Provider::Tensorrt => "tensorrt",
+        }
+    }
+}
+
+/// Runs the command. The last line printed is "N passed, N failed", and a failure is in the exit code.
+///
+/// # Errors
+/// As [`fetch::fetch`]; when the build fails.
+pub fn run(paths: &Paths, args: &Args) -> Result<ExitCode> {
+    let mut steps = Steps::default();
+    let gpu = args.provider.is_some_and(|p| p != Provider::Cpu);
+    let fetched = steps.step("fetch", || fetch::fetch(paths, gpu))?;
+    steps.step("nextest", || install_nextest(paths))?;
+    // Plugins are loaded from their files, so no test depends on them in a way that cargo would know of.
+    steps.step("build the plugins and graft", || {
+        let mut build = cargo();
+        build.current_dir(&paths.root).args(["build", "--workspace", "--exclude", "xtask"]);
+        process::run(&mut build).map(|()| ((), Outcome::Done))
+    })?;
+
+    let mut counts = Counts::default();
+    let mut failed = Vec::new();
+    let mut suite = |steps: &mut Steps, name: &str, mut command: Command| -> Result<()> {
+        prepare(&mut command, paths, &fetched, args.provider);
+        let line = process::shown(&command);
+        steps.step(name, || {
+            if !process::run_watched(&mut command, |line| counts.read(line))? {
+                failed.push(line);
+            }
+            Ok(((), Outcome::Done))
+        })
+    };
+    if args.provider.is_none() && args.rest.is_empty() {
+        let mut docs = cargo();
+        docs.args(["test", "--quiet", "--workspace", "--doc"]);
+        suite(&mut steps, "documentation tests", docs)?;
+    }
+    let mut tests = cargo();
+    tests.args(["nextest", "run", "--workspace"]);
+    if args.provider.is_some() {
+        tests.args(["-E", PROVIDER_TESTS]);
+    }
+    tests.args(&args.rest);
+    suite(&mut steps, "tests", tests)?;
+
+    println!("\n{steps}\n");
+    for command in &failed {
+        println!("failed: {command}");
+    }
+    println!("{} passed, {} failed", counts.passed, counts.failed);
+    Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn prepare(command: &mut Command, paths: &Paths, fetched: &Fetched, provider: Option<Provider>) {
+    command.current_dir(&paths.root).env(ORT_DYLIB_PATH, &fetched.library).env(GRAFT_MINILM, &fetched.minilm);
+    // The summaries are read, and colours would stand in between.
+    command.env("CARGO_TERM_COLOR", "never");
+    if let Some(provider) = provider {
+        command.env(GRAFT_TEST_PROVIDER, provider.name());
+    }
+}
+
+fn install_nextest(paths: &Paths) -> Result<((), Outcome)> {
+    let mut ask = cargo();
+    ask.args(["nextest", "--version"]);
+    if ask.output().is_ok_and(|out| out.status.success()) {
+        return Ok(((), Outcome::Skipped));
+    }
+    eprintln!("cargo-nextest is not installed; building it takes some minutes, once");
+    let mut install = cargo();
+    install.current_dir(&paths.root).args(["install", "cargo-nextest", "--locked"]);
+    process::run(&mut install).map(|()| ((), Outcome::Done))
+}
+
+/// Passed and failed tests, read from the summary lines of nextest and of rustdoc's tests.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Counts {
+    passed: u64,
+    failed: u64,
+}
+
+impl Counts {
+    fn read(&mut self, line: &str) {
+        let line = line.trim();
+        let summary = line.starts_with("Summary [") || line.starts_with("test result:");
+        if summary {
+            self.passed += number_before(line, "passed");
+            self.failed += number_before(line, "failed") + number_before(line, "timed out");
+        }
+    }
+}
+
+/// The number in front of `word`, as in "12 passed"; 0 if there is none.
+fn number_before(line: &str, word: &str) -> u64 {
+    let Some(at) = line.find(&format!(" {word}")) else { return 0 };
+    line[..at].rsplit(|c: char| !c.is_ascii_digit()).next().and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn summaries_of_both_runners_are_counted() {
+        let mut counts = Counts::default();
+        counts.read(
+            "     Summary [   8.171s] 31 tests run: 29 passed (1 slow), 1 failed, 1 timed out, 4 skipped\n",
+        );
+        counts.read("test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured; finished in 0.1s\n");
+        counts.read("        PASS [   0.011s] graft-graph a_test_that_says_7 passed\n");
+        assert_eq!(counts, Counts { passed: 34, failed: 2 });
+    }
+}

@@ -3,15 +3,18 @@
 use std::time::{Duration, Instant};
 
 use crate::accumulate;
-use crate::best::{Best, Metrics, Watch};
+use crate::best::{Best, Metrics};
 use crate::clip;
 use crate::error::{EngineError, TrainError};
 use crate::guard::Guard;
 use crate::interrupt::Interrupt;
 use crate::observe::{EpochRecord, Event, Observer, StepRecord};
-use crate::optim::{Optimizer, OptimizerConfig};
+use crate::optim::Optimizer;
 use crate::params::Parameters;
-use crate::schedule::{Schedule, ScheduleKind};
+use crate::plan::Plan;
+use crate::report::{Ended, FitReport, Kept};
+use crate::schedule::Schedule;
+use crate::source::Source;
 
 /// Where in the run a gradient is asked for; noise is drawn from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,141 +61,9 @@ pub trait Engine {
     fn evaluate(&mut self, params: &Parameters) -> Result<Option<Metrics>, EngineError>;
 }
 
-/// The micro-batches of a step, or why there are none.
-pub type StepBatches<B> = Result<Vec<B>, EngineError>;
-
-/// Where the batches come from.
-pub trait Source {
-    /// A prepared micro-batch.
-    type Batch;
-
-    /// Steps in an epoch, the same in each.
-    fn steps(&self) -> usize;
-
-    /// The steps of an epoch (from 1), each as its micro-batches (at least one); see [`accumulate::group`].
-    ///
-    /// # Errors
-    /// When the epoch cannot be begun.
-    fn epoch(
-        &mut self,
-        epoch: usize,
-    ) -> Result<Box<dyn Iterator<Item = StepBatches<Self::Batch>> + '_>, EngineError>;
-}
-
-/// Prepared steps, given in their order in every epoch.
-pub struct Prepared<B>(pub Vec<Vec<B>>);
-
-impl<B: Clone> Source for Prepared<B> {
-    type Batch = B;
-
-    fn steps(&self) -> usize {
-        self.0.len()
-    }
-
-    fn epoch(&mut self, _: usize) -> Result<Box<dyn Iterator<Item = StepBatches<B>> + '_>, EngineError> {
-        Ok(Box::new(self.0.iter().map(|s| Ok(s.clone()))))
-    }
-}
-
-/// Steps of the warm-up.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Warmup {
-    /// So many.
-    Steps(u64),
-    /// This part of all steps, rounded up.
-    Ratio(f64),
-}
-
-impl Warmup {
-    /// Steps of the warm-up in a run of `total`.
-    pub fn steps(self, total: u64) -> u64 {
-        match self {
-            Warmup::Steps(n) => n,
-            Warmup::Ratio(r) => (total as f64 * r).ceil() as u64,
-        }
-    }
-}
-
-/// How to train.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    /// Passes over the data.
-    pub epochs: usize,
-    /// The optimiser.
-    pub optimizer: OptimizerConfig,
-    /// The peak of the learning rate.
-    pub lr: f64,
-    /// What becomes of it.
-    pub schedule: ScheduleKind,
-    /// How it begins.
-    pub warmup: Warmup,
-    /// Largest norm of the gradient; `None` leaves it alone.
-    pub clip_norm: Option<f64>,
-    /// The metric that selects the best epoch; `None` keeps the last one.
-    pub watch: Option<Watch>,
-}
-
-/// Which parameters the run ended with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kept {
-    /// Those after the last step.
-    Last,
-    /// Those after the best epoch (from 1).
-    Best {
-        /// That epoch.
-        epoch: usize,
-    },
-}
-
-/// Why the run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    /// All epochs are done.
-    Complete,
-    /// The watched metric no longer improved.
-    Early,
-    /// Somebody pressed Ctrl-C.
-    Interrupted,
-}
-
-/// What a run came to.
-#[derive(Debug, Clone, PartialEq)]
-pub struct FitReport {
-    /// Steps done.
-    pub steps: u64,
-    /// Epochs done in full.
-    pub epochs: usize,
-    /// Examples trained on, counted each time.
-    pub samples: usize,
-    /// Seconds of training alone: batches, gradients, updates; no evaluation.
-    pub train_seconds: f64,
-    /// Seconds of all evaluations.
-    pub evaluation_seconds: f64,
-    /// `samples / train_seconds`.
-    pub samples_per_second: f64,
-    /// Loss of the last step; NaN if there was none.
-    pub last_loss: f64,
-    /// Which parameters are kept.
-    pub kept: Kept,
-    /// Metrics of the evaluation of the kept parameters, if they were evaluated.
-    pub evaluation: Option<Metrics>,
-    /// Why the run ended.
-    pub ended: Ended,
-}
-
-impl FitReport {
-    /// Number (from 1) of the epoch whose parameters are kept, `None` if they are those of the last step.
-    pub fn kept_epoch(&self) -> Option<usize> {
-        match self.kept {
-            Kept::Best { epoch } => Some(epoch),
-            Kept::Last => None,
-        }
-    }
-}
-
 /// Trains `params` in place.
 ///
-/// Each epoch ends with an evaluation. With a [`Watch`] and evaluation data, `params` are afterwards those of the
+/// Each epoch ends with an evaluation. With a [`Watch`](crate::Watch) and evaluation data, `params` are afterwards those of the
 /// best epoch; without, those of the last step. An interrupt ends the run after the step in hand, without a further
 /// evaluation: the best epoch is kept if one was evaluated, else the last step.
 ///

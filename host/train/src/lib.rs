@@ -14,24 +14,28 @@ mod metrics;
 mod observe;
 pub mod optim;
 mod params;
+mod plan;
 mod progress;
 pub mod random;
 pub mod recipe;
+mod report;
 pub mod schedule;
+mod source;
 mod tensorboard;
 
 pub use best::{Direction, Metrics, Watch};
 pub use error::{EngineError, TrainError};
-pub use fit::{
-    At, Ended, Engine, FitReport, Kept, Plan, Prepared, Source, StepBatches, StepOutput, Warmup, fit,
-};
+pub use fit::{At, Engine, StepOutput, fit};
 pub use interrupt::{EXIT_STATUS, Interrupt, Press};
 pub use metrics::{METRICS_VERSION, MetricsFile};
 pub use observe::{EpochRecord, Event, Observer, StepRecord};
 pub use optim::OptimizerConfig;
 pub use params::{Parameter, Parameters};
+pub use plan::{Plan, Warmup};
 pub use progress::Progress;
 pub use random::{Distribution, Init};
 pub use recipe::{Layer, Part, Recipe, RecipeError};
+pub use report::{Ended, FitReport, Kept};
 pub use schedule::ScheduleKind;
+pub use source::{Prepared, Source, StepBatches};
 pub use tensorboard::EventFile;

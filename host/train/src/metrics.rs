@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use crate::error::TrainError;
-use crate::fit::Ended;
 use crate::observe::{Event, Observer};
+use crate::report::Ended;
 
 /// The version in the header.
 pub const METRICS_VERSION: u32 = 1;

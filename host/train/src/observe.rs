@@ -2,8 +2,8 @@
 
 use crate::best::Metrics;
 use crate::error::TrainError;
-use crate::fit::FitReport;
 use crate::params::Parameters;
+use crate::report::FitReport;
 
 /// One finished step.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -120,14 +120,23 @@ impl Observer for Progress {
             Event::Step(r) => self.step(r),
             Event::Epoch { record, .. } => self.epoch(record),
             Event::Finish(r) => {
+                let (steps, seconds, rate) = (r.steps, r.train_seconds, r.samples_per_second);
+                self.say(&format!("{steps} steps in {seconds:.1} s of training, {rate:.0} samples/s"));
                 if let Look::Bar(bar) = &self.look {
                     bar.finish_and_clear();
                 }
-                let (steps, seconds, rate) = (r.steps, r.train_seconds, r.samples_per_second);
-                self.say(&format!("{steps} steps in {seconds:.1} s of training, {rate:.0} samples/s"));
             }
         }
         Ok(())
+    }
+}
+
+impl Drop for Progress {
+    /// A bar left by a run that failed would stand in the way of the error message.
+    fn drop(&mut self) {
+        if let Look::Bar(bar) = &self.look {
+            bar.finish_and_clear();
+        }
     }
 }
 

@@ -14,8 +14,8 @@ pub use fields::{FIELDS, Field, Kind};
 pub use layer::Layer;
 
 use crate::best::Watch;
-use crate::fit::{Plan, Warmup};
 use crate::optim::{OptimizerConfig, OptimizerKind};
+use crate::plan::{Plan, Warmup};
 use crate::schedule::ScheduleKind;
 
 /// The word that a written recipe begins with, under `format`.

@@ -3,8 +3,9 @@
 
 use graft_train::optim::OptimizerConfig;
 use graft_train::{
-    At, Direction, Ended, Engine, EngineError, Event, Interrupt, Kept, Metrics, Observer, Parameter,
-    Parameters, Plan, Prepared, ScheduleKind, StepOutput, StepRecord, TrainError, Warmup, Watch, fit,
+    At, Direction, Ended, Engine, EngineError, Event, EventFile, Interrupt, Kept, Metrics, MetricsFile,
+    Observer, Parameter, Parameters, Plan, Prepared, ScheduleKind, Source, StepBatches, StepOutput,
+    StepRecord, TrainError, Warmup, Watch, fit,
 };
 
 type Example = ([f32; 2], f32);
@@ -268,6 +269,40 @@ fn an_interrupt_after_an_evaluation_keeps_the_best_epoch() {
 }
 
 #[test]
+fn metrics_of_an_earlier_epoch_are_not_reported_for_later_parameters() {
+    let (mut engine, mut p, i) = (Logistic::new(), params(), Interrupt::new());
+    engine.interrupt = Some((6, i.clone()));
+    engine.dev = Some(points(50, 8));
+    let data = points(64, 7);
+    let r = fit(&mut engine, &mut batches(&data, 16), &mut p, &plan(9), &mut [], &i).unwrap();
+    assert_eq!((r.ended, r.kept, r.evaluation), (Ended::Interrupted, Kept::Last, None));
+}
+
+#[test]
+fn a_run_leaves_its_metrics_in_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("metrics.jsonl");
+    let (mut engine, mut p, mut log) = (Logistic::new(), params(), Log::default());
+    engine.dev = Some(points(50, 8));
+    let mut metrics = MetricsFile::open(&path).unwrap();
+    let mut events = EventFile::create(dir.path()).unwrap();
+    let empty = std::fs::metadata(events.path()).unwrap().len();
+    let mut observers: [&mut dyn Observer; 3] = [&mut log, &mut metrics, &mut events];
+    let data = points(64, 7);
+    let i = Interrupt::new();
+    fit(&mut engine, &mut batches(&data, 32), &mut p, &watching(2, 0), &mut observers, &i).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let kinds: Vec<&str> = lines[1..].iter().map(|l| l["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["start", "step", "step", "epoch", "step", "step", "epoch", "finish"]);
+    let losses = lines.iter().filter(|l| l["kind"] == "step").map(|l| l["loss"].as_f64().unwrap());
+    assert!(losses.eq(log.steps.iter().map(|r| r.loss)));
+    assert_eq!(lines[4]["evaluation"]["accuracy"], lines[8]["evaluation"]["accuracy"]);
+    assert_eq!((&lines[8]["ended"], &lines[8]["kept_epoch"]), (&"complete".into(), &1.into()));
+    assert!(std::fs::metadata(events.path()).unwrap().len() > empty);
+}
+
+#[test]
 fn a_nan_loss_stops_at_its_step_with_the_last_good_parameters() {
     let data = points(64, 9);
     let (mut engine, mut p, mut log) = (Logistic::new(), params(), Log::default());
@@ -284,20 +319,66 @@ fn a_nan_loss_stops_at_its_step_with_the_last_good_parameters() {
 }
 
 #[test]
-fn a_rate_that_blows_up_is_caught_before_it_spoils_anything() {
+fn an_update_that_overflows_in_the_very_last_step_is_undone() {
     let mut p = params();
     let plan = Plan {
-        lr: 1e38,
+        lr: 1e39,
         optimizer: OptimizerConfig::Sgd { momentum: 0.9, nesterov: false, weight_decay: 0.0 },
-        clip_norm: None,
         warmup: Warmup::Steps(0),
-        ..plan(50)
+        ..plan(1)
     };
     let data = points(64, 10);
-    let e = fit(&mut Logistic::new(), &mut batches(&data, 16), &mut p, &plan, &mut [], &Interrupt::new())
+    let e = fit(&mut Logistic::new(), &mut batches(&data, 64), &mut p, &plan, &mut [], &Interrupt::new())
         .unwrap_err();
-    assert!(matches!(e, TrainError::NotFinite { .. }), "{e}");
-    assert!(p.iter().flat_map(|p| &p.values).all(|v| v.is_finite()));
+    assert!(e.to_string().contains("the parameter `w` is"), "{e}");
+    assert!(p.iter().flat_map(|p| &p.values).all(|v| *v == 0.0));
+}
+
+/// Batches that fail, or an engine that does.
+struct Broken(bool);
+
+impl Source for Broken {
+    type Batch = ();
+
+    fn steps(&self) -> usize {
+        2
+    }
+
+    fn epoch(&mut self, _: usize) -> Result<Box<dyn Iterator<Item = StepBatches<()>> + '_>, EngineError> {
+        let second = if self.0 { Err("row 7 is bad".into()) } else { Ok(vec![()]) };
+        Ok(Box::new([Ok(vec![()]), second].into_iter()))
+    }
+}
+
+impl Engine for Broken {
+    type Batch = ();
+
+    fn gradients(
+        &mut self,
+        _: &(),
+        at: At,
+        _: &Parameters,
+        grads: &mut [Vec<f32>],
+    ) -> Result<StepOutput, EngineError> {
+        grads.iter_mut().flatten().for_each(|g| *g = 1.0);
+        if at.step == 2 { Err("out of memory".into()) } else { Ok(StepOutput { loss: 1.0, samples: 1 }) }
+    }
+
+    fn evaluate(&mut self, _: &Parameters) -> Result<Option<Metrics>, EngineError> {
+        Ok(None)
+    }
+}
+
+#[test]
+fn errors_of_engine_and_batches_say_where_in_the_run_they_were() {
+    let run = |bad_batch| {
+        let i = Interrupt::new();
+        fit(&mut Broken(false), &mut Broken(bad_batch), &mut params(), &plan(1), &mut [], &i)
+            .unwrap_err()
+            .to_string()
+    };
+    assert_eq!(run(true), "the batches of epoch 1 could not be made: row 7 is bad");
+    assert_eq!(run(false), "step 2 (epoch 1) failed: out of memory");
 }
 
 #[test]

@@ -24,6 +24,7 @@ pub fn digest_files<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Resul
     let mut all = blake3::Hasher::new();
     for path in paths {
         let path = path.as_ref();
+        crate::tensors::open(path)?;
         let mut one = blake3::Hasher::new();
         one.update_mmap_rayon(path).map_err(Error::io(path, "reading"))?;
         all.update(&one.count().to_le_bytes());

@@ -34,7 +34,7 @@ pub struct AdapterInfo {
     pub head_parameters: usize,
     /// Bytes of all tensors.
     pub bytes: usize,
-    /// The base, where it is known.
+    /// The base, where it is known; an adapter of PEFT's has a name at most.
     pub base: Option<BaseRef>,
     /// The objective's id, where it is known.
     pub objective: Option<String>,
@@ -63,6 +63,10 @@ pub fn info(adapter: &StoredAdapter) -> AdapterInfo {
         Some(_) if own_head => (PeftSupport::HiddenStates, head.and_then(|h| h.not_stock.clone())),
         Some(_) => (PeftSupport::Whole, None),
     };
+    let named = || {
+        let name = config?.common().base_model_name_or_path.clone()?;
+        Some(BaseRef { name, ..Default::default() })
+    };
     AdapterInfo {
         method: method.unwrap_or_default(),
         peft_type: config.map(|c| c.common().peft_type.name().to_string()),
@@ -71,7 +75,7 @@ pub fn info(adapter: &StoredAdapter) -> AdapterInfo {
         parameters: adapter.parameters.values().map(|t| t.len()).sum(),
         head_parameters: head_tensors().map(|t| t.len()).sum(),
         bytes: adapter.parameters.values().chain(head_tensors()).map(|t| t.bytes().len()).sum(),
-        base: graft.map(|g| g.base.clone()),
+        base: graft.map(|g| g.base.clone()).or_else(named),
         objective: graft.map(|g| g.objective.id.clone()),
         pooling: head.and_then(|h| h.pooling.clone()),
         labels: graft.map(|g| g.objective.labels.clone()).unwrap_or_default(),

@@ -16,6 +16,7 @@
 mod align;
 mod architecture;
 mod atomic;
+mod compose;
 mod digest;
 mod error;
 mod finite;
@@ -31,6 +32,7 @@ mod tensors;
 pub use align::{AlignError, Alignment, align};
 pub use architecture::{Architecture, StockHead};
 pub use atomic::write_file;
+pub use compose::Composition;
 pub use digest::{digest_bytes, digest_files};
 pub use error::{Error, Result};
 pub use graft_file::{
@@ -40,7 +42,7 @@ pub use info::{AdapterInfo, PeftSupport, info};
 pub use load::load;
 pub use peft::{LoraConfig, PeftConfig, PeftType};
 pub use save::save;
-pub use stored::{Composition, Expected, Head, ParamKey, StoredAdapter};
+pub use stored::{Expected, Head, ParamKey, StoredAdapter};
 pub use tensors::{MAX_HEADER, Tensors, read_tensors, read_tensors_owned, write_tensors};
 
 /// PEFT's file with the configuration.

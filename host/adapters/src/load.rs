@@ -14,11 +14,8 @@ use crate::graft_file::{FORMAT, GraftFile};
 use crate::json::{self, MAX_JSON};
 use crate::peft::{PeftConfig, Sorted};
 use crate::stored::{Head, StoredAdapter};
-use crate::tensors::{self, Tensors, read_limited};
+use crate::tensors::{self, MAX_OWNED, Tensors, read_limited};
 use crate::{CONFIG_FILE, FILES, GRAFT_FILE, HEAD_FILE, MODEL_FILE};
-
-/// The largest file of tensors that an adapter may have, in bytes.
-const MAX_TENSORS: u64 = 4 << 30;
 
 /// Loads an adapter directory, PEFT's or Graft's own, and checks that it is whole: settings that can be honoured, no
 /// tensor missing, extra, misshapen or not finite, no mix of files of two adapters. The tensors are read into memory,
@@ -28,10 +25,13 @@ const MAX_TENSORS: u64 = 4 << 30;
 /// One variant of [`Error`] for each of these.
 pub fn load(dir: &Path) -> Result<StoredAdapter> {
     // Whoever saves into this directory meanwhile may change it between the reading of two files.
-    match load_once(dir) {
-        Err(Error::FileDigest { .. } | Error::MissingFile { .. } | Error::Io { .. }) => load_once(dir),
-        other => other,
+    for _ in 0..2 {
+        match load_once(dir) {
+            Err(Error::FileDigest { .. } | Error::MissingFile { .. } | Error::Io { .. }) => {}
+            other => return other,
+        }
     }
+    load_once(dir)
 }
 
 fn load_once(dir: &Path) -> Result<StoredAdapter> {
@@ -71,7 +71,7 @@ fn read_files(dir: &Path) -> Result<Files> {
     let mut out = Files::new();
     for name in FILES {
         let Some(path) = locate(dir, name) else { continue };
-        let limit = if name.ends_with(".json") { MAX_JSON } else { MAX_TENSORS };
+        let limit = if name.ends_with(".json") { MAX_JSON } else { MAX_OWNED };
         let bytes = read_limited(&path, "the file", limit)?;
         out.insert(name, (path, bytes));
     }

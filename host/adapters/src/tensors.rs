@@ -19,7 +19,7 @@ pub type Tensors = IndexMap<String, Tensor>;
 pub const MAX_HEADER: u64 = 16 << 20;
 
 /// The largest file that [`read_tensors_owned`] takes into memory, in bytes.
-const MAX_OWNED: u64 = 4 << 30;
+pub(crate) const MAX_OWNED: u64 = 2 << 30;
 
 /// Reads a safetensors file without copying: the tensors lie in the mapped file.
 ///
@@ -29,7 +29,7 @@ const MAX_OWNED: u64 = 4 << 30;
 /// # Errors
 /// [`Error::Io`], [`Error::TooLarge`], [`Error::Safetensors`] and [`Error::TensorType`], naming file and tensor.
 pub fn read_tensors(path: &Path) -> Result<Tensors> {
-    let file = File::open(path).map_err(Error::io(path, "opening"))?;
+    let file = open(path)?;
     check_header_length(path, &file)?;
     // SAFETY: the mapping is read-only and private to this process. Nothing here writes to a mapped file: files are
     // replaced by renaming. A foreign truncation while mapped ends in SIGBUS, as documented.
@@ -45,16 +45,28 @@ pub fn read_tensors_owned(path: &Path) -> Result<Tensors> {
     parse(path, read_limited(path, "the file", MAX_OWNED)?)
 }
 
+/// Opens a regular file. Opening a pipe would wait for a writer that never comes.
+pub(crate) fn open(path: &Path) -> Result<File> {
+    let meta = std::fs::metadata(path).map_err(Error::io(path, "opening"))?;
+    if !meta.is_file() {
+        let e = std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is not a regular file");
+        return Err(Error::io(path, "opening")(e));
+    }
+    File::open(path).map_err(Error::io(path, "opening"))
+}
+
 /// A file's bytes, refused before reading when there are more than `limit`.
 pub(crate) fn read_limited(path: &Path, what: &'static str, limit: u64) -> Result<Bytes> {
-    let file = File::open(path).map_err(Error::io(path, "opening"))?;
+    let file = open(path)?;
     let meta = file.metadata().map_err(Error::io(path, "reading"))?;
     let too_large = |bytes| Error::TooLarge { path: path.to_path_buf(), what, bytes, limit };
     if meta.len() > limit {
         return Err(too_large(meta.len()));
     }
-    let mut out = Vec::with_capacity(meta.len() as usize);
-    // The length may have lied (a pipe, a growing file): never read beyond the limit.
+    let mut out = Vec::new();
+    let no_memory = |_| Error::io(path, "reading")(std::io::ErrorKind::OutOfMemory.into());
+    out.try_reserve_exact(meta.len() as usize).map_err(no_memory)?;
+    // The file may grow while it is read: never read beyond the limit.
     file.take(limit + 1).read_to_end(&mut out).map_err(Error::io(path, "reading"))?;
     if out.len() as u64 > limit { Err(too_large(out.len() as u64)) } else { Ok(Bytes::from(out)) }
 }

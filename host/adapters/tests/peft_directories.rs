@@ -1,4 +1,5 @@
 //! Directories that PEFT wrote load here, and what is saved here has PEFT's keys and orientation.
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
 mod common;
 

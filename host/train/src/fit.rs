@@ -275,11 +275,11 @@ impl<'a, 'o> Run<'a, 'o> {
         let metrics = engine.evaluate(params).map_err(|source| TrainError::Evaluation { epoch, source })?;
         self.evaluating += clock.elapsed();
         self.latest = metrics.clone();
-        let (mut improved, mut stop) = (true, false);
+        let (mut improved, mut stop) = (None, false);
         if let (Some(best), Some(metrics)) = (&mut self.best, &metrics) {
             let verdict = best.see(epoch, metrics)?;
-            (improved, stop) = (verdict.improved, verdict.stop);
-            if improved {
+            (improved, stop) = (Some(verdict.improved), verdict.stop);
+            if verdict.improved {
                 let mut values = self.kept.take().map_or_else(|| params.zeros(), |(_, v, _)| v);
                 params.save_to(&mut values);
                 self.kept = Some((epoch, values, metrics.clone()));

@@ -35,8 +35,8 @@ pub struct EpochRecord {
     pub train_loss: f64,
     /// Metrics of the evaluation, if there is data for one.
     pub evaluation: Option<Metrics>,
-    /// Whether this is the best epoch so far; true for each if nothing is evaluated.
-    pub improved: bool,
+    /// Whether this is the best epoch so far; `None` if nothing selects the best, and the last is kept.
+    pub improved: Option<bool>,
     /// Seconds of training so far, evaluations left out.
     pub seconds: f64,
     /// Examples trained on per second of training so far.
@@ -61,7 +61,7 @@ pub enum Event<'a> {
     Epoch {
         /// Its figures.
         record: &'a EpochRecord,
-        /// The parameters as they are now; to be saved when `record.improved`.
+        /// The parameters as they are now; to be saved unless `record.improved` is `Some(false)`.
         params: &'a Parameters,
     },
     /// Training is over; not sent when it failed.

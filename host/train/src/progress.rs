@@ -77,7 +77,7 @@ impl Progress {
         for (name, value) in r.evaluation.iter().flatten() {
             line += &format!("  {name} {value:.4}");
         }
-        if r.evaluation.is_some() && r.improved {
+        if r.improved == Some(true) {
             line += "  (best so far)";
         }
         self.say(&line);
@@ -175,7 +175,7 @@ mod tests {
             step: 3,
             train_loss: 0.5,
             evaluation: Some(Metrics::from([("accuracy".into(), 0.75)])),
-            improved: true,
+            improved: Some(true),
             seconds: 120.0,
             samples_per_second: 2.0,
         };

@@ -97,7 +97,7 @@ impl Engine for Logistic {
 #[derive(Default)]
 struct Log {
     steps: Vec<StepRecord>,
-    epochs: Vec<(usize, bool, Parameters)>,
+    epochs: Vec<(usize, Option<bool>, Parameters)>,
     finished: bool,
 }
 
@@ -213,7 +213,7 @@ fn the_best_epoch_is_kept_and_patience_ends_the_run() {
     .unwrap();
     assert_eq!((r.kept, r.ended, r.epochs), (Kept::Best { epoch: 2 }, Ended::Early, 4));
     assert_eq!(r.evaluation.unwrap()["accuracy"], 0.8);
-    assert_eq!(log.epochs.iter().map(|e| e.1).collect::<Vec<_>>(), [true, true, false, false]);
+    assert_eq!(log.epochs.iter().map(|e| e.1).collect::<Vec<_>>(), [true, true, false, false].map(Some));
     assert_eq!(bits(&p), bits(&log.epochs[1].2));
     assert_ne!(bits(&p), bits(&log.epochs[3].2));
 }
@@ -232,6 +232,7 @@ fn without_evaluation_data_the_last_epoch_is_kept() {
     )
     .unwrap();
     assert_eq!((r.kept, r.ended, r.evaluation), (Kept::Last, Ended::Complete, None));
+    assert!(log.epochs.iter().all(|e| e.1.is_none()));
     assert_eq!(bits(&p), bits(&log.epochs[2].2));
 }
 

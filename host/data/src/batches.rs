@@ -6,10 +6,10 @@ use crate::rng::Rng;
 /// How rows are put into batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Order {
-    /// Rows of similar length meet, so that little is padded. Each epoch every length is raised by a random part of
-    /// it (up to one token and a sixteenth), the rows are sorted by that, cut into batches, and the batches are put
-    /// into a random order. The noise keeps the same rows from meeting in every epoch, also where few rows have
-    /// the same length.
+    /// Rows of similar length meet, so that little is padded. In each epoch the rows are sorted by length (ties in
+    /// a random order), each is moved back by up to half a batch, and the batches that are cut from this are put
+    /// into a random order. Moving the rows, and giving the short batch a random place among the lengths, keeps the
+    /// same rows from meeting in every epoch where few rows have the same length.
     #[default]
     Grouped,
     /// Rows in a random order.
@@ -60,11 +60,19 @@ impl Batches {
         let rows: Vec<usize> = match order {
             Order::InOrder => (0..lengths.len()).collect(),
             Order::Random => shuffled(lengths.len(), seed, epoch),
-            Order::Grouped => by_length(lengths, seed, epoch),
+            Order::Grouped => by_length(lengths, batch_size, seed, epoch),
         };
-        let mut batches: Vec<Vec<usize>> = rows.chunks(batch_size).map(<[usize]>::to_vec).collect();
+        let cut =
+            |rows: &[usize]| -> Vec<Vec<usize>> { rows.chunks(batch_size).map(<[usize]>::to_vec).collect() };
+        let mut batches = cut(&rows);
         if order == Order::Grouped {
-            Rng::new("batches", &[seed, epoch]).shuffle(&mut batches);
+            let mut rng = Rng::new("batches", &[seed, epoch]);
+            // The short batch may stand at any length: that moves the cuts behind it, at no cost.
+            let full = rows.len() / batch_size;
+            let (before, after) = rows.split_at(rng.below(full as u64 + 1) as usize * batch_size);
+            let (short, after) = after.split_at(rows.len() % batch_size);
+            batches = [cut(before), cut(short), cut(after)].concat();
+            rng.shuffle(&mut batches);
         }
         let padding = padding(&batches, lengths);
         Ok(Batches { batches, padding })
@@ -102,16 +110,14 @@ fn shuffled(rows: usize, seed: u64, epoch: u64) -> Vec<usize> {
     order
 }
 
-fn by_length(lengths: &[usize], seed: u64, epoch: u64) -> Vec<usize> {
+fn by_length(lengths: &[usize], batch_size: usize, seed: u64, epoch: u64) -> Vec<usize> {
+    let mut order = shuffled(lengths.len(), seed, epoch);
+    // Stable: rows of the same length keep their random order.
+    order.sort_by_key(|row| lengths[*row]);
     let mut noise = Rng::new("noise", &[seed, epoch]);
-    // In sixteenths of a token.
-    let mut key = |row: &usize| {
-        let length = lengths[*row] as u64;
-        (length.saturating_mul(16).saturating_add(noise.below(length.saturating_add(16))), *row)
-    };
-    let mut keys: Vec<(u64, usize)> = shuffled(lengths.len(), seed, epoch).iter().map(&mut key).collect();
-    // Stable: rows with the same key keep their random order.
-    keys.sort_by_key(|(k, _)| *k);
+    let key = |(rank, row)| (rank as u64 + noise.below(batch_size as u64 / 2 + 1), row);
+    let mut keys: Vec<(u64, usize)> = order.into_iter().enumerate().map(key).collect();
+    keys.sort_by_key(|(key, _)| *key);
     keys.into_iter().map(|(_, row)| row).collect()
 }
 

@@ -107,6 +107,10 @@ pub enum DataError {
         "{place}: malformed Parquet: {message}; write the file again, or check that it was copied completely"
     )]
     Parquet { place: Place, message: String },
+    #[error(
+        "{file}: compressed with {codec}, which is not built in; write it with snappy, zstd, gzip, lz4 or uncompressed"
+    )]
+    Codec { file: Arc<str>, codec: String },
     #[error("{file}: no column `{column}`{field}; there are: {available}{nearest}", field = for_field(field), nearest = did_you_mean(nearest))]
     NoColumn {
         file: Arc<str>,

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use parquet::basic::ConvertedType;
+use parquet::basic::{Compression, ConvertedType};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use parquet::schema::types::Type;
@@ -25,7 +25,7 @@ fn malformed(place: Place, message: impl ToString) -> DataError {
 
 fn read_rows(mut builder: Builder, file: File, digest: String) -> Result<Table, DataError> {
     let reader = SerializedFileReader::new(file).map_err(|e| malformed(builder.place(0), e))?;
-    check_size(&builder, &reader)?;
+    check(&builder, &reader)?;
     let schema = reader.metadata().file_metadata().schema().clone();
     let mut kept = Vec::new();
     for field in schema.get_fields() {
@@ -66,13 +66,18 @@ fn too_large(builder: &Builder, size: u64) -> DataError {
     DataError::FileTooLarge { file: builder.file.clone(), size, limit: builder.limits.file_bytes }
 }
 
-/// What the file says that it unpacks to is held against the limits before anything is unpacked.
-fn check_size(builder: &Builder, reader: &SerializedFileReader<File>) -> Result<(), DataError> {
+/// Size and compression, as the file says they are, are checked before anything is unpacked.
+fn check(builder: &Builder, reader: &SerializedFileReader<File>) -> Result<(), DataError> {
     let groups = reader.metadata().row_groups();
     let total = groups.iter().fold(0u64, |sum, g| sum.saturating_add(g.total_byte_size().max(0) as u64));
     let rows = groups.iter().fold(0u64, |sum, g| sum.saturating_add(g.num_rows().max(0) as u64));
     if total > builder.limits.file_bytes {
         return Err(too_large(builder, total));
+    }
+    let known = |c: Compression| !matches!(c, Compression::BROTLI(_) | Compression::LZO);
+    let mut codecs = groups.iter().flat_map(|g| g.columns()).map(|c| c.compression());
+    if let Some(codec) = codecs.find(|c| !known(*c)) {
+        return Err(DataError::Codec { file: builder.file.clone(), codec: codec.to_string() });
     }
     if rows > builder.limits.rows as u64 {
         return Err(DataError::TooManyRows { file: builder.file.clone(), limit: builder.limits.rows });

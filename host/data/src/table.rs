@@ -271,11 +271,12 @@ impl Builder {
     /// The finished table.
     pub(crate) fn finish(self, digest: String) -> Result<Table, DataError> {
         let names: Vec<String> = self.names.into_keys().collect();
+        if let Some(missing) = self.select.iter().flatten().find(|s| !names.is_empty() && !names.contains(s))
+        {
+            return Err(no_column(&self.file, missing, None, &names));
+        }
         if self.rows == 0 {
             return Err(DataError::NoRows { file: self.file });
-        }
-        if let Some(missing) = self.select.iter().flatten().find(|s| !names.contains(s)) {
-            return Err(no_column(&self.file, missing, None, &names));
         }
         Ok(Table { file: self.file, columns: self.columns, names, lines: self.lines, digest })
     }

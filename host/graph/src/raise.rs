@@ -1,6 +1,8 @@
 //! `raise`: subgraphs that exporters write for one operator become that operator, so that everything after sees few,
 //! known operators. One pattern a row.
 
+use std::collections::HashMap;
+
 use crate::ir::{Attr, Attrs, Graph, Node, ValueId};
 
 /// What a pattern sees: the graph and who makes each value.
@@ -55,16 +57,17 @@ pub fn raise(graph: &mut Graph) -> Vec<(&'static str, usize)> {
 
 /// An `Identity` that is no output of the graph is the value itself.
 fn drop_identities(graph: &mut Graph) {
-    let copies: Vec<(ValueId, ValueId)> = graph
-        .nodes
-        .iter()
-        .filter(|n| n.is("Identity"))
-        .filter_map(|n| Some((n.output(0)?, n.input(0)?)))
-        .filter(|(y, _)| !graph.outputs.contains(y))
-        .collect();
-    for (y, x) in copies {
-        // A chain of identities: what stands in for `x` has been put there already, in order.
-        graph.replace_uses(y, x);
+    let mut original: HashMap<ValueId, ValueId> = HashMap::new();
+    let Graph { nodes, outputs, .. } = graph;
+    for n in nodes {
+        for i in n.inputs.iter_mut().flatten() {
+            *i = original.get(i).copied().unwrap_or(*i);
+        }
+        if let (true, Some(y), Some(x)) = (n.is("Identity"), n.output(0), n.input(0))
+            && !outputs.contains(&y)
+        {
+            original.insert(y, x);
+        }
     }
     graph.remove_dead();
 }
@@ -118,13 +121,12 @@ fn replaced(root: &Node, op: &str, inputs: &[ValueId], attrs: Attrs) -> Found {
     })
 }
 
-/// Dropout whose training flag is absent or false does nothing.
+/// Dropout whose training flag is absent or false, or whose ratio is zero, does nothing.
 fn inference_dropout(m: &Match<'_>, n: &Node) -> Found {
-    let off = match n.input(2) {
-        None => true,
-        Some(v) => m.graph.constant(v)?.to_i64s()?.first() == Some(&0),
-    };
-    if !off || n.output(1).is_some() {
+    let flag = |v: ValueId| m.graph.constant(v).and_then(|t| t.to_i64s()?.first().copied());
+    let off = n.input(2).is_none_or(|v| flag(v) == Some(0));
+    let kept = n.input(1).is_some_and(|v| m.number(v) == Some(0.0));
+    if !(off || kept) || n.output(1).is_some() {
         return None;
     }
     replaced(n, "Identity", &[n.input(0)?], Attrs::new())

@@ -7,8 +7,11 @@
 mod broadcast;
 mod elementwise;
 mod linear;
+mod model;
 mod movement;
 mod reduce;
+
+pub use model::{GradientModel, expose, gradient_model};
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -55,6 +58,18 @@ pub enum GradError {
         value: String,
         /// The seeded outputs.
         outputs: String,
+    },
+    /// A gradient is asked of a value that is not there.
+    #[error("the graph has no value '{value}' to take a gradient of")]
+    UnknownValue {
+        /// The name asked for.
+        value: String,
+    },
+    /// An output's shape can't be inferred, so its cotangent can't be declared.
+    #[error("the shape of output '{value}' can't be inferred; gradients need it")]
+    UnknownShape {
+        /// The output.
+        value: String,
     },
     /// Gradients exist for floating-point values only.
     #[error("'{value}' is of type {dtype}; only floating-point values have gradients")]

@@ -5,8 +5,8 @@ mod read;
 mod tensors;
 mod write;
 
-pub use read::{read, read_bytes};
-pub use write::{Placement, SessionModel, for_session, to_bytes, write};
+pub use read::{read, read_bytes, read_with_files};
+pub use write::{Placement, for_session, shared_constants, to_bytes, write};
 
 use std::path::PathBuf;
 

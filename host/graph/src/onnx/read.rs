@@ -1,7 +1,7 @@
 //! Protobuf → [`Graph`].
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use prost::Message;
@@ -23,8 +23,16 @@ const MAX_DEPTH: usize = 16;
 /// # Errors
 /// [`OnnxError`] for whatever keeps the file from being a model that Graft can use.
 pub fn read(path: &Path) -> Result<Graph, OnnxError> {
+    read_with_files(path).map(|(graph, _)| graph)
+}
+
+/// Reads a model as [`read`] does, and tells which files it consists of: the model's own, then its external data.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_with_files(path: &Path) -> Result<(Graph, Vec<PathBuf>), OnnxError> {
     let bytes = map_file(path).map_err(|source| OnnxError::Io { path: path.to_path_buf(), source })?;
-    read_bytes(bytes, path)
+    decode(bytes, path)
 }
 
 /// Reads a model from memory; `path` names it in errors and is where external data are looked for.
@@ -32,6 +40,10 @@ pub fn read(path: &Path) -> Result<Graph, OnnxError> {
 /// # Errors
 /// As [`read`].
 pub fn read_bytes(bytes: Bytes, path: &Path) -> Result<Graph, OnnxError> {
+    decode(bytes, path).map(|(graph, _)| graph)
+}
+
+fn decode(bytes: Bytes, path: &Path) -> Result<(Graph, Vec<PathBuf>), OnnxError> {
     let not_onnx = |detail: String| OnnxError::NotOnnx { path: path.to_path_buf(), detail };
     if bytes.is_empty() {
         return Err(not_onnx("the file is empty".into()));
@@ -52,7 +64,8 @@ pub fn read_bytes(bytes: Bytes, path: &Path) -> Result<Graph, OnnxError> {
     functions::inline(&mut graph, &|_| true).map_err(invalid)?;
     upgrade::upgrade(&mut graph, WORKING_OPSET).map_err(invalid)?;
     shape::infer(&mut graph);
-    Ok(graph)
+    let files = std::iter::once(path.to_path_buf()).chain(reader.tensors.files()).collect();
+    Ok((graph, files))
 }
 
 fn opsets(model: &ModelProto, path: &Path) -> Result<BTreeMap<String, i64>, OnnxError> {

@@ -33,6 +33,13 @@ impl<'a> TensorReader<'a> {
         TensorReader { path, files: HashMap::new() }
     }
 
+    /// The external data files that tensors were read from, sorted.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        let mut names: Vec<&String> = self.files.keys().collect();
+        names.sort_unstable();
+        names.into_iter().map(|n| self.path.parent().unwrap_or(Path::new("")).join(n)).collect()
+    }
+
     pub(super) fn read(&mut self, t: &TensorProto) -> Result<Tensor, OnnxError> {
         let invalid = |detail: String| OnnxError::Invalid { path: self.path.to_path_buf(), detail };
         let dtype = DType::from_onnx(t.data_type).filter(|d| *d != DType::String).ok_or_else(|| {

@@ -32,32 +32,30 @@ pub enum Placement {
     Beside,
 }
 
-/// A model for a session: the protobuf, and the large constants that go in beside it, by name.
-pub struct SessionModel {
-    /// The model; the constants listed in `weights` are marked as external data at `location`.
-    pub proto: Vec<u8>,
-    /// Constants that the protobuf leaves out.
-    pub weights: Vec<(String, Tensor)>,
-}
-
 /// The model as bytes, all data inside.
 pub fn to_bytes(graph: &Graph) -> Vec<u8> {
     model_proto(graph, &mut inline_proto).encode_to_vec()
 }
 
-/// The model for a session: constants of 1 KiB and more stay where they are and are listed; `location` is the name of
-/// an existing file that the protobuf names as their place (ONNX Runtime looks whether it is there, and does not
-/// read it when the tensor is supplied).
-pub fn for_session(graph: &Graph, location: &str) -> SessionModel {
-    let mut weights = Vec::new();
-    let proto = model_proto(graph, &mut |name, t| {
-        if t.bytes().len() < SESSION_THRESHOLD {
-            return inline_proto(name, t);
-        }
-        weights.push((name.to_string(), t.clone()));
-        external_proto(name, t, location, 0)
-    });
-    SessionModel { proto: proto.encode_to_vec(), weights }
+/// The model for a session: constants of 1 KiB and more for whose name `is_shared` holds are left out of it;
+/// `location` is the name of an existing file that the protobuf names as their place (ONNX Runtime looks whether it
+/// is there, and does not read it when the tensor is supplied).
+pub fn for_session(graph: &Graph, location: &str, is_shared: &dyn Fn(&str) -> bool) -> Vec<u8> {
+    let put = &mut |name: &str, t: &Tensor| match is_large(t) && is_shared(name) {
+        true => external_proto(name, t, location, 0),
+        false => inline_proto(name, t),
+    };
+    model_proto(graph, put).encode_to_vec()
+}
+
+/// The constants that sessions over this graph can share: those of 1 KiB and more, by name.
+pub fn shared_constants(graph: &Graph) -> Vec<(String, Tensor)> {
+    let large = graph.constants().filter(|(_, t)| is_large(t));
+    large.map(|(v, t)| (graph.name_of(v).to_string(), t.clone())).collect()
+}
+
+fn is_large(t: &Tensor) -> bool {
+    t.bytes().len() >= SESSION_THRESHOLD
 }
 
 /// Writes the model to `path`, atomically: a temporary file, synced, then renamed.
@@ -75,7 +73,7 @@ pub fn write(graph: &Graph, path: &Path, placement: Placement) -> Result<(), Onn
     let mut offset = 0u64;
     let mut data: Vec<(u64, Tensor)> = Vec::new();
     let proto = model_proto(graph, &mut |name, t| {
-        if t.bytes().len() < SESSION_THRESHOLD {
+        if !is_large(t) {
             return inline_proto(name, t);
         }
         let at = offset.next_multiple_of(ALIGNMENT);

@@ -1,0 +1,56 @@
+//! The gradient of a whole model as a model of its own.
+
+use super::{GradError, grad, trainable_constants};
+use crate::cse::join_equal;
+use crate::ir::{Graph, ValueId};
+use crate::raise::raise;
+
+/// A model that computes gradients: inputs are those of the forward model and one cotangent `ct:OUTPUT` for each float
+/// output; outputs are those of the forward model and one `grad:VALUE` for each wanted value.
+pub struct GradientModel {
+    /// The model.
+    pub graph: Graph,
+    /// Names of the values that gradients are given of; the outputs are called `grad:` and that name.
+    pub wrt: Vec<String>,
+}
+
+/// Derives the gradient model of `Σ ct·output` with respect to the values named in `wrt`, or to every float constant
+/// on a path to an output.
+///
+/// # Errors
+/// [`GradError`].
+pub fn gradient_model(forward: &Graph, wrt: Option<&[String]>) -> Result<GradientModel, GradError> {
+    let mut graph = forward.clone();
+    raise(&mut graph);
+    let outputs: Vec<ValueId> =
+        graph.outputs.iter().copied().filter(|o| graph.dtype(*o).is_none_or(|d| d.is_float())).collect();
+    let wanted: Vec<ValueId> = match wrt {
+        None => trainable_constants(&graph, &outputs),
+        Some(names) => names
+            .iter()
+            .map(|n| graph.find(n).ok_or_else(|| GradError::UnknownValue { value: n.clone() }))
+            .collect::<Result<_, _>>()?,
+    };
+    let mut seeds = Vec::with_capacity(outputs.len());
+    for o in outputs {
+        let (name, fact) = (format!("ct:{}", graph.name_of(o)), graph.fact(o).clone());
+        let shape = fact.shape.ok_or_else(|| GradError::UnknownShape { value: graph.name_of(o).into() })?;
+        let dtype = fact.dtype.unwrap_or(crate::DType::F32);
+        seeds.push((o, graph.add_input(&name, dtype, shape)));
+    }
+    let grads = grad(&mut graph, &seeds, &wanted)?;
+    let wrt: Vec<String> = wanted.iter().map(|v| graph.name_of(*v).to_string()).collect();
+    expose(&mut graph, &grads, &wrt);
+    join_equal(&mut graph);
+    Ok(GradientModel { graph, wrt })
+}
+
+/// Makes each gradient an output called `grad:NAME`. One value may be the gradient of several: copies get an
+/// `Identity`.
+pub fn expose(graph: &mut Graph, grads: &[ValueId], names: &[String]) {
+    for (g, name) in grads.iter().zip(names) {
+        let copy = crate::Builder::new(graph, "grad/out/").op("Identity", &[*g]);
+        graph.rename(copy, &format!("grad:{name}"));
+        graph.outputs.push(copy);
+    }
+}

@@ -1,0 +1,154 @@
+//! A base: the model, its files, and the weights that every session over it shares.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use graft_graph::model::{self, Model};
+use graft_graph::{Graph, onnx, raise};
+use graft_runtime::{Runtime, Session, SessionOptions, SessionSource, SharedWeights};
+
+use crate::error::{Result, TaskError};
+
+/// A base opened for use.
+pub struct Base {
+    /// Folder of the model file.
+    pub dir: PathBuf,
+    /// The model file.
+    pub path: PathBuf,
+    /// The graph, raised.
+    pub graph: Graph,
+    /// Roles of inputs, hidden states and pooled output.
+    pub model: Model,
+    /// `tokenizer.json`, where one lies beside the model or one folder up.
+    pub tokenizer: Option<PathBuf>,
+    /// `model_type` of `config.json`, where there is one.
+    pub model_type: Option<String>,
+    files: Vec<PathBuf>,
+    runtime: &'static Runtime,
+    weights: OnceLock<Arc<SharedWeights>>,
+    digest: OnceLock<String>,
+}
+
+/// How to open a base.
+#[derive(Debug, Clone, Default)]
+pub struct BaseOptions {
+    /// Name of the value that holds the hidden states, where the outputs do not show it.
+    pub hidden: Option<String>,
+    /// Tokenizer file to use instead of the one beside the model.
+    pub tokenizer: Option<PathBuf>,
+}
+
+/// Largest `config.json` that is read, in bytes.
+const MAX_CONFIG: u64 = 16 << 20;
+
+impl Base {
+    /// Opens a model file, or a directory that holds `model.onnx`, `onnx/model.onnx` or a single `.onnx` file.
+    ///
+    /// # Errors
+    /// [`TaskError::NoModel`] and what reading the model says.
+    pub fn open(runtime: &'static Runtime, path: &Path, options: &BaseOptions) -> Result<Base> {
+        let file = model_file(path)?;
+        let (mut graph, files) = onnx::read_with_files(&file)?;
+        raise::raise(&mut graph);
+        let model = model::describe(&graph, options.hidden.as_deref())?;
+        let dir = file.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf);
+        let beside = |name: &str| [dir.join(name), dir.join("..").join(name)].into_iter().find(|p| p.is_file());
+        Ok(Base {
+            tokenizer: options.tokenizer.clone().or_else(|| beside("tokenizer.json")),
+            model_type: beside("config.json").and_then(|p| model_type(&p)),
+            path: file,
+            dir,
+            graph,
+            model,
+            files,
+            runtime,
+            weights: OnceLock::new(),
+            digest: OnceLock::new(),
+        })
+    }
+
+    /// The runtime that sessions over this base run in.
+    pub fn runtime(&self) -> &'static Runtime {
+        self.runtime
+    }
+
+    /// Digest of the base's files; computed once.
+    ///
+    /// # Errors
+    /// When a file can't be read.
+    pub fn digest(&self) -> Result<&str> {
+        if let Some(d) = self.digest.get() {
+            return Ok(d);
+        }
+        let digest = graft_adapters::digest_files(&self.files)?;
+        Ok(self.digest.get_or_init(|| digest))
+    }
+
+    /// Weights of the base as every session uses them: where the file is mapped.
+    ///
+    /// # Errors
+    /// When ONNX Runtime does not take a tensor.
+    pub fn weights(&self) -> Result<&Arc<SharedWeights>> {
+        if let Some(w) = self.weights.get() {
+            return Ok(w);
+        }
+        let weights = SharedWeights::new(self.runtime, onnx::shared_constants(&self.graph))?;
+        Ok(self.weights.get_or_init(|| weights))
+    }
+
+    /// A session over a graph that was derived from this base: it shares the base's weights.
+    ///
+    /// # Errors
+    /// What ONNX Runtime says of the graph.
+    pub fn session(&self, graph: &Graph, options: &SessionOptions) -> Result<Session> {
+        let weights = self.weights()?;
+        let names: std::collections::HashSet<&str> = weights.names().collect();
+        let location = self.path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let source = SessionSource {
+            proto: onnx::for_session(graph, &location, &|name| names.contains(name)),
+            weights: Some(Arc::clone(weights)),
+            external_dir: Some(self.dir.canonicalize().unwrap_or_else(|_| self.dir.clone())),
+        };
+        Ok(Session::new(self.runtime, &source, options)?)
+    }
+}
+
+fn model_type(config: &Path) -> Option<String> {
+    if std::fs::metadata(config).ok()?.len() > MAX_CONFIG {
+        return None;
+    }
+    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(config).ok()?).ok()?;
+    Some(json.get("model_type")?.as_str()?.to_string())
+}
+
+/// The model file that `path` names.
+fn model_file(path: &Path) -> Result<PathBuf> {
+    let none = |detail: String| Err(TaskError::NoModel { path: path.to_path_buf(), detail });
+    if path.is_file() {
+        return Ok(path.to_path_buf());
+    }
+    if !path.is_dir() {
+        return none("there is no such file or directory".into());
+    }
+    if let Some(known) = ["model.onnx", "onnx/model.onnx"].iter().map(|n| path.join(n)).find(|p| p.is_file()) {
+        return Ok(known);
+    }
+    let listing = std::fs::read_dir(path).map_err(|e| TaskError::NoModel {
+        path: path.to_path_buf(),
+        detail: e.to_string(),
+    })?;
+    let is_onnx = |p: &PathBuf| p.extension().is_some_and(|e| e == "onnx");
+    let mut found: Vec<PathBuf> = listing.flatten().map(|e| e.path()).filter(is_onnx).collect();
+    found.sort();
+    match found.len() {
+        1 => Ok(found.remove(0)),
+        0 if path.join("model.safetensors").is_file() => none(
+            "it holds a checkpoint, not an ONNX model. Convert it first: graft model import DIR OUT_DIR".into(),
+        ),
+        0 => none("it holds neither model.onnx nor onnx/model.onnx".into()),
+        _ => {
+            let names: Vec<String> = found.iter().map(|p| p.display().to_string()).collect();
+            none(format!("it holds several models; name one of them: {}", names.join(", ")))
+        }
+    }
+}

@@ -94,8 +94,10 @@ fn add_sessions(
     Ok(())
 }
 
+type Named = Vec<(String, Tensor)>;
+
 /// Takes the bytes of large initializers out of a serialised model; what stays points at `path` as external data.
-fn split(model: Bytes, path: &str) -> Result<(Vec<u8>, Vec<(String, Tensor)>), Box<dyn std::error::Error>> {
+fn split(model: Bytes, path: &str) -> Result<(Vec<u8>, Named), Box<dyn std::error::Error>> {
     let location = Path::new(path).file_name().and_then(|n| n.to_str()).ok_or("no file name")?;
     let mut tensors = Vec::new();
     let out = each_field(&model, &mut |tag, field| {

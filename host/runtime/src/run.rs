@@ -46,7 +46,7 @@ impl Session {
     /// Looks up names once, for a loop that calls [`run_planned`](Self::run_planned).
     ///
     /// # Errors
-    /// [`RuntimeError::UnknownName`] for a name that the graph lacks or that is given twice,
+    /// [`RuntimeError::UnknownName`] for a name that the graph lacks, [`RuntimeError::BadSetting`] for one given twice,
     /// [`RuntimeError::MissingInput`] for an input that is left out.
     pub fn plan(&self, inputs: &[&str], outputs: &[&str]) -> Result<Plan> {
         let inputs = self.find("input", &self.inputs, inputs)?;
@@ -141,19 +141,21 @@ impl Session {
     fn find(&self, kind: &'static str, ports: &[Port], names: &[&str]) -> Result<Vec<usize>> {
         let mut found = Vec::with_capacity(names.len());
         for name in names {
+            // A name that ONNX Runtime could not be told (one with a zero byte) has no entry in `c_names`.
             let index = ports.iter().position(|p| p.name == **name && self.c_names.contains_key(*name));
-            match index {
-                Some(i) if kind == "output" || !found.contains(&i) => found.push(i),
-                _ => {
-                    let known: Vec<&str> = ports.iter().map(|p| p.name.as_str()).collect();
-                    return Err(RuntimeError::UnknownName {
-                        session: self.name.clone(),
-                        kind,
-                        name: (*name).to_owned(),
-                        known: known.join(", "),
-                    });
-                }
+            let index = index.ok_or_else(|| RuntimeError::UnknownName {
+                session: self.name.clone(),
+                kind,
+                name: (*name).to_owned(),
+                known: ports.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", "),
+            })?;
+            if found.contains(&index) {
+                return Err(RuntimeError::BadSetting {
+                    setting: format!("session {}: {kind} `{name}`", self.name),
+                    reason: "it is given twice".into(),
+                });
             }
+            found.push(index);
         }
         Ok(found)
     }

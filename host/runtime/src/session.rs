@@ -137,8 +137,9 @@ impl fmt::Debug for Session {
     }
 }
 
-/// Sessions on a device are created one at a time: the providers' libraries do not bear it otherwise.
-static DEVICE: Mutex<()> = Mutex::new(());
+/// Sessions are created one at a time: ONNX Runtime's table of domains (custom operators add to it) and the device
+/// providers' libraries do not bear it otherwise.
+static CREATING: Mutex<()> = Mutex::new(());
 
 impl Session {
     /// Loads a graph.
@@ -151,8 +152,7 @@ impl Session {
         source: &SessionSource,
         options: &SessionOptions,
     ) -> Result<Session> {
-        let _one_at_a_time =
-            options.provider.is_device().then(|| DEVICE.lock().unwrap_or_else(|e| e.into_inner()));
+        let _one_at_a_time = CREATING.lock().unwrap_or_else(|e| e.into_inner());
         let mut builder = configure(runtime, source, options)?;
         let inner = builder.commit_from_memory(&source.proto).map_err(|e| {
             if options.provider.is_device() && is_provider_failure(e.message()) {

@@ -20,7 +20,7 @@ fn product() -> Model {
 }
 
 fn weights(runtime: &Runtime, tensors: &[(&str, Tensor)]) -> Arc<SharedWeights> {
-    SharedWeights::new(runtime, tensors.iter().map(|(n, t)| (n.to_string(), t.clone()))).unwrap()
+    SharedWeights::new(runtime, tensors.iter().map(|(n, t)| (n.to_string(), t.clone()))).expect("floats")
 }
 
 fn source(weights: &Arc<SharedWeights>, dir: &Path) -> SessionSource {
@@ -32,7 +32,7 @@ fn source(weights: &Arc<SharedWeights>, dir: &Path) -> SessionSource {
 }
 
 fn matrix() -> Tensor {
-    Tensor::new([64, 64], &numbers(1, 64 * 64)).unwrap()
+    Tensor::new([64, 64], &numbers(1, 64 * 64)).expect("64 × 64 numbers")
 }
 
 /// The product by hand.
@@ -43,8 +43,9 @@ fn expected(x: &[f32], w: &[f32]) -> Vec<f32> {
 }
 
 fn run(session: &mut Session) -> Vec<f32> {
-    let x = Tensor::new([2, 64], &numbers(2, 128)).unwrap();
-    session.run(&[("x", &x)], &["y"]).unwrap().f32s("y").unwrap().to_vec()
+    let x = Tensor::new([2, 64], &numbers(2, 128)).expect("2 × 64 numbers");
+    let out = session.run(&[("x", &x)], &["y"]).expect("the product runs");
+    out.f32s("y").expect("floats").to_vec()
 }
 
 fn close(a: &[f32], b: &[f32]) {

@@ -1,7 +1,75 @@
-//! Graft's own kernels, operators of the domain `graft`.
+//! Graft's own kernels: operators of the domain `graft`, version 1, on the processor.
+//!
+//! Each is optional. A model carries a `FunctionProto` of the same name whose body is made of standard operators; ONNX
+//! Runtime takes the kernel where it is registered and inlines the body where it is not.
 
-use ort::operator::OperatorDomain;
+mod gelu;
+mod layer_norm;
+mod par;
+mod simd;
+mod softmax;
 
+use ort::operator::{ComputeContext, OperatorDomain, ShapeInferenceContext};
+use ort::value::{DynValueRef, Shape, ValueRefMut, ValueType};
+
+use self::par::{error, guard};
+
+/// The domain of Graft's operators.
+pub const KERNEL_DOMAIN: &str = "graft";
+
+/// Names of the operators that Graft has kernels for.
+pub const KERNELS: [&str; 3] = [NAME_GELU_GRAD, NAME_LAYER_NORM_GRAD, NAME_SOFTMAX_GRAD];
+
+const NAME_GELU_GRAD: &str = "GeluGrad";
+const NAME_LAYER_NORM_GRAD: &str = "LayerNormGrad";
+const NAME_SOFTMAX_GRAD: &str = "SoftmaxGrad";
+
+/// The kernels, ready to be registered with one session.
 pub(crate) fn domain() -> ort::Result<OperatorDomain> {
-    OperatorDomain::new("graft")
+    OperatorDomain::new(KERNEL_DOMAIN)?
+        .add(gelu::GeluGrad)?
+        .add(layer_norm::LayerNormGrad)?
+        .add(softmax::SoftmaxGrad)
+}
+
+/// Shape and elements of an input.
+fn floats<'v>(
+    kernel: &str,
+    input: &str,
+    value: &'v Option<DynValueRef<'_>>,
+) -> ort::Result<(&'v Shape, &'v [f32])> {
+    let value = value.as_ref().ok_or_else(|| error(kernel, &format!("input {input} is missing")))?;
+    value.try_extract_tensor::<f32>().map_err(|e| error(kernel, &format!("input {input}: {}", e.message())))
+}
+
+/// An output of the given shape; `None` when the graph does not use it.
+fn output<'c>(ctx: &'c ComputeContext, index: usize, shape: &[i64]) -> ort::Result<Option<ValueRefMut<'c>>> {
+    ctx.output(index, shape.to_vec())
+}
+
+/// An axis counted from the front.
+fn axis(kernel: &str, axis: i64, rank: usize) -> ort::Result<usize> {
+    let counted = if axis < 0 { axis.checked_add(rank as i64) } else { Some(axis) };
+    counted
+        .and_then(|a| usize::try_from(a).ok())
+        .filter(|a| *a < rank)
+        .ok_or_else(|| error(kernel, &format!("axis {axis} does not exist in {rank} dimensions")))
+}
+
+/// Tells ONNX Runtime that `outputs` have the shape of input `from`, so that it can plan memory.
+fn same_shape(
+    kernel: &str,
+    ctx: &mut ShapeInferenceContext,
+    from: usize,
+    outputs: &[usize],
+) -> ort::Result<()> {
+    guard(kernel, || {
+        let inputs = ctx.inputs();
+        if let Some(like @ ValueType::Tensor { .. }) = inputs.get(from) {
+            for output in outputs {
+                ctx.set_output(*output, like)?;
+            }
+        }
+        Ok(())
+    })
 }

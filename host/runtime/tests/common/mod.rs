@@ -71,10 +71,10 @@ pub struct Node {
 pub struct Attr {
     #[prost(string, tag = "1")]
     pub name: String,
-    #[prost(float, tag = "2")]
-    pub f: f32,
-    #[prost(int64, tag = "3")]
-    pub i: i64,
+    #[prost(float, optional, tag = "2")]
+    pub f: Option<f32>,
+    #[prost(int64, optional, tag = "3")]
+    pub i: Option<i64>,
     #[prost(message, optional, tag = "5")]
     pub t: Option<Init>,
     #[prost(int64, repeated, tag = "8")]
@@ -201,11 +201,11 @@ impl Node {
         self
     }
     pub fn int(mut self, name: &str, i: i64) -> Node {
-        self.attribute.push(Attr { name: name.into(), i, kind: 2, ..Attr::default() });
+        self.attribute.push(Attr { name: name.into(), i: Some(i), kind: 2, ..Attr::default() });
         self
     }
     pub fn float(mut self, name: &str, f: f32) -> Node {
-        self.attribute.push(Attr { name: name.into(), f, kind: 1, ..Attr::default() });
+        self.attribute.push(Attr { name: name.into(), f: Some(f), kind: 1, ..Attr::default() });
         self
     }
     pub fn tensor(mut self, name: &str, t: Init) -> Node {

@@ -1,0 +1,51 @@
+//! Cross-entropy as `torch.nn.CrossEntropyLoss` defines it (class weights, label smoothing, mean), in the graph and over
+//! numbers.
+
+use graft_plugin_api::*;
+
+use crate::Classification;
+
+/// The loss of a batch, a scalar, from logits `[batch, labels]` and the input `labels` `[batch]`.
+pub fn build(c: &Classification, g: &Graph<'_>, logits: Value) -> Result<Value> {
+    let classes = c.labels()?.len();
+    let batch = g.fact(logits)?.shape.and_then(|s| s.first().cloned()).unwrap_or(Dim::Unknown);
+    let labels = g.input("labels", DType::I64, &[batch])?;
+    let hot = g.one_hot(labels, classes)?;
+    let weighted = |x: Value| match c.weights() {
+        Some(w) => g.mul(x, g.constant(Tensor::f32s("", &[classes], w))?),
+        None => Ok(x),
+    };
+    let mut target = hot;
+    if c.label_smoothing > 0.0 {
+        target = g.mul(target, g.scalar(1.0 - c.label_smoothing)?)?;
+        target = g.add(target, g.scalar(c.label_smoothing / classes as f32)?)?;
+    }
+    let rows = g.reduce_sum(g.mul(weighted(target)?, g.log_softmax(logits, -1)?)?, &[1], false)?;
+    if c.weights().is_none() {
+        return g.neg(g.reduce_mean(rows, &[], false)?);
+    }
+    let total = g.reduce_sum(weighted(hot)?, &[], false)?;
+    g.neg(g.div(g.reduce_sum(rows, &[], false)?, total)?)
+}
+
+/// The same over all rows of an evaluation set, in f64.
+pub fn over(c: &Classification, logits: &[f32], labels: &[usize], classes: usize) -> f64 {
+    let weight = |k: usize| c.weights().and_then(|w| w.get(k)).map_or(1.0, |w| f64::from(*w));
+    let smooth = f64::from(c.label_smoothing);
+    let (mut sum, mut total) = (0.0, 0.0);
+    for (row, label) in logits.chunks_exact(classes).zip(labels) {
+        let logs = log_softmax(row);
+        let spread: f64 = logs.iter().enumerate().map(|(k, l)| weight(k) * l).sum::<f64>() / classes as f64;
+        sum -= (1.0 - smooth) * weight(*label) * logs[*label] + smooth * spread;
+        total += weight(*label);
+    }
+    sum / total
+}
+
+/// Logarithms of the probabilities of a row.
+pub fn log_softmax(row: &[f32]) -> Vec<f64> {
+    let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let shifted: Vec<f64> = row.iter().map(|v| f64::from(*v) - f64::from(top)).collect();
+    let norm = shifted.iter().map(|v| v.exp()).sum::<f64>().ln();
+    shifted.into_iter().map(|v| v - norm).collect()
+}

@@ -16,6 +16,7 @@ use crate::weights::lend;
 /// Names of inputs and outputs, looked up once for many runs; see [`Session::plan`].
 #[derive(Debug, Clone)]
 pub struct Plan {
+    session: u64,
     inputs: Vec<usize>,
     outputs: Vec<usize>,
 }
@@ -58,7 +59,7 @@ impl Session {
                 expected: port.to_string(),
             });
         }
-        Ok(Plan { inputs, outputs: self.find("output", &self.outputs, outputs)? })
+        Ok(Plan { session: self.id, inputs, outputs: self.find("output", &self.outputs, outputs)? })
     }
 
     /// Runs the graph on inputs in the plan's order: what a training loop calls, with parameters as views of its own
@@ -73,6 +74,7 @@ impl Session {
         // Taken over before the error is looked at, so that nothing leaks.
         let values: Vec<Option<OrtValue>> = raw.into_iter().map(OrtValue::own).collect();
         ran?;
+        let ranges: Vec<_> = lent.iter().map(|(_, range)| range.clone()).collect();
         let mut outputs = Outputs::new(Arc::clone(&self.keep));
         for (index, value) in plan.outputs.iter().zip(values) {
             let name = &self.outputs[*index].name;
@@ -80,7 +82,7 @@ impl Session {
                 doing: format!("running {}", self.name),
                 message: format!("there is no value for output `{name}`"),
             })?;
-            outputs.push(name, value, &lent.iter().map(|(_, range)| range.clone()).collect::<Vec<_>>())?;
+            outputs.push(name, value, &ranges)?;
         }
         Ok(outputs)
     }
@@ -91,8 +93,8 @@ impl Session {
     /// As [`run`](Self::run), and [`RuntimeError::BadSetting`] when targets are not as many as the plan's outputs, a
     /// buffer does not fill its shape, or an output is an input under the same name.
     pub fn run_into(&mut self, plan: &Plan, inputs: &[View<'_>], targets: &mut [Target<'_>]) -> Result<()> {
-        self.check_targets(plan, targets)?;
         let lent = self.lend_all(plan, inputs)?;
+        self.check_targets(plan, targets)?;
         let mut values = Vec::with_capacity(targets.len());
         for t in targets.iter_mut() {
             let len = size_of_val(t.data);
@@ -161,6 +163,12 @@ impl Session {
     }
 
     fn lend_all<'v>(&self, plan: &Plan, inputs: &[View<'v>]) -> Result<Vec<(Lent, std::ops::Range<usize>)>> {
+        if plan.session != self.id {
+            return Err(RuntimeError::BadSetting {
+                setting: format!("plan for session {}", self.name),
+                reason: "it was made by another session; make one by Session::plan of this one".into(),
+            });
+        }
         if inputs.len() != plan.inputs.len() {
             return Err(RuntimeError::BadSetting {
                 setting: format!("inputs of session {}", self.name),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ffi::CString;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use graft_graph::DType;
@@ -115,6 +116,8 @@ impl fmt::Display for Port {
 /// A loaded graph. Runs take `&mut self`: ONNX Runtime's are not safe to overlap.
 pub struct Session {
     pub(crate) keep: Arc<Keep>,
+    /// Tells the plans of different sessions apart.
+    pub(crate) id: u64,
     pub(crate) runtime: &'static Runtime,
     pub(crate) name: String,
     pub(crate) inputs: Vec<Port>,
@@ -167,7 +170,9 @@ impl Session {
             .chain(&outputs)
             .filter_map(|p| Some((p.name.clone(), CString::new(p.name.as_str()).ok()?)))
             .collect();
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         Ok(Session {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
             keep: Arc::new(Keep { inner: inner.inner(), _weights: source.weights.clone() }),
             runtime,
             name: options.name.clone(),

@@ -131,6 +131,17 @@ fn outputs_are_written_into_the_callers_buffers() {
 }
 
 #[test]
+fn a_plan_is_for_the_session_that_made_it() {
+    let Some(runtime) = runtime() else { return };
+    let plan = open(runtime, &doubling()).plan(&["x", "i"], &["y", "j"]).unwrap();
+    let small = model(&[("a", &["n"])], &[("b", &["n"])], vec![node("Neg", &["a"], &["b"])]);
+    let (x, i) = (six(), Tensor::vector(&[0i64, 0]));
+    let views = [View::from(&x), View::from(&i)];
+    let e = open(runtime, &small).run_planned(&plan, &views).unwrap_err().to_string();
+    assert!(e.contains("made by another session"), "{e}");
+}
+
+#[test]
 fn an_output_that_is_an_input_outlives_the_run() {
     let Some(runtime) = runtime() else { return };
     let mut m = model(&[("x", &["2", "3"])], &[("y", &["2", "3"])], vec![node("Add", &["x", "x"], &["y"])]);
@@ -188,6 +199,15 @@ fn a_provider_that_is_not_there_is_an_error_and_never_the_cpu() {
     }
     let none = Provider::Cuda(graft_runtime::Cuda { device: 99, ..Default::default() });
     assert!(matches!(runtime.try_provider(&none), Err(RuntimeError::ProviderUnavailable { .. })));
+}
+
+#[test]
+fn what_a_loop_holds_can_move_between_threads() {
+    fn moves<T: Send + 'static>() {}
+    moves::<Session>();
+    moves::<graft_runtime::Outputs>();
+    moves::<CancelToken>();
+    moves::<std::sync::Arc<graft_runtime::SharedWeights>>();
 }
 
 #[test]

@@ -14,6 +14,7 @@
 //! # Ok(()) }
 //! ```
 
+mod build;
 mod cancel;
 mod declared;
 mod error;

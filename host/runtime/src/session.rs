@@ -4,20 +4,19 @@ use std::collections::HashMap;
 use std::ffi::CString;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use graft_graph::DType;
-use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::{Outlet, TensorElementType, ValueType};
 
+use crate::build;
 use crate::cancel::CancelToken;
-use crate::declared::external;
 use crate::error::{Doing, Result, RuntimeError};
+use crate::profile;
 use crate::provider::Provider;
 use crate::runtime::Runtime;
 use crate::weights::SharedWeights;
-use crate::{kernels, profile};
 
 /// How far ONNX Runtime may rewrite a graph while loading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,7 +49,8 @@ pub struct SessionOptions {
     pub arena: bool,
     /// Whether only kernels that give the same bits each time may be used.
     pub deterministic: bool,
-    /// Whether Graft's own kernels run the nodes of domain `graft`; otherwise their function bodies do.
+    /// Whether Graft's own kernels run the nodes of domain `graft`; otherwise, and in graphs where such a node is of
+    /// another type than f32, their function bodies do.
     pub kernels: bool,
     /// Whether idle threads wait for work by spinning: faster between operators, and a busy processor.
     pub spinning: bool,
@@ -140,10 +140,6 @@ impl fmt::Debug for Session {
     }
 }
 
-/// Sessions are created one at a time: ONNX Runtime's table of domains (custom operators add to it) and the device
-/// providers' libraries do not bear it otherwise.
-static CREATING: Mutex<()> = Mutex::new(());
-
 impl Session {
     /// Loads a graph.
     ///
@@ -155,14 +151,7 @@ impl Session {
         source: &SessionSource,
         options: &SessionOptions,
     ) -> Result<Session> {
-        let _one_at_a_time = CREATING.lock().unwrap_or_else(|e| e.into_inner());
-        let mut builder = configure(runtime, source, options)?;
-        let inner = builder.commit_from_memory(&source.proto).map_err(|e| {
-            if options.provider.is_device() && is_provider_failure(e.message()) {
-                return options.provider.unavailable(e.message());
-            }
-            RuntimeError::Ort { doing: format!("loading {}", options.name), message: e.message().to_owned() }
-        })?;
+        let inner = build::commit(runtime, source, options)?;
         let inputs: Vec<Port> = inner.inputs().iter().map(port).collect();
         let outputs: Vec<Port> = inner.outputs().iter().map(port).collect();
         let c_names = inputs
@@ -222,65 +211,6 @@ impl Session {
         profile::put(Path::new(&written), &path)?;
         Ok(path)
     }
-}
-
-fn configure(
-    runtime: &'static Runtime,
-    source: &SessionSource,
-    o: &SessionOptions,
-) -> Result<SessionBuilder> {
-    let doing = || format!("preparing {}", o.name);
-    let level = match o.optimization {
-        Optimization::Off => GraphOptimizationLevel::Disable,
-        Optimization::Basic => GraphOptimizationLevel::Level1,
-        Optimization::Extended => GraphOptimizationLevel::Level2,
-        Optimization::All => GraphOptimizationLevel::All,
-    };
-    let mut b = SessionBuilder::new(&runtime.environment).doing(doing)?;
-    b = o.provider.register(b, o.arena)?;
-    b = b.with_log_id(o.name.replace('\0', "")).doing(doing)?;
-    b = b.with_intra_threads(o.threads.unwrap_or(runtime.threads()).max(1)).doing(doing)?;
-    b = b.with_optimization_level(level).doing(doing)?;
-    b = b.with_memory_pattern(o.memory_pattern).doing(doing)?;
-    b = b.with_deterministic_compute(o.deterministic).doing(doing)?;
-    b = b.with_intra_op_spinning(o.spinning).doing(doing)?;
-    if o.kernels {
-        b = b.with_operators(kernels::domain().doing(doing)?).doing(doing)?;
-    }
-    if let Some(path) = &o.profile {
-        b = b.with_profiling(path).doing(doing)?;
-    }
-    if let Some(dir) = &source.external_dir {
-        let dir = dir.to_str().filter(|d| !d.contains('\0')).ok_or_else(|| RuntimeError::BadSetting {
-            setting: format!("folder of external data {}", dir.display()),
-            reason: "its path must be UTF-8 without zero bytes".into(),
-        })?;
-        b = b.with_config_entry("session.model_external_initializers_file_folder_path", dir).doing(doing)?;
-    }
-    if let Some(weights) = &source.weights {
-        let declared = external(&o.name, &source.proto)?;
-        for w in weights.values() {
-            // Weights that this graph does not use would only cost time.
-            let Some(declaration) = declared.get(&w.name) else { continue };
-            declaration.check(&o.name, &w.name, w.dtype, &w.shape)?;
-            b = b.with_initializer(&w.name, Arc::clone(&w.value)).doing(doing)?;
-        }
-        b = b.with_prepacked_weights(weights.packed()).doing(doing)?;
-    }
-    Ok(b)
-}
-
-/// CUDA and TensorRT load their libraries while a session is made; what they say then is not about the graph.
-fn is_provider_failure(message: &str) -> bool {
-    [
-        "CUDA failure",
-        "CUDA error",
-        "Failed to load library",
-        "cannot open shared object",
-        "no CUDA-capable device",
-    ]
-    .iter()
-    .any(|m| message.contains(m))
 }
 
 fn port(outlet: &Outlet) -> Port {

@@ -152,3 +152,17 @@ fn shapes_that_do_not_belong_together_are_an_error_of_the_kernel() {
     let e = s.run(&[("dy", &a), ("y", &a)], &["dx"]).unwrap_err();
     assert!(e.to_string().contains("axis 5 does not exist in 2 dimensions"), "{e}");
 }
+
+#[test]
+fn other_float_types_run_the_function_body() {
+    let Some(runtime) = runtime() else { return };
+    let mut m = softmax_grad(-1);
+    const F64: i32 = 11;
+    let g = m.graph.as_mut().unwrap();
+    g.input = ["dy", "y"].iter().map(|n| typed(n, &["4"], F64)).collect();
+    g.output = vec![typed("dx", &["4"], F64)];
+    let mut s = Session::new(runtime, &m.source(), &SessionOptions::default()).unwrap();
+    let (dy, y) = (Tensor::vector(&[1f64, 2.0, 3.0, 4.0]), Tensor::vector(&[0.25f64; 4]));
+    let out = s.run(&[("dy", &dy), ("y", &y)], &["dx"]).unwrap().tensor("dx").unwrap();
+    assert_eq!(*out.values::<f64>().unwrap(), [-0.375, -0.125, 0.125, 0.375]);
+}

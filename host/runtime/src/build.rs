@@ -99,9 +99,16 @@ fn configure(
             // Weights that this graph does not use would only cost time.
             let Some(declaration) = declared.get(&w.name) else { continue };
             declaration.check(&o.name, &w.name, w.dtype, &w.shape)?;
-            b = b.with_initializer(&w.name, Arc::clone(&w.value)).doing(doing)?;
+            let value = Arc::clone(&w.value);
+            // A device copies the weights into its own memory; only the processor can use them where they lie.
+            b = match o.provider.is_device() {
+                true => b.with_external_initializer(&w.name, value).doing(doing)?,
+                false => b.with_initializer(&w.name, value).doing(doing)?,
+            };
         }
-        b = b.with_prepacked_weights(weights.packed()).doing(doing)?;
+        if !o.provider.is_device() {
+            b = b.with_prepacked_weights(weights.packed()).doing(doing)?;
+        }
     }
     Ok(b)
 }

@@ -38,9 +38,9 @@ impl Paths {
         self.target.join(profile)
     }
 
-    /// `path` as a person would type it from the workspace root.
-    pub fn shown(&self, path: &Path) -> String {
-        path.strip_prefix(&self.root).unwrap_or(path).display().to_string()
+    /// `path` from the workspace root, where it lies below that.
+    pub fn relative(&self, path: &Path) -> PathBuf {
+        path.strip_prefix(&self.root).unwrap_or(path).to_path_buf()
     }
 
     /// The names of the plugin packages, sorted: every folder under `plugins/` is one.

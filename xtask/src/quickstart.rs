@@ -1,7 +1,7 @@
 //! `cargo xtask quickstart`: from a clean clone to two trained adapters on one base that answer messages.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::SystemTime;
 
@@ -122,111 +122,96 @@ impl Tour<'_> {
         Ok(Tour { paths, fetched, graft, folder, data: paths.root.join("examples/helpdesk") })
     }
 
+    /// Where the base lies. Like all paths here it is relative to the workspace, if it is in it, so that the commands
+    /// shown can be typed as they stand.
     fn base(&self) -> PathBuf {
-        self.folder.join("base")
+        self.paths.relative(&self.folder.join("base"))
     }
 
     fn adapter(&self, task: &Task) -> PathBuf {
-        self.folder.join(task.label)
+        self.paths.relative(&self.folder.join(task.label))
+    }
+
+    fn data(&self, file: &str) -> PathBuf {
+        self.paths.relative(&self.data.join(file))
     }
 
     fn import(&self) -> Result<((), Outcome)> {
-        let base = self.base();
-        let stamp =
-            self.inputs()?.file(&self.fetched.minilm.join("model.safetensors"))?.text("import").stamp(&base);
-        self.make(&stamp, &[&"model", &"import", &self.fetched.minilm, &base])
+        let stamp = self.inputs()?.text("import").stamp(&self.folder.join("base"));
+        let mut command = self.graft("model");
+        command.arg("import").arg(self.paths.relative(&self.fetched.minilm)).arg(self.base());
+        make(&stamp, &mut command)
     }
 
     fn train(&self, task: &Task) -> Result<((), Outcome)> {
-        let (base, data, out) = (self.base(), self.data.join("train.csv"), self.adapter(task));
-        let stamp = (task.options.iter())
-            .fold(self.inputs()?, |inputs, option| inputs.text(option))
-            .text(task.method)
-            .file(&self.fetched.minilm.join("model.safetensors"))?
-            .file(&data)?
-            .stamp(&out);
-        let mut args: Vec<&dyn AsRef<Path>> =
-            vec![&"train", &"--base", &base, &"--objective", &"classification"];
-        args.extend::<[&dyn AsRef<Path>; 6]>([
-            &"--method",
-            &task.method,
-            &"--data",
-            &data,
-            &"--text",
-            &"text",
-        ]);
-        args.extend::<[&dyn AsRef<Path>; 4]>([&"--label", &task.label, &"--eval-split", &"0.1"]);
-        args.extend(task.options.iter().map(|o| o as &dyn AsRef<Path>));
-        args.extend::<[&dyn AsRef<Path>; 2]>([&"--out", &out]);
-        self.make(&stamp, &args)
+        let mut command = self.graft("train");
+        command.arg("--base").arg(self.base());
+        command.args(["--objective", "classification", "--method", task.method]);
+        command.arg("--data").arg(self.data("train.csv"));
+        command.args(["--text", "text", "--label", task.label, "--eval-split", "0.1"]);
+        command.args(task.options).arg("--out").arg(self.adapter(task));
+        let inputs = self.inputs()?.text(&process::shown(&command)).file(&self.data.join("train.csv"))?;
+        make(&inputs.stamp(&self.folder.join(task.label)), &mut command)
     }
 
     fn evaluate(&self, task: &Task) -> Result<()> {
-        let (base, data, adapter) = (self.base(), self.data.join("test.csv"), self.adapter(task));
-        self.graft(&[
-            &"eval",
-            &"--base",
-            &base,
-            &"--adapter",
-            &adapter,
-            &"--data",
-            &data,
-            &"--text",
-            &"text",
-            &"--label",
-            &task.label,
-        ])
+        let mut command = self.graft("eval");
+        command.arg("--base").arg(self.base()).arg("--adapter").arg(self.adapter(task));
+        command.arg("--data").arg(self.data("test.csv")).args(["--text", "text", "--label", task.label]);
+        show_and_run(&mut command)
     }
 
     fn answer(&self) -> Result<()> {
-        let base = self.base();
-        let adapters: Vec<PathBuf> = TASKS.iter().map(|task| self.adapter(task)).collect();
-        let mut args: Vec<&dyn AsRef<Path>> = vec![&"predict", &"--base", &base];
-        for adapter in &adapters {
-            args.extend::<[&dyn AsRef<Path>; 2]>([&"--adapter", adapter]);
+        let mut command = self.graft("predict");
+        command.arg("--base").arg(self.base());
+        for task in &TASKS {
+            command.arg("--adapter").arg(self.adapter(task));
         }
-        args.extend(MESSAGES.iter().map(|m| m as &dyn AsRef<Path>));
-        self.graft(&args)
+        show_and_run(command.args(MESSAGES))
     }
 
-    /// What every output depends on: the program and its plugins.
+    /// What every output depends on: the program, its plugins and the checkpoint.
     fn inputs(&self) -> Result<Inputs> {
-        binaries(self.paths).iter().try_fold(Inputs::new(), |inputs, file| inputs.file(file))
+        let checkpoint = self.fetched.minilm.join("model.safetensors");
+        binaries(self.paths)
+            .iter()
+            .chain([&checkpoint])
+            .try_fold(Inputs::new(), |inputs, file| inputs.file(file))
     }
 
-    /// Runs `graft` unless what it makes is there already.
-    fn make(&self, stamp: &Stamp, args: &[&dyn AsRef<Path>]) -> Result<((), Outcome)> {
-        if stamp.holds() {
-            return Ok(((), Outcome::Skipped));
-        }
-        stamp.clear()?;
-        self.graft(args)?;
-        stamp.set()?;
-        Ok(((), Outcome::Done))
-    }
-
-    fn graft(&self, args: &[&dyn AsRef<Path>]) -> Result<()> {
+    fn graft(&self, name: &str) -> Command {
         let mut command = Command::new(&self.graft);
-        command.current_dir(&self.paths.root).env(ORT_DYLIB_PATH, &self.fetched.library);
-        for arg in args {
-            // Within the workspace, so that the lines shown can be typed as they stand.
-            let arg = arg.as_ref();
-            command.arg(arg.strip_prefix(&self.paths.root).unwrap_or(arg));
-        }
-        eprintln!("$ {}", process::shown(&command));
-        process::run(&mut command)
+        command.current_dir(&self.paths.root).env(ORT_DYLIB_PATH, &self.fetched.library).arg(name);
+        command
     }
 
     fn print_next(&self) {
-        let show = |path: &Path| self.paths.shown(path);
-        let (graft, base, data) = (show(&self.graft), show(&self.base()), show(&self.data));
-        let [first, second] = TASKS.each_ref().map(|task| show(&self.adapter(task)));
+        let graft = self.paths.relative(&self.graft);
+        let [first, second] = TASKS.each_ref().map(|task| self.adapter(task));
+        let (graft, base, data) = (graft.display(), self.base(), self.data("train.csv"));
+        let (base, data, first, second) = (base.display(), data.display(), first.display(), second.display());
         println!("What to try next:");
         println!("  {graft} predict --base {base} --adapter {first} --adapter {second} \"your own message\"");
         println!("  {graft} train --base {base} --objective classification --method lora \\");
-        println!("      --data {data}/train.csv --text text --label urgency --eval-split 0.1 --out urgency");
+        println!("      --data {data} --text text --label urgency --eval-split 0.1 --out urgency");
         println!("  {graft} inspect {base}");
         println!("  {graft} plugins list");
         println!("  {graft} doctor");
     }
+}
+
+/// Runs the command unless what it makes is there already.
+fn make(stamp: &Stamp, command: &mut Command) -> Result<((), Outcome)> {
+    if stamp.holds() {
+        return Ok(((), Outcome::Skipped));
+    }
+    stamp.clear()?;
+    show_and_run(command)?;
+    stamp.set()?;
+    Ok(((), Outcome::Done))
+}
+
+fn show_and_run(command: &mut Command) -> Result<()> {
+    eprintln!("$ {}", process::shown(command));
+    process::run(command)
 }

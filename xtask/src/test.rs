@@ -12,6 +12,8 @@ use crate::steps::{Outcome, Steps};
 
 /// Tests whose name, without its modules, begins so run on the provider that `GRAFT_TEST_PROVIDER` names.
 const PROVIDER_TESTS: &str = "test(/(^|::)provider_/)";
+/// The package whose plugins misbehave, for tests of the host.
+const MISBEHAVING: &str = "graft-misbehaving";
 const GRAFT_TEST_PROVIDER: &str = "GRAFT_TEST_PROVIDER";
 
 /// Arguments of `test`.
@@ -51,12 +53,7 @@ pub fn run(paths: &Paths, args: &Args) -> Result<ExitCode> {
     let gpu = args.provider.is_some_and(|p| p != Provider::Cpu);
     let fetched = steps.step("fetch", || fetch::fetch(paths, gpu))?;
     steps.step("nextest", || install_nextest(paths))?;
-    // Plugins are loaded from their files, so no test depends on them in a way that cargo would know of.
-    steps.step("build the plugins and graft", || {
-        let mut build = cargo();
-        build.current_dir(&paths.root).args(["build", "--workspace", "--exclude", "xtask"]);
-        process::run(&mut build).map(|()| ((), Outcome::Done))
-    })?;
+    steps.step("build the plugins", || build_plugins(paths).map(|()| ((), Outcome::Done)))?;
 
     let mut counts = Counts::default();
     let mut failed = Vec::new();
@@ -76,7 +73,10 @@ pub fn run(paths: &Paths, args: &Args) -> Result<ExitCode> {
         suite(&mut steps, "documentation tests", docs)?;
     }
     let mut tests = cargo();
-    tests.args(["nextest", "run", "--workspace"]);
+    tests.args(["nextest", "run"]);
+    if !chooses_packages(&args.rest) {
+        tests.arg("--workspace");
+    }
     if args.provider.is_some() {
         tests.args(["-E", PROVIDER_TESTS]);
     }
@@ -98,6 +98,22 @@ fn prepare(command: &mut Command, paths: &Paths, fetched: &Fetched, provider: Op
     if let Some(provider) = provider {
         command.env(GRAFT_TEST_PROVIDER, provider.name());
     }
+}
+
+/// Builds the plugins that tests load from their files, which is a dependency that cargo does not know of. The packages
+/// are the ones that such a test asks cargo for, so that it finds them built.
+fn build_plugins(paths: &Paths) -> Result<()> {
+    let mut build = cargo();
+    build.current_dir(&paths.root).args(["build", "--lib", "--examples", "-p", MISBEHAVING]);
+    for package in paths.plugin_packages() {
+        build.args(["-p", &package]);
+    }
+    process::run(&mut build)
+}
+
+/// Whether arguments for nextest name packages; together with `--workspace` they would have no effect.
+fn chooses_packages(args: &[String]) -> bool {
+    args.iter().any(|a| a.starts_with("-p") || a.starts_with("--package") || a == "--workspace")
 }
 
 fn install_nextest(paths: &Paths) -> Result<((), Outcome)> {
@@ -139,6 +155,16 @@ fn number_before(line: &str, word: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn arguments_that_name_packages_are_told_from_others() {
+        let chooses =
+            |args: &[&str]| chooses_packages(&args.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>());
+        assert!(
+            chooses(&["-p", "graft-graph"]) && chooses(&["--package=graft-graph"]) && chooses(&["-pxtask"])
+        );
+        assert!(!chooses(&["--profile", "ci", "reshape"]) && !chooses(&[]));
+    }
 
     #[test]
     fn summaries_of_both_runners_are_counted() {

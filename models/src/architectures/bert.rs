@@ -7,15 +7,11 @@
 use graft_graph::{Attr, Graph, ValueId};
 use serde::Deserialize;
 
+use super::{MAX_LAYERS, MAX_ROWS, MAX_WIDTH};
 use crate::config::Config;
 use crate::error::Result;
 use crate::recipe::{Activation, Heads, Recipe};
 use crate::weights::Weights;
-
-/// Largest numbers that are believed; real encoders stay far below them.
-const MAX_LAYERS: usize = 1024;
-const MAX_WIDTH: usize = 1 << 17;
-const MAX_ROWS: usize = 1 << 24;
 
 /// The settings of `config.json` that change the forward pass; defaults are those of transformers.
 #[derive(Deserialize)]
@@ -72,11 +68,6 @@ impl Sizes {
     pub(super) fn read(config: &Config) -> Result<Sizes> {
         let s: Settings = config.settings()?;
         let hidden = config.size("hidden_size", s.hidden_size, MAX_WIDTH)?;
-        let heads = config.size("num_attention_heads", s.num_attention_heads, hidden)?;
-        if hidden % heads != 0 {
-            let must = format!("a divisor of hidden_size ({hidden})");
-            return Err(config.bad("num_attention_heads", heads, must));
-        }
         let position = s.position_embedding_type.as_deref().unwrap_or("absolute");
         if position != "absolute" {
             return Err(config.bad(
@@ -90,9 +81,6 @@ impl Sizes {
                 return Err(config.bad(field, true, "false: only encoders are supported"));
             }
         }
-        let activation = Activation::find(&s.hidden_act).ok_or_else(|| {
-            config.bad("hidden_act", &s.hidden_act, format!("one of {}", Activation::names()))
-        })?;
         let epsilon = s.layer_norm_eps;
         if !(0.0..=1.0).contains(&epsilon) {
             return Err(config.bad("layer_norm_eps", epsilon, "between 0 and 1"));
@@ -101,11 +89,11 @@ impl Sizes {
             vocabulary: config.size("vocab_size", s.vocab_size, MAX_ROWS)?,
             hidden,
             layers: config.size("num_hidden_layers", s.num_hidden_layers, MAX_LAYERS)?,
-            heads,
+            heads: super::heads(config, "num_attention_heads", s.num_attention_heads, hidden)?,
             intermediate: config.size("intermediate_size", s.intermediate_size, MAX_WIDTH)?,
             positions: config.size("max_position_embeddings", s.max_position_embeddings, MAX_ROWS)?,
             types: config.size("type_vocab_size", s.type_vocab_size, MAX_ROWS)?,
-            activation,
+            activation: super::activation(config, "hidden_act", &s.hidden_act)?,
             epsilon: epsilon as f32,
         })
     }

@@ -1,9 +1,9 @@
 //! The stable plugin boundary of Graft and the author's SDK over it.
 //!
 //! A plugin is one shared library that depends on this crate alone. Its author declares a config, implements
-//! [`Method`] or [`Objective`] on it and exports it:
+//! [`Method`] or [`Objective`] on it,
 //!
-//! ```ignore
+//! ```
 //! use graft_plugin_api::*;
 //!
 //! config! {
@@ -32,8 +32,9 @@
 //!     }
 //! }
 //!
-//! export_plugin! { id: "scale", methods: [Scale], objectives: [] }
 //! ```
+//!
+//! and exports it with `export_plugin! { id: "scale", methods: [Scale], objectives: [] }`.
 //!
 //! What crosses the boundary are two function pointers over bytes ([`abi`]); the bytes are messages that grow
 //! ([`wire`]). Plugins must be built with unwinding panics (Rust's default): a panic is then an error that names plugin
@@ -48,6 +49,7 @@ mod error;
 pub mod export;
 mod graph;
 pub mod guard;
+mod macros;
 pub mod manifest;
 mod method;
 mod objective;

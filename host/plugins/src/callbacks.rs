@@ -34,7 +34,10 @@ extern "C" fn host_call(context: *const c_void, op: u32, request: RSlice<'_, u8>
             Error::new(Code::REFUSED, "a host callback was made from within a host callback".to_owned())
         })?;
         if request.len() > MAX_REQUEST {
-            return Err(Error::new(Code::LIMIT, format!("a message of {} bytes is too large", request.len())));
+            return Err(Error::new(
+                Code::LIMIT,
+                format!("a message of {} bytes is too large", request.len()),
+            ));
         }
         dispatch(*host, op, request.as_slice())
     });
@@ -103,8 +106,9 @@ fn dispatch(host: &mut dyn GraphHost, op: u32, request: &[u8]) -> Result<Vec<u8>
 }
 
 fn read<M: Message + Default>(op: u32, bytes: &[u8]) -> Result<M> {
-    M::decode(bytes)
-        .map_err(|e| Error::new(Code::MALFORMED, format!("the request `{}` cannot be read: {e}", host_op::name(op))))
+    M::decode(bytes).map_err(|e| {
+        Error::new(Code::MALFORMED, format!("the request `{}` cannot be read: {e}", host_op::name(op)))
+    })
 }
 
 fn single(op: u32, bytes: &[u8]) -> Result<u64> {

@@ -34,7 +34,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn name(self) -> &'static str {
+    /// The word for messages and tables.
+    pub fn name(self) -> &'static str {
         match self {
             Kind::Method => "method",
             Kind::Objective => "objective",
@@ -79,7 +80,9 @@ pub fn list(explicit: &[PathBuf]) -> Result<Vec<Found>> {
     let mut found = Vec::new();
     for folder in folders(explicit) {
         match libraries(&folder) {
-            Ok(paths) => found.extend(paths.into_iter().map(|path| Found { manifest: read_manifest(&path), path })),
+            Ok(paths) => {
+                found.extend(paths.into_iter().map(|path| Found { manifest: read_manifest(&path), path }))
+            }
             Err(e) if explicit.contains(&folder) => {
                 let help = "Name a folder that holds plugin libraries";
                 return Err(PluginError::file(Code::LOAD, &folder, format!("cannot be read: {e}"), help));
@@ -122,7 +125,9 @@ pub fn find(explicit: &[PathBuf], kind: Kind, id: &str) -> Result<(PathBuf, Mani
         }
     }
     // A plugin of another version cannot say what it has, but its file is usually named after it.
-    let is_it = |p: &Path| p.file_stem().is_some_and(|s| s.to_string_lossy().replace('-', "_").contains(&id.replace('-', "_")));
+    let is_it = |p: &Path| {
+        p.file_stem().is_some_and(|s| s.to_string_lossy().replace('-', "_").contains(&id.replace('-', "_")))
+    };
     if let Some(i) = broken.iter().position(|(p, _)| is_it(p)) {
         return Err(broken.swap_remove(i).1);
     }

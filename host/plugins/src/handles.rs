@@ -176,11 +176,8 @@ impl Objective {
     /// `DATA` for a missing tensor.
     pub fn metrics(&self, tensors: Vec<Tensor>) -> Result<Vec<Metric>> {
         let metrics: wire::Metrics = self.0.ask(plugin_op::METRICS, &to_wire(tensors), &mut NoGraph)?;
-        let metric = |m: wire::Metric| Metric {
-            name: m.name,
-            value: m.value,
-            higher_is_better: m.higher_is_better,
-        };
+        let metric =
+            |m: wire::Metric| Metric { name: m.name, value: m.value, higher_is_better: m.higher_is_better };
         Ok(metrics.metrics.into_iter().map(metric).collect())
     }
 

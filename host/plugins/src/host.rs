@@ -195,7 +195,10 @@ impl GraphHost for NoGraph {}
 /// Counter-based numbers: SplitMix64 (Steele et al. 2014) over a start that seed and name (by FNV-1a) decide.
 fn random(seed: u64, name: &str, count: u64) -> Result<Vec<f32>> {
     if count > MAX_RANDOM {
-        return Err(Error::new(Code::LIMIT, format!("{count} random numbers at once; at most {MAX_RANDOM} are given")));
+        return Err(Error::new(
+            Code::LIMIT,
+            format!("{count} random numbers at once; at most {MAX_RANDOM} are given"),
+        ));
     }
     let fnv = |h: u64, b: u8| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3);
     let stream = name.bytes().fold(0xcbf2_9ce4_8422_2325, fnv);

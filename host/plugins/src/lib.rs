@@ -11,6 +11,7 @@ mod handles;
 mod host;
 mod load;
 mod manifest;
+mod verify;
 
 pub use adapt::{Adapted, adapt};
 pub use error::{PluginError, Result};
@@ -20,3 +21,4 @@ pub use handles::{BuiltValues, Method, Objective};
 pub use host::{GraphHost, NoGraph, set_cancelled};
 pub use load::Plugin;
 pub use manifest::{MAX_FILE, MAX_MANIFEST, read_manifest};
+pub use verify::{Check, verify};

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use abi_stable::library::{LibraryError, RawLibrary, lib_header_from_raw_library};
-use graft_plugin_api::abi::{API_VERSION, GRAPH_EXTENSION, HostCallbacks, PluginModuleRef, Reply, compatible};
+use graft_plugin_api::abi::{
+    API_VERSION, GRAPH_EXTENSION, HostCallbacks, PluginModuleRef, Reply, compatible,
+};
 use graft_plugin_api::guard::guarded;
 use graft_plugin_api::manifest::Manifest;
 use graft_plugin_api::wire::{self, Message, plugin_op};
@@ -52,7 +54,8 @@ impl Plugin {
             let help = "Run the plugin's tests with GRAFT_UPDATE_MANIFEST=1 and build it again";
             return Err(PluginError::file(Code::LOAD, path, message, help));
         }
-        let plugin = Plugin(Arc::new(Loaded { path: path.to_owned(), manifest, module, extensions: Vec::new() }));
+        let plugin =
+            Plugin(Arc::new(Loaded { path: path.to_owned(), manifest, module, extensions: Vec::new() }));
         let hello = wire::Hello {
             extensions: vec![GRAPH_EXTENSION.to_owned()],
             name: format!("graft {}", env!("CARGO_PKG_VERSION")),
@@ -121,7 +124,8 @@ fn open(path: &Path, manifest: &Manifest) -> Result<PluginModuleRef> {
         let library: &'static RawLibrary = Box::leak(Box::new(library));
         // SAFETY: the library lives for ever; the manifest has said that it is a plugin, and the header starts with a
         // magic number that is checked before anything else in it is used.
-        let header = unsafe { lib_header_from_raw_library(library) }.map_err(|e| refused(&e, path, manifest))?;
+        let header =
+            unsafe { lib_header_from_raw_library(library) }.map_err(|e| refused(&e, path, manifest))?;
         header.init_root_module::<PluginModuleRef>().map_err(|e| refused(&e, path, manifest))
     });
     opened.unwrap_or_else(|p| Err(fail(Code::LOAD, format!("panicked while it was loaded: {p}"), "")))

@@ -62,7 +62,8 @@ fn read_unchecked(path: &Path) -> Result<(Manifest, bool)> {
     let object =
         ObjectFile::parse(&cache).map_err(|e| fail(format!("is not a sound shared library: {e}"), ""))?;
     let section = object.section_by_name(MANIFEST_SECTION).ok_or_else(|| {
-        let help = "Export the plugin with `export_plugin!`; a library that was stripped by hand may have lost it";
+        let help =
+            "Export the plugin with `export_plugin!`; a library that was stripped by hand may have lost it";
         fail(format!("has no manifest (section `{MANIFEST_SECTION}`), so it is no Graft plugin"), help)
     })?;
     if section.size() > MAX_MANIFEST {
@@ -100,7 +101,9 @@ fn parse(bytes: &[u8]) -> std::result::Result<Manifest, String> {
         Some(f) if f == u64::from(FORMAT) => {}
         Some(f) => return Err(format!("its manifest has format {f}, this host reads {FORMAT}")),
         None => {
-            return Err("its manifest is empty: run the plugin's tests with GRAFT_UPDATE_MANIFEST=1".to_owned());
+            return Err(
+                "its manifest is empty: run the plugin's tests with GRAFT_UPDATE_MANIFEST=1".to_owned()
+            );
         }
     }
     serde_json::from_value(json).map_err(|e| format!("its manifest is incomplete: {e}"))

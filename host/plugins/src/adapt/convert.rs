@@ -49,8 +49,12 @@ pub(crate) fn check_tensor(t: &Tensor) -> Result<()> {
     let extents = extents(&shape, dtype, MAX_TENSOR)?;
     let expected = dtype.bytes_of(extents.iter().product()).unwrap_or(usize::MAX);
     if expected != t.data.len() {
-        let what =
-            format!("tensor `{}` of {dtype} {:?} takes {expected} bytes, it has {}", t.name, t.shape, t.data.len());
+        let what = format!(
+            "tensor `{}` of {dtype} {:?} takes {expected} bytes, it has {}",
+            t.name,
+            t.shape,
+            t.data.len()
+        );
         return Err(Error::new(Code::MALFORMED, what));
     }
     Ok(())

@@ -1,6 +1,8 @@
 //! Lets a method and an objective write into a base graph.
 
+mod checks;
 mod convert;
+mod graph_host;
 mod replace;
 mod writer;
 

@@ -56,7 +56,9 @@ impl Writer {
             return Err(Error::new(Code::REFUSED, "its input cannot be replaced").at(&path));
         };
         if made_from[i] {
-            return Err(Error::new(Code::REFUSED, "the new input is made from the site's own output").at(&path));
+            return Err(
+                Error::new(Code::REFUSED, "the new input is made from the site's own output").at(&path)
+            );
         }
         let inputs = &mut self.graph.nodes[i].inputs;
         inputs.iter_mut().filter(|v| **v == Some(old)).for_each(|v| *v = Some(new));
@@ -80,7 +82,11 @@ impl Writer {
         if fits {
             return Ok(());
         }
-        refuse(format!("a value of shape {} cannot be replaced by one of shape {}", dim::show(a), dim::show(b)))
+        refuse(format!(
+            "a value of shape {} cannot be replaced by one of shape {}",
+            dim::show(a),
+            dim::show(b)
+        ))
     }
 
     /// For each node whether `value` depends on it.

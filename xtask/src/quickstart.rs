@@ -24,7 +24,8 @@ const MESSAGES: [&str; 3] = [
 struct Task {
     label: &'static str,
     method: &'static str,
-    options: &'static [&'static str],
+    /// Options of `graft train`, separated by blanks.
+    options: &'static str,
 }
 
 /// Two tasks on one base, by two methods.
@@ -32,22 +33,9 @@ const TASKS: [Task; 2] = [
     Task {
         label: "intent",
         method: "lora",
-        options: &[
-            "--epochs",
-            "12",
-            "--batch-size",
-            "16",
-            "--lr",
-            "2e-3",
-            "--set",
-            "method.target_modules=all-linear",
-        ],
+        options: "--epochs 12 --batch-size 16 --lr 2e-3 --set method.target_modules=all-linear",
     },
-    Task {
-        label: "sentiment",
-        method: "lora",
-        options: &["--epochs", "8", "--batch-size", "16", "--lr", "1e-3"],
-    },
+    Task { label: "sentiment", method: "linear-probe", options: "--epochs 40 --lr 1e-2" },
 ];
 
 /// Arguments of `quickstart`.
@@ -149,7 +137,7 @@ impl Tour<'_> {
         command.args(["--objective", "classification", "--method", task.method]);
         command.arg("--data").arg(self.data("train.csv"));
         command.args(["--text", "text", "--label", task.label, "--eval-split", "0.1"]);
-        command.args(task.options).arg("--out").arg(self.adapter(task));
+        command.args(task.options.split_whitespace()).arg("--out").arg(self.adapter(task));
         let inputs = self.inputs()?.text(&process::shown(&command)).file(&self.data.join("train.csv"))?;
         make(&inputs.stamp(&self.folder.join(task.label)), &mut command)
     }

@@ -115,8 +115,11 @@ fn read(path: &Path) -> Result<Vec<(String, Tensor)>> {
     let body = data.slice(8 + header..);
     let mut out = Vec::new();
     for (name, info) in metadata.tensors() {
-        // Types that ONNX lacks are of no use here; a tensor of one is simply not there for the recipe to find.
-        let Some(dtype) = dtype(info.dtype) else { continue };
+        let dtype = dtype(info.dtype).ok_or_else(|| ImportError::TensorType {
+            dir: path.into(),
+            tensor: name.clone(),
+            dtype: info.dtype.to_string(),
+        })?;
         // `read_metadata` has checked that offsets are in order, inside the file and as long as the shape says.
         let bytes = body.slice(info.data_offsets.0..info.data_offsets.1);
         let tensor = Tensor::from_bytes(dtype, info.shape.clone(), bytes)

@@ -1,5 +1,7 @@
 //! What an imported base looks like, and that it computes what PyTorch computes.
 
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+
 mod common;
 
 use std::path::Path;
@@ -193,7 +195,8 @@ fn other_float_types_become_f32() {
     let plain = Checkpoint::new();
     plain.write();
     let expected = weights(&plain);
-    let convert: [(Dtype, fn(f32) -> Vec<u8>); 3] = [
+    type Narrow = fn(f32) -> Vec<u8>;
+    let convert: [(Dtype, Narrow); 3] = [
         (Dtype::BF16, |v| bf16::from_f32(v).to_le_bytes().to_vec()),
         (Dtype::F16, |v| f16::from_f32(v).to_le_bytes().to_vec()),
         (Dtype::F64, |v| f64::from(v).to_le_bytes().to_vec()),

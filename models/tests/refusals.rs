@@ -1,5 +1,7 @@
 //! Directories that are no checkpoint, or a spoilt one: a clear error, and nothing left behind.
 
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+
 mod common;
 
 use std::fs;
@@ -78,6 +80,13 @@ fn tensors_of_another_shape_or_type_are_refused() {
     weight.2.truncate(weight.2.len() / 4);
     c.write();
     says(&c.refused(), &["`embeddings.word_embeddings.weight` has elements of i8", "quantised"]);
+
+    let mut c = Checkpoint::new();
+    let weight = &mut c.tensors["embeddings.word_embeddings.weight"];
+    weight.0 = Dtype::F8_E4M3;
+    weight.2.truncate(weight.2.len() / 4);
+    c.write();
+    says(&c.refused(), &["`embeddings.word_embeddings.weight` has elements of F8_E4M3", "quantised"]);
 }
 
 #[test]

@@ -235,10 +235,11 @@ impl<'h> Graph<'h> {
         self.value(host_op::STOP_GRADIENT, &wire::Values { ids: vec![value.0] })
     }
 
-    /// An f32 input that the host fills from seed, step and name; `None` in evaluation.
+    /// An f32 input that the host fills from seed, step and name; `None` in evaluation. Each call is a stream of its own,
+    /// also under the same name.
     ///
     /// # Errors
-    /// `REFUSED` for a name that is taken.
+    /// `REFUSED` for a dimension that is none of the base's inputs.
     pub fn noise(&self, name: &str, shape: &[Dim], distribution: Distribution) -> Result<Option<Value>> {
         let (kind, a, b) = distribution.to_wire();
         let request = wire::Noise {

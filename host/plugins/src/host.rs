@@ -27,7 +27,6 @@ pub trait GraphHost {
     ///
     /// # Errors
     /// Unknown operators, shapes that do not fit, limits. This and the others: see [`graft_plugin_api::Graph`].
-    #[allow(missing_docs, reason = "one line for all of them stands above")]
     fn emit(&mut self, _node: wire::Emit) -> Result<Vec<u64>> {
         lacking("emit")
     }

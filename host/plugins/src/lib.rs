@@ -1,7 +1,8 @@
 //! The engine side of Graft's plugin boundary: finding, checking, loading and isolating plugins.
 //!
 //! Loading a plugin runs native code of whoever wrote it. Reading its manifest does not. A panic on either side becomes
-//! an error on the other; what cannot be contained is a plugin that ends the process or breaks its memory.
+//! an error on the other; what cannot be contained is a plugin that ends the process, never returns, or breaks
+//! its memory.
 
 pub mod adapt;
 mod callbacks;

@@ -28,7 +28,7 @@ pub(super) struct Writer {
     pub(super) model: Model,
     pub(super) training: bool,
     pub(super) head: bool,
-    pub(super) session: u64,
+    pub(super) stamp: u64,
     /// Values that were given out; a handle is the place in this list.
     pub(super) handles: RefCell<IndexSet<ValueId>>,
     pub(super) constant_bytes: usize,
@@ -47,7 +47,7 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(graph: Graph, model: Model, training: bool) -> Writer {
-        static SESSION: AtomicU32 = AtomicU32::new(1);
+        static STAMP: AtomicU32 = AtomicU32::new(1);
         Writer {
             base_nodes: graph.nodes.len(),
             sites: sites(&graph),
@@ -57,7 +57,7 @@ impl Writer {
             model,
             training,
             head: false,
-            session: u64::from(SESSION.fetch_add(1, Ordering::Relaxed)) << 32,
+            stamp: u64::from(STAMP.fetch_add(1, Ordering::Relaxed)) << 32,
             handles: RefCell::default(),
             constant_bytes: 0,
             symbols: BTreeMap::new(),
@@ -140,11 +140,11 @@ impl Writer {
     pub(super) fn handle(&self, v: ValueId) -> u64 {
         let mut handles = self.handles.borrow_mut();
         let index = handles.insert_full(v).0;
-        self.session | (index as u64 + 1)
+        self.stamp | (index as u64 + 1)
     }
 
     pub(super) fn value(&self, handle: u64) -> Result<ValueId> {
-        let index = (handle & 0xffff_ffff).checked_sub(1).filter(|_| handle & !0xffff_ffff == self.session);
+        let index = (handle & 0xffff_ffff).checked_sub(1).filter(|_| handle & !0xffff_ffff == self.stamp);
         let known = index.and_then(|i| self.handles.borrow().get_index(i as usize).copied());
         let refuse = || Error::new(Code::REFUSED, "a value that is not of this call was used".to_owned());
         known.map(|v| self.current(v)).ok_or_else(refuse)

@@ -1,2 +1,28 @@
-//! The `graft` binary.
-fn main() {}
+//! The `graft` binary: arguments in, words and tables out.
+
+mod commands;
+mod common;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Fine-tunes and serves adapters on ONNX base models.
+#[derive(Parser)]
+#[command(name = "graft", version, max_term_width = 110, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: commands::Command,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    common::start_logging();
+    match cli.command.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            common::report(&e);
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -65,7 +65,12 @@ fn same_shape(
 ) -> ort::Result<()> {
     guard(kernel, || {
         let inputs = ctx.inputs();
-        if let Some(like @ ValueType::Tensor { .. }) = inputs.get(from) {
+        // ONNX Runtime gives no dimensions both for a scalar and for a value of unknown rank; saying "scalar" of the
+        // latter would make it fold wrong shapes. An unknown dimension that is handed back would count as -1.
+        if let Some(like @ ValueType::Tensor { shape, .. }) = inputs.get(from)
+            && !shape.is_empty()
+            && shape.iter().all(|d| *d >= 0)
+        {
             for output in outputs {
                 ctx.set_output(*output, like)?;
             }

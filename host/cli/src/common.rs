@@ -1,0 +1,90 @@
+//! What the commands share: options, logging, errors.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use graft_runtime::{Provider, Runtime, RuntimeOptions, SessionOptions};
+use graft_tasks::BaseOptions;
+
+/// Where and how graphs run.
+#[derive(Args, Clone, Debug, Default)]
+pub struct RuntimeArgs {
+    /// Execution provider: cpu, cuda[:ID] or tensorrt[:ID]. There is no silent fallback
+    #[arg(long, default_value = "cpu", value_name = "PROVIDER", help_heading = "Runtime")]
+    pub provider: String,
+    /// A setting of the provider, e.g. memory_limit=4GiB, fp16=true, engine_cache=DIR (repeatable)
+    #[arg(long, value_name = "KEY=VALUE", help_heading = "Runtime")]
+    pub provider_option: Vec<String>,
+    /// Threads within an operator [default: the container's CPU quota]
+    #[arg(long, value_name = "N", help_heading = "Runtime")]
+    pub threads: Option<usize>,
+    /// The ONNX Runtime library, or the folder it lies in [default: ORT_DYLIB_PATH, then the usual places]
+    #[arg(long, value_name = "PATH", help_heading = "Runtime")]
+    pub library: Option<PathBuf>,
+}
+
+impl RuntimeArgs {
+    /// Starts ONNX Runtime.
+    pub fn start(&self) -> Result<&'static Runtime> {
+        let options = RuntimeOptions { library: self.library.clone(), threads: self.threads };
+        Ok(Runtime::start(&options)?)
+    }
+
+    /// The provider with its settings.
+    pub fn provider(&self) -> Result<Provider> {
+        let mut provider: Provider = self.provider.parse()?;
+        for option in &self.provider_option {
+            let (key, value) = option.split_once('=').ok_or_else(|| {
+                anyhow::anyhow!("--provider-option {option}: expected KEY=VALUE; known: {}", provider.settings().join(", "))
+            })?;
+            provider.set(key, value)?;
+        }
+        Ok(provider)
+    }
+
+    /// Options of a session called `name`.
+    pub fn session(&self, name: &str) -> Result<SessionOptions> {
+        let provider = self.provider()?;
+        Ok(SessionOptions { name: name.into(), provider, threads: self.threads, ..SessionOptions::default() })
+    }
+}
+
+/// What a base needs to be told where its files do not show it.
+#[derive(Args, Clone, Debug, Default)]
+pub struct BaseArgs {
+    /// Name of the value that holds the hidden states [batch, sequence, width], for models that only output logits
+    #[arg(long, value_name = "VALUE")]
+    pub hidden: Option<String>,
+    /// The tokenizer.json [default: the one beside the model]
+    #[arg(long, value_name = "FILE")]
+    pub tokenizer: Option<PathBuf>,
+}
+
+impl BaseArgs {
+    /// The options of [`graft_tasks::Base::open`].
+    pub fn options(&self) -> BaseOptions {
+        BaseOptions { hidden: self.hidden.clone(), tokenizer: self.tokenizer.clone() }
+    }
+}
+
+/// Logs go to stderr, at the level that `GRAFT_LOG` asks for (default: warnings).
+pub fn start_logging() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("GRAFT_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().try_init();
+}
+
+/// Shows an error and what led to it.
+pub fn report(e: &anyhow::Error) {
+    let mut said = e.to_string();
+    eprintln!("error: {said}");
+    for cause in e.chain().skip(1) {
+        let cause = cause.to_string();
+        // Transparent wrappers repeat what they wrap.
+        if !said.contains(&cause) {
+            eprintln!("  because: {cause}");
+        }
+        said = cause;
+    }
+}

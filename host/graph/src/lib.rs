@@ -14,6 +14,7 @@ pub mod onnx;
 pub mod raise;
 pub mod shape;
 pub mod sites;
+pub mod split;
 pub mod tensor;
 mod upgrade;
 

@@ -184,15 +184,15 @@ fn is_differentiable(node: &Node) -> bool {
 }
 
 /// For each value: whether it depends on one of `sources` through float values and operators that are not flat.
-fn depends_on(graph: &Graph, sources: &[ValueId], nodes: usize) -> Vec<bool> {
+fn depends_on(graph: &Graph, sources: &[ValueId], stopped: &[ValueId]) -> Vec<bool> {
     let mut on = vec![false; graph.value_count()];
     sources.iter().for_each(|v| on[v.index()] = true);
-    for n in &graph.nodes[..nodes] {
+    for n in &graph.nodes {
         if !is_differentiable(n) || !n.inputs.iter().flatten().any(|v| on[v.index()]) {
             continue;
         }
         for o in n.outputs.iter().flatten() {
-            on[o.index()] = graph.dtype(*o).is_none_or(DType::is_float);
+            on[o.index()] = graph.dtype(*o).is_none_or(DType::is_float) && !stopped.contains(o);
         }
     }
     on
@@ -231,6 +231,7 @@ fn leads_to_differentiably(graph: &Graph, targets: &[ValueId]) -> Vec<bool> {
 
 /// Appends to `graph` the gradients of `Σ seed·output` with respect to `wrt`, for the pairs `(output, seed)` where
 /// the seed has the output's shape. Gives, for each of `wrt`, the value that is its gradient (same shape and type).
+/// Nothing flows through the values in `stopped`.
 ///
 /// # Errors
 /// [`GradError`]; `graph` may then hold some useless nodes.
@@ -246,7 +247,7 @@ pub fn grad(
         }
     }
     let outputs: Vec<ValueId> = seeds.iter().map(|s| s.0).collect();
-    let from = depends_on(graph, wrt, forward);
+    let from = depends_on(graph, wrt, stopped);
     let to = leads_to(graph, &outputs);
     let on_path = |v: ValueId| from[v.index()] && to[v.index()];
     let mut sums: HashMap<ValueId, Vec<ValueId>> = HashMap::new();

@@ -38,7 +38,7 @@ pub fn gradient_model(forward: &Graph, wrt: Option<&[String]>) -> Result<Gradien
         let dtype = fact.dtype.unwrap_or(crate::DType::F32);
         seeds.push((o, graph.add_input(&name, dtype, shape)));
     }
-    let grads = grad(&mut graph, &seeds, &wanted)?;
+    let grads = grad(&mut graph, &seeds, &wanted, &[])?;
     let wrt: Vec<String> = wanted.iter().map(|v| graph.name_of(*v).to_string()).collect();
     expose(&mut graph, &grads, &wrt);
     join_equal(&mut graph);

@@ -11,7 +11,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("{:24} {shape:40} {:?} {}", n.op, o.fact.dtype, o.name);
     }
     for s in graft_graph::sites::sites(&g) {
-        println!("{} {} {}x{} bias {}", s.kind.name(), s.path, s.in_features, s.out_features, s.bias.is_some());
+        println!(
+            "{} {} {}x{} bias {}",
+            s.kind.name(),
+            s.path,
+            s.in_features,
+            s.out_features,
+            s.bias.is_some()
+        );
     }
     Ok(())
 }

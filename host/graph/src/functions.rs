@@ -78,11 +78,11 @@ fn paste(graph: &mut Graph, call: &Node, f: &Function) {
         if node.metadata.is_empty() {
             node.metadata = call.metadata.clone();
         }
-        if node.is("Constant") {
-            if let (Some(o), Some(Attr::Float(v))) = (node.output(0), node.attrs.get("value_float")) {
-                graph.set_constant(o, crate::tensor::Tensor::scalar(*v));
-                continue;
-            }
+        if let (true, Some(o), Some(Attr::Float(v))) =
+            (node.is("Constant"), node.output(0), node.attrs.get("value_float"))
+        {
+            graph.set_constant(o, crate::tensor::Tensor::scalar(*v));
+            continue;
         }
         graph.nodes.push(node);
     }

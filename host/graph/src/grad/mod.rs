@@ -239,6 +239,7 @@ pub fn grad(
     graph: &mut Graph,
     seeds: &[(ValueId, ValueId)],
     wrt: &[ValueId],
+    stopped: &[ValueId],
 ) -> Result<Vec<ValueId>, GradError> {
     let forward = graph.nodes.len();
     for v in wrt {

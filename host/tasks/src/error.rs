@@ -36,6 +36,12 @@ pub enum TaskError {
     /// ONNX Runtime.
     #[error(transparent)]
     Runtime(#[from] graft_runtime::RuntimeError),
+    /// Plugins.
+    #[error(transparent)]
+    Plugin(#[from] Box<graft_plugins::PluginError>),
+    /// Tables, texts and tokenizers.
+    #[error(transparent)]
+    Data(#[from] graft_data::DataError),
     /// Adapter directories and tensor files.
     #[error(transparent)]
     Adapter(#[from] graft_adapters::Error),

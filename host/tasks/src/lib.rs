@@ -1,9 +1,18 @@
 //! A task of Graft: base, method and objective bound to sessions. What training and answering share.
 
 mod base;
+pub mod binding;
 mod error;
+mod evaluate;
+mod examples;
 mod gradients;
+mod program;
+mod task;
 
 pub use base::{Base, BaseOptions};
 pub use error::{Result, TaskError};
+pub use evaluate::{FORWARD_BATCH, Feed, TextFeed, judge, run_all};
+pub use examples::{Batch, Examples};
 pub use gradients::{GradientRun, gradients, save_standard};
+pub use program::Program;
+pub use task::Task;

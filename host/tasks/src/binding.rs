@@ -1,0 +1,143 @@
+//! Between the tensors of an adapter directory and the parameters of an adapted graph.
+
+use graft_adapters::{Architecture, Expected, ParamKey, PeftConfig, StoredAdapter};
+use graft_graph::sites::{Site, sites};
+use graft_graph::{Graph, Tensor};
+use graft_plugins::Adapted;
+use graft_plugins::adapt::Param;
+use graft_plugins::api::Role;
+use serde_json::{Value, json};
+
+use crate::base::Base;
+use crate::error::{Result, TaskError};
+
+/// A method or an objective with its configuration, as plugins take it.
+#[derive(Debug, Clone)]
+pub struct Choice {
+    /// Id.
+    pub id: String,
+    /// Configuration.
+    pub config: Value,
+}
+
+/// The key of a method's parameter in an adapter directory: the path of its module and its name there.
+///
+/// # Errors
+/// [`TaskError::Input`] for a trained initializer of the base that no site has as its bias.
+pub fn param_key(graph: &Graph, all: &[Site], p: &Param) -> Result<ParamKey> {
+    let Some(initializer) = &p.base else {
+        return Ok(ParamKey::new(p.site.clone().unwrap_or_default(), p.key.clone()));
+    };
+    let of = all.iter().find(|s| s.bias.is_some_and(|b| graph.name_of(b) == initializer));
+    of.map(|s| ParamKey::new(s.path.clone(), "bias")).ok_or_else(|| TaskError::Input {
+        what: format!("trained parameter '{initializer}' of the base"),
+        detail: "it is the bias of no site, so no adapter format has a place for it".into(),
+    })
+}
+
+/// Splits `classifier.weight` into module and name.
+pub fn head_name(key: &str) -> &str {
+    key.rsplit_once('.').map_or(key, |(_, name)| name)
+}
+
+/// The architecture of a base: by its `config.json`, else by the first segment of the adapter's paths.
+pub fn architecture(base: &Base, adapter: &StoredAdapter) -> Option<&'static Architecture> {
+    let by_path = || {
+        let first = adapter.paths().first()?.split('.').next()?.to_string();
+        Architecture::of(match first.as_str() {
+            "model" => "llama",
+            "transformer" => "gpt2",
+            other => other,
+        })
+    };
+    base.model_type.as_deref().and_then(Architecture::of).or_else(by_path)
+}
+
+/// The method that an adapter was trained with, aimed at exactly the sites that it has parameters for.
+///
+/// # Errors
+/// Modules that the base lacks; settings that can't be honoured.
+pub fn method_of(base: &Base, adapter: &StoredAdapter) -> Result<Option<Choice>> {
+    let Some(peft) = &adapter.peft else {
+        return Ok(adapter.graft.as_ref().map(|g| Choice {
+            id: g.method.id.clone(),
+            config: Value::Object(g.method.config.clone()),
+        }));
+    };
+    let paths = site_paths(&base.graph);
+    let places = adapter.sites_in(&paths)?;
+    let PeftConfig::Lora(lora) = peft else {
+        return Err(TaskError::Input {
+            what: adapter.dir.display().to_string(),
+            detail: "adapters of this PEFT type are not supported yet".into(),
+        });
+    };
+    let hooked: Vec<&String> = adapter.hooked().iter().filter_map(|p| places.map.get(p)).collect();
+    let config = json!({
+        "r": lora.r, "alpha": lora.lora_alpha, "dropout": lora.lora_dropout, "use_rslora": lora.use_rslora,
+        "bias": lora.bias, "target_modules": hooked,
+    });
+    Ok(Some(Choice { id: "lora".into(), config }))
+}
+
+/// The objective that an adapter was trained for; `None` for one that has no head.
+pub fn objective_of(base: &Base, adapter: &StoredAdapter) -> Option<Choice> {
+    if let Some(g) = &adapter.graft {
+        let config = Value::Object(g.objective.config.clone());
+        return Some(Choice { id: g.objective.id.clone(), config });
+    }
+    let head = adapter.head.as_ref()?;
+    let stock = architecture(base, adapter).and_then(|a| a.head.as_ref());
+    let rows = head.tensors.get("weight").map_or(0, |w| w.shape().first().copied().unwrap_or(0));
+    let labels: Vec<String> = (0..rows).map(|i| format!("LABEL_{i}")).collect();
+    let pooling = stock.map_or("pooled", |s| s.pooling);
+    Some(Choice { id: "classification".into(), config: json!({ "pooling": pooling, "labels": labels }) })
+}
+
+/// The paths of every site of a base, each once.
+pub fn site_paths(graph: &Graph) -> Vec<String> {
+    let mut paths: Vec<String> = sites(graph).into_iter().map(|s| s.path).collect();
+    paths.dedup();
+    paths
+}
+
+/// The adapter's tensors for each parameter of the adapted graph, in the order of the parameters.
+///
+/// # Errors
+/// Missing, extra or misshapen tensors, by name.
+pub fn bind(base: &Base, adapter: &StoredAdapter, adapted: &Adapted) -> Result<Vec<Tensor>> {
+    let all = sites(&base.graph);
+    let mut expected = Vec::new();
+    let mut head: Vec<(&str, &[usize])> = Vec::new();
+    for p in &adapted.params {
+        match p.role {
+            Role::Head => head.push((head_name(&p.key), &p.shape)),
+            Role::Adapter => {
+                expected.push(Expected { key: param_key(&base.graph, &all, p)?, shape: p.shape.clone() })
+            }
+        }
+    }
+    let mut method = if adapter.parameters.is_empty() && expected.is_empty() {
+        Vec::new()
+    } else {
+        let places = adapter.sites_in(&site_paths(&base.graph))?;
+        adapter.bind(&places, &expected)?
+    }
+    .into_iter();
+    let mut heads = adapter.bind_head(&head)?.into_iter();
+    let next = |p: &Param| match p.role {
+        Role::Head => heads.next(),
+        Role::Adapter => method.next(),
+    };
+    let tensors: Vec<Tensor> = adapted.params.iter().filter_map(next).collect();
+    tensors.into_iter().map(as_f32).collect()
+}
+
+/// Adapters that were saved in half precision are used in f32.
+fn as_f32(t: Tensor) -> Result<Tensor> {
+    if t.dtype() == graft_graph::DType::F32 {
+        return Ok(t);
+    }
+    let wide: Vec<f32> = t.to_f64s().unwrap_or_default().into_iter().map(|v| v as f32).collect();
+    Ok(Tensor::new(t.shape(), &wide)?)
+}

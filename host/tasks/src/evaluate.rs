@@ -1,0 +1,114 @@
+//! Running examples through a forward graph, and what an objective makes of the outputs.
+
+use graft_data::{Batches, Order};
+use graft_graph::Tensor;
+use graft_plugins::Objective;
+use graft_plugins::api::{self, Metric};
+use graft_runtime::View;
+
+use crate::base::Base;
+use crate::error::{Result, TaskError};
+use crate::examples::Examples;
+use crate::program::Program;
+
+/// Rows of a batch when nothing is trained.
+pub const FORWARD_BATCH: usize = 32;
+
+/// Where the inputs of a forward pass come from.
+pub trait Feed {
+    /// The inputs that these rows have in common with nothing else: tensors of the batch by name.
+    ///
+    /// # Errors
+    /// When the batch can't be made.
+    fn batch(&self, rows: &[usize]) -> Result<std::collections::HashMap<String, Tensor>>;
+    /// Lengths that batches are grouped by.
+    fn lengths(&self) -> Vec<usize>;
+}
+
+/// Examples as a base takes them.
+pub struct TextFeed<'a> {
+    /// The base.
+    pub base: &'a Base,
+    /// The rows.
+    pub examples: &'a Examples,
+    /// The id to pad with.
+    pub pad: i64,
+}
+
+impl Feed for TextFeed<'_> {
+    fn batch(&self, rows: &[usize]) -> Result<std::collections::HashMap<String, Tensor>> {
+        Ok(self.examples.base_batch(self.base, rows, self.pad, None)?.tensors)
+    }
+    fn lengths(&self) -> Vec<usize> {
+        self.examples.lengths()
+    }
+}
+
+/// The outputs `names` of all rows, each `[rows, …]`, in the order of the rows.
+///
+/// # Errors
+/// What a batch or ONNX Runtime says; outputs whose rows differ in shape.
+pub fn run_all<'p>(
+    program: &mut Program,
+    feed: &dyn Feed,
+    fixed: &dyn Fn(&str) -> Option<View<'p>>,
+    names: &[String],
+) -> Result<Vec<api::Tensor>> {
+    let lengths = feed.lengths();
+    let batches = Batches::new(&lengths, FORWARD_BATCH, Order::Grouped, 0, 1)?;
+    let mut joined: Vec<Option<Joined>> = names.iter().map(|_| None).collect();
+    for rows in batches.iter() {
+        let batch = feed.batch(rows)?;
+        let outputs = {
+            let get = |name: &str| batch.get(name).map(View::from).or_else(|| fixed(name));
+            program.run(&get)?
+        };
+        for (slot, name) in joined.iter_mut().zip(names) {
+            let shape = outputs.shape(name)?;
+            let j = slot.get_or_insert_with(|| Joined::new(&shape[1..], lengths.len()));
+            j.put(name, shape, outputs.f32s(name)?, rows)?;
+        }
+    }
+    let finish = |(j, name): (Option<Joined>, &String)| {
+        let j = j.unwrap_or_else(|| Joined::new(&[], 0));
+        let shape: Vec<usize> = std::iter::once(lengths.len()).chain(j.row).collect();
+        api::Tensor::f32s(name, &shape, &j.values)
+    };
+    Ok(joined.into_iter().zip(names).map(finish).collect())
+}
+
+/// Rows of one output, put where they belong.
+struct Joined {
+    row: Vec<usize>,
+    values: Vec<f32>,
+}
+
+impl Joined {
+    fn new(row: &[usize], rows: usize) -> Joined {
+        Joined { row: row.to_vec(), values: vec![0.0; rows * row.iter().product::<usize>()] }
+    }
+
+    fn put(&mut self, name: &str, shape: &[usize], values: &[f32], rows: &[usize]) -> Result<()> {
+        if shape[1..] != self.row || shape[0] != rows.len() {
+            return Err(TaskError::Input {
+                what: format!("output '{name}'"),
+                detail: format!("its rows have the shapes {:?} and {:?}; they can't be joined", self.row, &shape[1..]),
+            });
+        }
+        let width: usize = self.row.iter().product();
+        for (k, r) in rows.iter().enumerate() {
+            self.values[r * width..(r + 1) * width].copy_from_slice(&values[k * width..(k + 1) * width]);
+        }
+        Ok(())
+    }
+}
+
+/// The objective's metrics over labelled examples, given its outputs for all of them.
+///
+/// # Errors
+/// Whatever the objective finds wrong.
+pub fn judge(objective: &Objective, examples: &Examples, outputs: Vec<api::Tensor>) -> Result<Vec<Metric>> {
+    let mut tensors = outputs;
+    tensors.extend(objective.collate(&examples.rows, 0)?);
+    Ok(objective.metrics(tensors)?)
+}

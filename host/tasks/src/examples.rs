@@ -1,0 +1,187 @@
+//! Examples: rows of fields, tokenised once, made into batches.
+
+use std::collections::HashMap;
+
+use graft_data::{EncodeOptions, Encoding, Mapping, PadOptions, Table, TextBatch, Tokenizer};
+use graft_graph::Tensor;
+use graft_graph::model::Role;
+use graft_plugins::Objective;
+use graft_plugins::api::{Cell, Field, FieldKind, Row, Summary};
+
+use crate::base::Base;
+use crate::error::{Result, TaskError};
+
+/// Rows that were read and tokenised.
+#[derive(Clone, Debug, Default)]
+pub struct Examples {
+    /// The fields of each row besides the texts.
+    pub rows: Vec<Row>,
+    /// The tokens of each row.
+    pub encodings: Vec<Encoding>,
+    /// Rows that truncation cut.
+    pub cut: usize,
+    /// Where the rows come from, for messages.
+    pub origin: String,
+}
+
+/// The tensors of a batch by input name.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// Inputs of the base and of the objective.
+    pub tensors: HashMap<String, Tensor>,
+    /// Rows.
+    pub rows: usize,
+}
+
+impl Examples {
+    /// Reads the fields that an objective needs from a table. Rows without labels are allowed where `labelled` is
+    /// false.
+    ///
+    /// # Errors
+    /// A column that is not there, a blank cell, a text that can't be tokenised; each with its place.
+    pub fn read(
+        table: &Table,
+        mapping: &Mapping,
+        fields: &[Field],
+        tokenizer: &Tokenizer,
+        max_length: Option<usize>,
+    ) -> Result<Examples> {
+        let records = table.records(mapping)?;
+        let text_fields: Vec<&Field> = fields.iter().filter(|f| f.kind == FieldKind::TEXT).collect();
+        let texts = text_fields
+            .first()
+            .and_then(|f| records.field(&f.name))
+            .ok_or_else(|| missing(table.file(), text_fields.first().map_or("text", |f| &f.name)))?;
+        let second = text_fields.get(1).and_then(|f| records.field(&f.name));
+        let options = EncodeOptions { max_length, ..EncodeOptions::default() };
+        let encoded = tokenizer.encode_batch(texts, second, &options)?;
+        let others: Vec<(&str, &[&str])> = fields
+            .iter()
+            .filter(|f| f.kind != FieldKind::TEXT)
+            .filter_map(|f| Some((f.name.as_str(), records.field(&f.name)?)))
+            .collect();
+        let cell = |values: &[&str], r: usize| Cell::Text(values[r].to_owned());
+        let row = |r: usize| Row { cells: others.iter().map(|(n, v)| (n.to_string(), cell(v, r))).collect() };
+        Ok(Examples {
+            rows: (0..texts.len()).map(row).collect(),
+            encodings: encoded.rows,
+            cut: encoded.cut,
+            origin: table.file().to_string(),
+        })
+    }
+
+    /// Examples without labels from plain texts.
+    ///
+    /// # Errors
+    /// A text that is blank or can't be tokenised.
+    pub fn of_texts(texts: &[String], tokenizer: &Tokenizer, max_length: Option<usize>) -> Result<Examples> {
+        if let Some(i) = texts.iter().position(|t| t.trim().is_empty()) {
+            return Err(TaskError::Input { what: format!("text {}", i + 1), detail: "it is empty".into() });
+        }
+        let options = EncodeOptions { max_length, ..EncodeOptions::default() };
+        let encoded = tokenizer.encode_batch(texts, None, &options)?;
+        let rows = vec![Row { cells: Vec::new() }; texts.len()];
+        Ok(Examples { rows, encodings: encoded.rows, cut: encoded.cut, origin: "the given texts".into() })
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// True without rows.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Tokens of each row.
+    pub fn lengths(&self) -> Vec<usize> {
+        self.encodings.iter().map(|e| e.ids.len()).collect()
+    }
+
+    /// The rows at these places.
+    pub fn select(&self, rows: &[usize]) -> Examples {
+        Examples {
+            rows: rows.iter().map(|r| self.rows[*r].clone()).collect(),
+            encodings: rows.iter().map(|r| self.encodings[*r].clone()).collect(),
+            cut: rows.iter().filter(|r| self.encodings[**r].is_cut()).count(),
+            origin: self.origin.clone(),
+        }
+    }
+
+    /// The values of a field that every row has.
+    pub fn field(&self, name: &str) -> Option<Vec<String>> {
+        self.rows.iter().map(|r| r.text(name)).collect()
+    }
+
+    /// What an objective gets to know of its training data: the counts of each label field.
+    pub fn summary(&self, fields: &[Field]) -> Summary {
+        let counts = |f: &Field| {
+            let mut counts: indexmap::IndexMap<String, u64> = indexmap::IndexMap::new();
+            self.rows.iter().filter_map(|r| r.text(&f.name)).for_each(|v| *counts.entry(v).or_default() += 1);
+            counts.sort_keys();
+            (f.name.clone(), counts.into_iter().collect())
+        };
+        let labels = fields.iter().filter(|f| f.kind == FieldKind::LABEL).map(counts).collect();
+        Summary { rows: self.len() as u64, labels }
+    }
+
+    /// The inputs of the base for these rows, padded to the longest of them, or to `length`.
+    ///
+    /// # Errors
+    /// When the size overflows.
+    pub fn base_batch(&self, base: &Base, rows: &[usize], pad: i64, length: Option<usize>) -> Result<Batch> {
+        let encodings: Vec<&Encoding> = rows.iter().map(|r| &self.encodings[*r]).collect();
+        let text = TextBatch::new(&encodings, &PadOptions { id: pad, length, ..PadOptions::default() })?;
+        let shape = text.ids.shape().to_vec();
+        let mut tensors = HashMap::new();
+        for (value, role) in &base.model.inputs {
+            let tensor = match role {
+                Role::Ids => text.ids.clone(),
+                Role::Mask => text.mask.clone(),
+                Role::Types => text.type_ids.clone(),
+                Role::Positions => {
+                    let row: Vec<i64> = (0..shape[1] as i64).collect();
+                    Tensor::new(shape.clone(), &row.repeat(shape[0]))?
+                }
+                _ => continue,
+            };
+            tensors.insert(base.graph.name_of(*value).to_string(), as_declared(base, *value, tensor)?);
+        }
+        Ok(Batch { tensors, rows: rows.len() })
+    }
+
+    /// The tensors that the objective makes of these rows.
+    ///
+    /// # Errors
+    /// Whatever the objective finds wrong with them, for example a label that it does not know.
+    pub fn collate(&self, objective: &Objective, rows: &[usize], seed: u64) -> Result<Vec<(String, Tensor)>> {
+        let rows: Vec<Row> = rows.iter().map(|r| self.rows[*r].clone()).collect();
+        let made = objective.collate(&rows, seed)?;
+        made.into_iter()
+            .map(|t| {
+                let name = t.name.clone();
+                Ok((name, graft_plugins::adapt::to_graph_tensor(t).map_err(|e| TaskError::Input {
+                    what: format!("tensors of the objective '{}'", objective.id()),
+                    detail: e.to_string(),
+                })?))
+            })
+            .collect()
+    }
+}
+
+/// Exports take ids as i64 or as i32.
+fn as_declared(base: &Base, value: graft_graph::ValueId, tensor: Tensor) -> Result<Tensor> {
+    if base.graph.dtype(value) != Some(graft_graph::DType::I32) {
+        return Ok(tensor);
+    }
+    let narrow: Vec<i32> = tensor.values::<i64>()?.iter().map(|v| i32::try_from(*v).unwrap_or(0)).collect();
+    Ok(Tensor::new(tensor.shape(), &narrow)?)
+}
+
+fn missing(file: &str, field: &str) -> TaskError {
+    TaskError::Input {
+        what: file.to_string(),
+        detail: format!("no column is named for the field '{field}'; say --{field} COLUMN"),
+    }
+}

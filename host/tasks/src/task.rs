@@ -1,0 +1,108 @@
+//! A task ready to answer: an adapter over a base.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use graft_adapters::StoredAdapter;
+use graft_data::Tokenizer;
+use graft_graph::Tensor;
+use graft_plugins::api::{self, Metric};
+use graft_plugins::{Adapted, Method, Objective, adapt};
+use graft_runtime::{SessionOptions, View};
+use indexmap::IndexMap;
+use serde_json::Value;
+
+use crate::base::Base;
+use crate::binding::{bind, method_of, objective_of};
+use crate::error::{Result, TaskError};
+use crate::evaluate::{TextFeed, judge, run_all};
+use crate::examples::Examples;
+use crate::program::Program;
+
+/// An adapter bound to a base: its graph in a session, its parameters beside it.
+pub struct Task {
+    /// Name for messages and answers: the adapter's folder.
+    pub name: String,
+    /// The objective, where the adapter has a head.
+    pub objective: Option<Objective>,
+    program: Program,
+    values: HashMap<String, Tensor>,
+    outputs: Vec<String>,
+}
+
+impl Task {
+    /// Loads an adapter's method and objective, fits its tensors to the base and makes a session of it, which shares
+    /// the base's weights.
+    ///
+    /// # Errors
+    /// Another base, missing plugins, modules or tensors that do not fit; what ONNX Runtime says.
+    pub fn open(
+        base: &Base,
+        adapter: &StoredAdapter,
+        plugin_dirs: &[PathBuf],
+        options: &SessionOptions,
+    ) -> Result<Task> {
+        if adapter.graft.is_some() {
+            adapter.check_base(base.digest()?)?;
+        }
+        let method = method_of(base, adapter)?;
+        let method = method.map(|c| Method::find(plugin_dirs, &c.id, &c.config)).transpose()?;
+        let objective = objective_of(base, adapter);
+        let objective = objective.map(|c| Objective::find(plugin_dirs, &c.id, &c.config)).transpose()?;
+        let adapted = adapt(&base.graph, &base.model, method.as_ref(), objective.as_ref(), false)?;
+        let tensors = bind(base, adapter, &adapted)?;
+        let name = adapter.dir.file_name().map_or_else(|| "adapter".into(), |n| n.to_string_lossy().into_owned());
+        let program = Program::new(base, &adapted.graph, &SessionOptions { name: name.clone(), ..options.clone() })?;
+        let outputs = adapted.graph.outputs.iter().map(|o| adapted.graph.name_of(*o).to_string()).collect();
+        Ok(Task { name, objective, program, values: values(&adapted, tensors), outputs })
+    }
+
+    /// The outputs on the given inputs, by name.
+    ///
+    /// # Errors
+    /// A missing or unfit input.
+    pub fn run(&mut self, inputs: &IndexMap<String, Tensor>) -> Result<Vec<(String, Tensor)>> {
+        let get = |n: &str| inputs.get(n).or_else(|| self.values.get(n)).map(View::from);
+        Ok(self.program.run(&get)?.tensors()?)
+    }
+
+    fn outputs(&mut self, base: &Base, examples: &Examples, pad: i64) -> Result<Vec<api::Tensor>> {
+        let values = &self.values;
+        let fixed = |n: &str| values.get(n).map(View::from);
+        run_all(&mut self.program, &TextFeed { base, examples, pad }, &fixed, &self.outputs)
+    }
+
+    fn objective(&self) -> Result<&Objective> {
+        self.objective.as_ref().ok_or_else(|| TaskError::Input {
+            what: format!("adapter '{}'", self.name),
+            detail: "it has no head, so it gives no answers; `graft run` shows its hidden states".into(),
+        })
+    }
+
+    /// The metrics over labelled examples.
+    ///
+    /// # Errors
+    /// An adapter without a head; a label that it does not know.
+    pub fn evaluate(&mut self, base: &Base, examples: &Examples, tokenizer: &Tokenizer) -> Result<Vec<Metric>> {
+        self.objective()?.collate(&examples.rows, 0)?;
+        let outputs = self.outputs(base, examples, tokenizer.pad_id())?;
+        judge(self.objective()?, examples, outputs)
+    }
+
+    /// One answer for each example.
+    ///
+    /// # Errors
+    /// An adapter without a head.
+    pub fn predict(&mut self, base: &Base, examples: &Examples, tokenizer: &Tokenizer) -> Result<Vec<Value>> {
+        self.objective()?;
+        let outputs = self.outputs(base, examples, tokenizer.pad_id())?;
+        Ok(self.objective()?.decode(outputs)?)
+    }
+}
+
+/// Parameters and settings by input name.
+fn values(adapted: &Adapted, tensors: Vec<Tensor>) -> HashMap<String, Tensor> {
+    let params = adapted.params.iter().map(|p| p.name.clone()).zip(tensors);
+    let settings = adapted.settings.iter().map(|s| (s.input.clone(), Tensor::scalar(s.number)));
+    params.chain(settings).collect()
+}

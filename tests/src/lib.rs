@@ -1,1 +1,8 @@
-//! What crosses crates: conformance, ABI compatibility, end to end.
+//! What crosses crates: conformance, ABI compatibility, end to end. Here: what those tests share.
+
+pub mod differences;
+mod draw;
+mod places;
+
+pub use draw::{Array, Draw};
+pub use places::{runtime, shared};

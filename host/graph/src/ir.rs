@@ -394,14 +394,16 @@ impl Graph {
         }
         let mut it = keep.iter();
         self.nodes.retain(|_| *it.next().unwrap_or(&false));
-        // An optional output that nothing reads need not be computed.
-        for n in &mut self.nodes {
+        // An optional output that nothing reads need not be computed. Outputs of a list are not optional: ONNX Runtime
+        // crashes on a Split of which one has no name.
+        let is_list = |n: &Node| matches!(n.op.as_str(), "Split" | "If" | "Loop" | "Scan");
+        for n in self.nodes.iter_mut().filter(|n| !is_list(n)) {
             for o in n.outputs.iter_mut().skip(1) {
                 if o.is_some_and(|v| !live[v.index()]) {
                     *o = None;
                 }
             }
-            while n.outputs.len() > 1 && n.outputs.last() == Some(&None) && !n.is("Split") {
+            while n.outputs.len() > 1 && n.outputs.last() == Some(&None) {
                 n.outputs.pop();
             }
         }

@@ -174,7 +174,10 @@ fn pow(r: &mut Rule<'_, '_>) -> Grads {
         let zero = r.c(0.0, x);
         let one = r.c(1.0, x);
         let at_zero = r.op("Equal", &[x, zero]);
-        let safe = r.op("Where", &[at_zero, one, x]);
+        let power = r.b.cast(p, dtype);
+        let defined = r.op("GreaterOrEqual", &[power, zero]);
+        let flat = r.op("And", &[at_zero, defined]);
+        let safe = r.op("Where", &[flat, one, x]);
         let log = r.op("Log", &[safe]);
         let d = r.op("Mul", &[y, log]);
         Some(r.op("Mul", &[dy, d]))

@@ -276,6 +276,8 @@ pub fn grad(
         for (k, g) in grads.into_iter().enumerate() {
             let (Some(g), Some(x)) = (g.filter(|_| wanted[k]), node.input(k)) else { continue };
             let g = broadcast::undo(&mut b, g, x).map_err(|detail| unsupported(b.graph, &node, detail))?;
+            // A gradient is of its value's type, also where the rule's last operator has no known one.
+            b.graph.fact_mut(g).dtype = b.graph.fact_mut(g).dtype.or(b.graph.dtype(x));
             sums.entry(x).or_default().push(g);
         }
     }

@@ -117,6 +117,11 @@ fn slice(r: &mut Rule<'_, '_>) -> Grads {
     for (start, axis) in starts.iter().zip(&axes) {
         let a = r.axis(*axis, shape.len())?;
         let from = if *start < 0 { shape[a].plus(&Dim::from(*start)) } else { Dim::from(*start) };
+        // A start past an end means that end.
+        let from = match (from.known(), shape[a].known()) {
+            (Some(from), Some(size)) => Dim::from(from.clamp(0, size)),
+            _ => from,
+        };
         after[a] = shape[a].minus(&from).minus(&out[a]);
         before[a] = from;
     }
@@ -151,6 +156,9 @@ fn pads_at_run_time(
     let from_end = r.b.ints(&from_end);
     let shift = r.op("Mul", &[size, from_end]);
     let before = r.op("Add", &[fixed, shift]);
+    let zero = r.b.ints(&[0]);
+    let before = r.op("Max", &[before, zero]);
+    let before = r.op("Min", &[before, size]);
     let rest = r.op("Sub", &[size, cut]);
     let after = r.op("Sub", &[rest, before]);
     Ok(r.op_with("Concat", &[before, after], &[("axis", Attr::Int(0))]))

@@ -173,8 +173,13 @@ impl Reader<'_> {
                 }
             });
         }
-        let outputs: Vec<Option<ValueId>> =
-            n.output.iter().map(|o| if o.is_empty() { None } else { ids.get(o.as_str()).copied() }).collect();
+        // ONNX Runtime crashes on a Split that leaves the name of an output out.
+        let named = n.op_type == "Split";
+        let mut output = |o: &String| match o.is_empty() {
+            true => named.then(|| g.add_value("", Fact::default())),
+            false => ids.get(o.as_str()).copied(),
+        };
+        let outputs: Vec<Option<ValueId>> = n.output.iter().map(&mut output).collect();
         let domain = if n.domain == "ai.onnx" { String::new() } else { n.domain.clone() };
         if n.op_type == "Constant"
             && domain.is_empty()

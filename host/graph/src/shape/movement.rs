@@ -233,7 +233,9 @@ fn gather_nd(i: &Infer<'_>) -> Option<Vec<Fact>> {
 
 fn pad(i: &Infer<'_>) -> Option<Vec<Fact>> {
     let x = i.shape(0)?;
-    let pads = i.elements(1)?;
+    let Some(pads) = i.elements(1) else {
+        return one(i.dtype(0), Some((0..x.len()).map(|k| i.unknown(k)).collect()));
+    };
     let axes: Vec<usize> = match i.has(3) {
         true => i.numbers(3)?.iter().map(|a| i.axis(*a, x.len())).collect::<Option<_>>()?,
         false => (0..x.len()).collect(),

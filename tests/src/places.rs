@@ -1,0 +1,37 @@
+//! Where tests find what is not in the repository.
+
+use std::path::{Path, PathBuf};
+
+use graft_runtime::{Runtime, RuntimeError, RuntimeOptions};
+
+/// The shared data: `GRAFT_SHARED`, or `shared` beside the workspace. Where there are none it says so, except on a
+/// build server, where that is a failure.
+///
+/// # Panics
+/// When `CI` is set and there are no shared data.
+pub fn shared() -> Option<PathBuf> {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
+    let folder = std::env::var_os("GRAFT_SHARED").map_or_else(beside, PathBuf::from);
+    if folder.join("conformance").is_dir() {
+        return Some(folder);
+    }
+    assert!(std::env::var_os("CI").is_none(), "no shared data: set GRAFT_SHARED");
+    println!("skipped: no shared data");
+    None
+}
+
+/// ONNX Runtime, found as the binary finds it. Where there is none it says so, except on a build server, where that
+/// is a failure.
+///
+/// # Panics
+/// When `CI` is set and there is no library, or when there is one that does not start.
+pub fn runtime() -> Option<&'static Runtime> {
+    match Runtime::start(&RuntimeOptions::default()) {
+        Ok(r) => Some(r),
+        Err(RuntimeError::LibraryNotFound { .. }) if std::env::var_os("CI").is_none() => {
+            println!("skipped: no ONNX Runtime");
+            None
+        }
+        Err(e) => panic!("{e}"),
+    }
+}

@@ -40,7 +40,7 @@ pub use graft_file::{
 };
 pub use info::{AdapterInfo, PeftSupport, info};
 pub use load::load;
-pub use peft::{LoraConfig, PeftConfig, PeftType};
+pub use peft::{LoraConfig, PeftConfig, PeftType, Targets};
 pub use save::save;
 pub use stored::{Expected, Head, ParamKey, StoredAdapter};
 pub use tensors::{MAX_HEADER, Tensors, read_tensors, read_tensors_owned, write_tensors};

@@ -36,7 +36,10 @@ impl RuntimeArgs {
         let mut provider: Provider = self.provider.parse()?;
         for option in &self.provider_option {
             let (key, value) = option.split_once('=').ok_or_else(|| {
-                anyhow::anyhow!("--provider-option {option}: expected KEY=VALUE; known: {}", provider.settings().join(", "))
+                anyhow::anyhow!(
+                    "--provider-option {option}: expected KEY=VALUE; known: {}",
+                    provider.settings().join(", ")
+                )
             })?;
             provider.set(key, value)?;
         }
@@ -68,11 +71,22 @@ impl BaseArgs {
     }
 }
 
+static STARTED: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+
+/// When the process began, as near as `main` can tell.
+pub fn started() -> std::time::Instant {
+    *STARTED.get_or_init(std::time::Instant::now)
+}
+
 /// Logs go to stderr, at the level that `GRAFT_LOG` asks for (default: warnings).
 pub fn start_logging() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("GRAFT_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .try_init();
 }
 
 /// Shows an error and what led to it.

@@ -2,6 +2,7 @@
 
 mod commands;
 mod common;
+mod table;
 
 use std::process::ExitCode;
 
@@ -16,6 +17,7 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
+    common::started();
     let cli = Cli::parse();
     common::start_logging();
     match cli.command.run() {

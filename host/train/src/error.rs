@@ -75,6 +75,9 @@ pub enum TrainError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// The adapter could not be saved.
+    #[error("the adapter could not be saved: {0}")]
+    Save(String),
     /// The handler of Ctrl-C could not be set.
     #[error("Ctrl-C cannot be handled: {0}")]
     Interrupt(String),

@@ -6,6 +6,7 @@
 pub mod accumulate;
 pub mod best;
 pub mod clip;
+pub mod engine;
 mod error;
 mod fit;
 pub mod guard;

@@ -1,21 +1,44 @@
 //! One module a command.
 
+mod answers;
+mod doctor;
 mod grad;
+mod inspect;
+mod model;
+mod plugins;
+mod run;
+mod train;
 
 use clap::Subcommand;
 
 /// What to do.
 #[derive(Subcommand)]
 pub enum Command {
+    Train(train::Args),
+    Eval(answers::EvalArgs),
+    Predict(answers::PredictArgs),
+    Run(run::Args),
     /// Compute the gradient of any ONNX model, and save it as a model
     Grad(grad::Args),
+    Model(model::Args),
+    Inspect(inspect::Args),
+    Plugins(plugins::Args),
+    Doctor(doctor::Args),
 }
 
 impl Command {
     /// Does it.
     pub fn run(self) -> anyhow::Result<()> {
         match self {
+            Command::Train(args) => train::run(args),
+            Command::Eval(args) => answers::eval(args),
+            Command::Predict(args) => answers::predict(args),
+            Command::Run(args) => run::run(args),
             Command::Grad(args) => grad::run(args),
+            Command::Model(args) => model::run(args),
+            Command::Inspect(args) => inspect::run(args),
+            Command::Plugins(args) => plugins::run(args),
+            Command::Doctor(args) => doctor::run(args),
         }
     }
 }

@@ -1,0 +1,166 @@
+//! `graft inspect`.
+
+mod methods;
+mod operators;
+mod report;
+mod sites;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use graft_runtime::{Runtime, RuntimeOptions};
+use graft_tasks::{Base, BaseOptions};
+
+use self::methods::Training;
+use self::operators::Gradient;
+use self::report::{Port, Report};
+use crate::table::{Page, Table, bytes, count, show_json};
+
+/// Show what a base has: inputs, sites, what is differentiable, what each method would train
+///
+/// Reads the model as training does: sites are the modules that a method can hook, named as PyTorch names them;
+/// operators are those that gradients are derived through. Numbered layers that are alike share a line. What methods
+/// would train is found by letting every installed method write into the base, with its own examples as
+/// configuration: this runs the plugins' code.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Example:\n  graft inspect bases/minilm\n  graft inspect bases/minilm --json | jq .parameters"
+)]
+pub struct Args {
+    /// The base: a model file, or a directory with model.onnx or onnx/model.onnx
+    base: PathBuf,
+    /// Name of the value that holds the hidden states [batch, sequence, width], for models that only output logits
+    #[arg(long, value_name = "VALUE")]
+    hidden: Option<String>,
+    /// List each site, not each group of numbered ones
+    #[arg(long)]
+    all: bool,
+    /// Plugin folder to search first (repeatable)
+    #[arg(long, value_name = "DIR")]
+    plugin_dir: Vec<PathBuf>,
+    /// The ONNX Runtime library, or the folder it lies in [default: ORT_DYLIB_PATH, then the usual places]
+    #[arg(long, value_name = "PATH")]
+    library: Option<PathBuf>,
+    /// Print one JSON object instead
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Result<()> {
+    let runtime = Runtime::start(&RuntimeOptions { library: args.library.clone(), threads: None })?;
+    let options = BaseOptions { hidden: args.hidden.clone(), ..BaseOptions::default() };
+    let base = Base::open(runtime, &args.base, &options)?;
+    let report = Report::of(&base, &args.plugin_dir)?;
+    if args.json {
+        return show_json(&serde_json::to_value(&report)?);
+    }
+    page(&report, args.all).show()
+}
+
+fn page(r: &Report, all: bool) -> Page {
+    let mut page = Page::new();
+    overview(&mut page, r);
+    page.heading("Inputs and outputs");
+    let mut ports = Table::new(&["name", "what", "type", "shape"]);
+    for (side, list) in [("input", &r.inputs), ("output", &r.outputs)] {
+        for p in list {
+            let what = p.role.map_or_else(|| side.to_string(), |role| format!("{side}: {role}"));
+            ports.row([p.name.clone(), what, p.dtype.into(), p.shape_text()]);
+        }
+    }
+    page.table(&ports);
+    page.heading(&format!("Sites ({})", r.sites.len()));
+    let mut table = Table::new(&["path", "kind", "#count", "#in × out", "#parameters", "weight"]);
+    for g in sites::groups(&r.sites, all) {
+        let size = format!("{} × {}", g.in_features, g.out_features);
+        table.row([g.path, g.kind.into(), g.count.to_string(), size, count(g.parameters), g.weight]);
+    }
+    match r.sites.is_empty() {
+        true => page.line("none: the file has lost the names of its modules"),
+        false => page.table(&table),
+    }
+    for t in &r.tied {
+        page.line(format!("tied: {} is the weight of {}", t.weight, t.sites.join(", ")));
+    }
+    operators(&mut page, r);
+    training(&mut page, &r.methods);
+    page
+}
+
+fn overview(page: &mut Page, r: &Report) {
+    let files: Vec<String> =
+        r.files.iter().map(|f| format!("{}  {}", f.path.display(), bytes(f.bytes))).collect();
+    let port = |p: &Port| format!("{} {}", p.name, p.shape_text());
+    let hidden = r.hidden.as_ref().map_or_else(
+        || match r.hidden_candidates.as_slice() {
+            [] => "none found; name the value with --hidden VALUE".into(),
+            names => {
+                format!("no output shows them; name the value with --hidden VALUE, e.g. {}", names.join(", "))
+            }
+        },
+        port,
+    );
+    let none = || "none".to_string();
+    page.facts(&[
+        ("files", files.join("\n")),
+        ("digest", r.digest.clone()),
+        (
+            "architecture",
+            r.architecture.clone().unwrap_or_else(|| "not told (no config.json beside it)".into()),
+        ),
+        ("operator set", format!("{} (as Graft reads it), {} nodes", r.opset, r.nodes)),
+        ("parameters", format!("{} in {}", count(r.parameters), bytes(r.parameter_bytes))),
+        ("hidden states", hidden),
+        ("pooled output", r.pooled.as_ref().map_or_else(none, port)),
+        ("tokenizer", r.tokenizer.as_ref().map_or_else(none, |t| t.display().to_string())),
+    ]);
+}
+
+fn operators(page: &mut Page, r: &Report) {
+    let kinds = r.operators.len();
+    page.heading(&format!("Operators ({kinds})"));
+    for gradient in [Gradient::Rule, Gradient::NotNeeded] {
+        let of: Vec<String> = r
+            .operators
+            .iter()
+            .filter(|o| o.gradient == gradient)
+            .map(|o| format!("{} {}", o.op, o.count))
+            .collect();
+        if !of.is_empty() {
+            page.line(format!("{}: {}", gradient.words(), of.join(", ")));
+        }
+    }
+    for o in r.operators.iter().filter(|o| o.gradient == Gradient::Missing) {
+        page.line(format!("{}: {} {}, in {}", o.gradient.words(), o.op, o.count, o.modules_text()));
+    }
+    page.line(match &r.gradients.error {
+        None => format!(
+            "The gradients of all {} float weights ({} parameters) on a path to an output can be derived.",
+            r.gradients.weights,
+            count(r.gradients.parameters)
+        ),
+        Some(e) => format!("Not every weight can be trained: {e}"),
+    });
+}
+
+fn training(page: &mut Page, methods: &[Training]) {
+    page.heading("What the installed methods would train, without the objective's head");
+    let mut table = Table::new(&["method", "#parameters", "#sites", "example", "settings"]);
+    let mut failed = Vec::new();
+    for m in methods {
+        let (parameters, sites) = match (&m.error, m.parameters) {
+            (None, Some(n)) => (count(n), m.sites.to_string()),
+            (e, _) => {
+                failed.push(format!("{} ({}): {}", m.method, m.example, e.as_deref().unwrap_or_default()));
+                ("—".into(), "—".into())
+            }
+        };
+        table.row([m.method.clone(), parameters, sites, m.example.clone(), m.settings_text()]);
+    }
+    match methods.is_empty() {
+        true => page.line("No methods are installed; see graft plugins list."),
+        false => page.table(&table),
+    }
+    failed.iter().for_each(|f| page.line(f));
+}

@@ -1,0 +1,216 @@
+//! Everything that `graft inspect` tells of a base.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use graft_graph::grad::{gradient_model, trainable_constants};
+use graft_graph::model::{Role, hidden_candidates};
+use graft_graph::sites::sites;
+use graft_graph::{Graph, ValueId, onnx};
+use graft_tasks::Base;
+use indexmap::IndexMap;
+use serde::Serialize;
+
+use super::methods::{self, Training};
+use super::operators::{self, Operator};
+
+/// A base as it is shown. Sizes are in elements unless they say bytes.
+#[derive(Serialize)]
+pub struct Report {
+    pub path: PathBuf,
+    pub digest: String,
+    pub files: Vec<FileSize>,
+    pub architecture: Option<String>,
+    pub tokenizer: Option<PathBuf>,
+    pub opset: i64,
+    pub nodes: usize,
+    pub parameters: u64,
+    pub parameter_bytes: u64,
+    pub inputs: Vec<Port>,
+    pub outputs: Vec<Port>,
+    pub hidden: Option<Port>,
+    pub hidden_candidates: Vec<String>,
+    pub pooled: Option<Port>,
+    pub sites: Vec<Site>,
+    pub tied: Vec<Tied>,
+    pub operators: Vec<Operator>,
+    pub gradients: Gradients,
+    pub methods: Vec<Training>,
+}
+
+/// A file of the base.
+#[derive(Serialize)]
+pub struct FileSize {
+    pub path: PathBuf,
+    pub bytes: u64,
+}
+
+/// An input, an output or another named value.
+#[derive(Serialize)]
+pub struct Port {
+    pub name: String,
+    pub role: Option<&'static str>,
+    pub dtype: &'static str,
+    /// Symbols and numbers; none where the shape is unknown.
+    pub shape: Option<Vec<String>>,
+}
+
+impl Port {
+    fn of(graph: &Graph, v: ValueId, role: Option<&'static str>) -> Port {
+        Port {
+            name: graph.name_of(v).into(),
+            role,
+            dtype: graph.dtype(v).map_or("unknown", |d| d.name()),
+            shape: graph.shape(v).map(|s| s.iter().map(ToString::to_string).collect()),
+        }
+    }
+
+    /// The shape in brackets.
+    pub fn shape_text(&self) -> String {
+        self.shape.as_ref().map_or_else(|| "unknown".into(), |s| format!("[{}]", s.join(", ")))
+    }
+}
+
+/// A module that a method can hook.
+#[derive(Serialize, Clone)]
+pub struct Site {
+    pub path: String,
+    pub kind: &'static str,
+    pub in_features: usize,
+    pub out_features: usize,
+    /// Weight and bias together.
+    pub parameters: u64,
+    pub weight: String,
+    pub bias: Option<String>,
+}
+
+/// A weight that several sites use.
+#[derive(Serialize)]
+pub struct Tied {
+    pub weight: String,
+    pub sites: Vec<String>,
+}
+
+/// Whether the whole base can be differentiated.
+#[derive(Serialize)]
+pub struct Gradients {
+    /// Float weights on a path to an output.
+    pub weights: usize,
+    pub parameters: u64,
+    /// Why their gradients can't be derived.
+    pub error: Option<String>,
+}
+
+impl Report {
+    /// Looks at everything. Runs the code of installed methods.
+    pub fn of(base: &Base, plugin_dirs: &[PathBuf]) -> Result<Report> {
+        let (graph, model) = (&base.graph, &base.model);
+        let role_of_output = |v: ValueId| match Some(v) {
+            v if v == model.hidden => Some("hidden states"),
+            v if v == model.pooled => Some("pooled"),
+            _ => None,
+        };
+        let weights: Vec<_> =
+            graph.constants().filter(|(_, t)| t.dtype().is_float() && t.len() > 1).collect();
+        let candidates = if model.hidden.is_some() { Vec::new() } else { hidden_candidates(graph) };
+        let sites = sites_of(graph);
+        Ok(Report {
+            path: base.path.clone(),
+            digest: base.digest()?.to_string(),
+            files: files(base)?,
+            architecture: base.model_type.clone(),
+            tokenizer: base.tokenizer.clone(),
+            opset: graph.opset(),
+            nodes: graph.nodes.len(),
+            parameters: weights.iter().map(|(_, t)| t.len() as u64).sum(),
+            parameter_bytes: weights.iter().map(|(_, t)| t.bytes().len() as u64).sum(),
+            inputs: model.inputs.iter().map(|(v, role)| Port::of(graph, *v, shown(*role))).collect(),
+            outputs: graph.outputs.iter().map(|v| Port::of(graph, *v, role_of_output(*v))).collect(),
+            hidden: model.hidden.map(|v| Port::of(graph, v, None)),
+            hidden_candidates: candidates.into_iter().map(|v| graph.name_of(v).to_string()).collect(),
+            pooled: model.pooled.map(|v| Port::of(graph, v, None)),
+            tied: tied(&sites),
+            sites,
+            operators: operators::of(graph, model.hidden),
+            gradients: gradients(graph),
+            methods: methods::of(base, plugin_dirs)?,
+        })
+    }
+}
+
+fn shown(role: Role) -> Option<&'static str> {
+    (role != Role::Other).then(|| role.name())
+}
+
+fn files(base: &Base) -> Result<Vec<FileSize>> {
+    let (_, paths) = onnx::read_with_files(&base.path)?;
+    let size = |path: PathBuf| {
+        let meta = std::fs::metadata(&path).with_context(|| format!("{} can't be read", path.display()))?;
+        Ok(FileSize { path, bytes: meta.len() })
+    };
+    paths.into_iter().map(size).collect()
+}
+
+fn sites_of(graph: &Graph) -> Vec<Site> {
+    let len = |v: ValueId| graph.constant(v).map_or(0, |t| t.len() as u64);
+    sites(graph)
+        .into_iter()
+        .map(|s| Site {
+            path: s.path,
+            kind: s.kind.name(),
+            in_features: s.in_features,
+            out_features: s.out_features,
+            parameters: len(s.weight) + s.bias.map_or(0, len),
+            weight: graph.name_of(s.weight).into(),
+            bias: s.bias.map(|b| graph.name_of(b).into()),
+        })
+        .collect()
+}
+
+/// Weights with more than one site; a layer that is called twice is one site.
+fn tied(sites: &[Site]) -> Vec<Tied> {
+    let mut users: IndexMap<&str, Vec<String>> = IndexMap::new();
+    for s in sites {
+        let of = users.entry(&s.weight).or_default();
+        if !of.contains(&s.path) {
+            of.push(s.path.clone());
+        }
+    }
+    let several = users.into_iter().filter(|(_, paths)| paths.len() > 1);
+    several.map(|(weight, sites)| Tied { weight: weight.into(), sites }).collect()
+}
+
+/// Derives the gradients of everything: the only way to know that they can be derived.
+fn gradients(graph: &Graph) -> Gradients {
+    let floats: Vec<ValueId> =
+        graph.outputs.iter().copied().filter(|o| graph.dtype(*o).is_none_or(|d| d.is_float())).collect();
+    let weights = trainable_constants(graph, &floats);
+    let parameters = weights.iter().filter_map(|v| graph.constant(*v)).map(|t| t.len() as u64).sum();
+    let error = gradient_model(graph, None).err().map(|e| e.to_string());
+    Gradients { weights: weights.len(), parameters, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn site(path: &str, weight: &str) -> Site {
+        Site {
+            path: path.into(),
+            kind: "linear",
+            in_features: 2,
+            out_features: 2,
+            parameters: 4,
+            weight: weight.into(),
+            bias: None,
+        }
+    }
+
+    #[test]
+    fn a_weight_of_two_modules_is_tied_and_a_module_called_twice_is_not() {
+        let sites = [site("embed", "w"), site("head", "w"), site("again", "v"), site("again", "v")];
+        let tied = tied(&sites);
+        assert_eq!(tied.len(), 1);
+        assert_eq!((tied[0].weight.as_str(), tied[0].sites.join(" ")), ("w", "embed head".into()));
+    }
+}

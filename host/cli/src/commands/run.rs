@@ -1,0 +1,55 @@
+//! `graft run`.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use graft_adapters::{load, read_tensors, write_tensors};
+use graft_tasks::{Base, Program, Task};
+
+use crate::common::{BaseArgs, RuntimeArgs};
+
+/// Run a base on tensors, with or without an adapter
+///
+/// Reads `in:INPUT` for each input and writes `out:OUTPUT` for each output of the base; with an adapter that has a
+/// head, `out:logits`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The base: a directory or an .onnx file
+    base: PathBuf,
+    /// An adapter directory
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
+    /// A .safetensors file with in:INPUT
+    #[arg(long, value_name = "FILE")]
+    tensors: PathBuf,
+    /// Where to write the outputs (.safetensors)
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// A folder of plugins, searched first (repeatable)
+    #[arg(long, value_name = "DIR")]
+    plugin_dir: Vec<PathBuf>,
+    #[command(flatten)]
+    base_args: BaseArgs,
+    #[command(flatten)]
+    runtime: RuntimeArgs,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Result<()> {
+    let runtime = args.runtime.start()?;
+    let base = Base::open(runtime, &args.base, &args.base_args.options())?;
+    let given = read_tensors(&args.tensors)?;
+    let inputs = given.iter().filter_map(|(k, t)| Some((k.strip_prefix("in:")?.to_string(), t.clone()))).collect();
+    let options = args.runtime.session("base")?;
+    let outputs = match &args.adapter {
+        Some(dir) => Task::open(&base, &load(dir)?, &args.plugin_dir, &options)?.run(&inputs)?,
+        None => Program::new(&base, &base.graph, &options)?.run(&|n| inputs.get(n).map(Into::into))?.tensors()?,
+    };
+    let named: Vec<(String, graft_graph::Tensor)> =
+        outputs.into_iter().map(|(n, t)| (format!("out:{n}"), t)).collect();
+    write_tensors(&args.out, named.iter().map(|(n, t)| (n.as_str(), t)))?;
+    for (name, t) in &named {
+        eprintln!("{name} {} {:?}", t.dtype(), t.shape());
+    }
+    Ok(())
+}

@@ -1,0 +1,232 @@
+//! `graft train`.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
+use graft_runtime::peak_rss_mb;
+use graft_train::engine::{Job, Outcome, Prepare};
+use graft_train::recipe::{FIELDS, Kind, Layer};
+use graft_train::{Ended, Event, EventFile, Interrupt, MetricsFile, Observer, Progress, Recipe, TrainError};
+use serde_json::json;
+
+use crate::common::{RuntimeArgs, started};
+
+/// Train an adapter on a base
+///
+/// Everything can stand in a recipe file (TOML, the keys are the flags with underscores); flags win over it. The
+/// recipe that was used is written into the adapter's directory. Evaluation data selects the best epoch and stops
+/// early; test data is only reported on.
+///
+/// Example: graft train --base minilm --objective classification --method lora --data train.csv --text text
+/// --label intent --eval-split 0.1 --set method.r=8 --out adapters/intent
+#[derive(clap::Args)]
+pub struct Args {
+    /// A recipe; flags win over it
+    recipe: Option<PathBuf>,
+    #[command(flatten)]
+    flags: RecipeFlags,
+    /// A setting of the method or the objective, e.g. method.r=8 or objective.pooling=mean (repeatable)
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// A folder of plugins, searched first (repeatable)
+    #[arg(long, value_name = "DIR")]
+    plugin_dir: Vec<PathBuf>,
+    /// A setting of the provider, e.g. memory-limit=4GiB (repeatable)
+    #[arg(long, value_name = "KEY=VALUE")]
+    provider_option: Vec<String>,
+    /// The ONNX Runtime library, or the folder it lies in
+    #[arg(long, value_name = "PATH")]
+    library: Option<PathBuf>,
+    /// One JSON object last on stdout, everything else on stderr
+    #[arg(long)]
+    json: bool,
+}
+
+/// The flags that are keys of a recipe, generated from the recipe's own table.
+struct RecipeFlags(Vec<(&'static str, String)>);
+
+impl clap::Args for RecipeFlags {
+    fn augment_args(mut command: Command) -> Command {
+        for f in FIELDS.iter().filter(|f| f.kind != Kind::Columns) {
+            let flag: String = f.name.replace('_', "-");
+            let help = match f.default {
+                Some(d) => format!("{} [default: {}]", capital(f.help), d.trim_matches('"')),
+                None => capital(f.help),
+            };
+            let value = match f.kind {
+                Kind::Path => "PATH",
+                Kind::Integer(..) => "N",
+                Kind::Number(..) => "X",
+                Kind::Column => "COLUMN",
+                Kind::Bool => "BOOL",
+                _ => "NAME",
+            };
+            let arg = Arg::new(f.name).long(flag).value_name(value).help(help).action(ArgAction::Set);
+            command = command.arg(arg.allow_hyphen_values(matches!(f.kind, Kind::Number(..))));
+        }
+        command
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for RecipeFlags {
+    fn from_arg_matches(m: &ArgMatches) -> std::result::Result<Self, clap::Error> {
+        let given = |name: &'static str| Some((name, m.get_one::<String>(name)?.clone()));
+        Ok(RecipeFlags(FIELDS.iter().filter(|f| f.kind != Kind::Columns).filter_map(|f| given(f.name)).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, m: &ArgMatches) -> std::result::Result<(), clap::Error> {
+        *self = Self::from_arg_matches(m)?;
+        Ok(())
+    }
+}
+
+fn capital(s: &str) -> String {
+    let mut c = s.chars();
+    c.next().map_or_else(String::new, |f| f.to_uppercase().chain(c).collect())
+}
+
+fn recipe(args: &Args) -> Result<Recipe> {
+    let mut layers = Vec::new();
+    if let Some(file) = &args.recipe {
+        layers.push(Layer::from_file(file)?);
+    }
+    let mut flags = Layer::command_line();
+    for (name, value) in &args.flags.0 {
+        flags.flag(name, value)?;
+    }
+    for s in &args.set {
+        flags.set(s)?;
+    }
+    layers.push(flags);
+    Ok(Recipe::resolve(&layers)?)
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Result<()> {
+    let recipe = recipe(&args)?;
+    let runtime = RuntimeArgs {
+        provider: recipe.provider.clone(),
+        provider_option: args.provider_option.clone(),
+        threads: recipe.threads,
+        library: args.library.clone(),
+    };
+    let with = Prepare {
+        runtime: runtime.start()?,
+        plugin_dirs: &args.plugin_dir,
+        options: runtime.session("training")?,
+    };
+    let job = Job::prepare(recipe, &with)?;
+    introduce(&job)?;
+    let interrupt = Interrupt::install()?;
+    let mut progress = Progress::stderr();
+    let mut files = Files { job: &job, open: None };
+    let mut first = FirstStep::default();
+    let outcome = job.run(&mut [&mut progress, &mut files, &mut first], &interrupt)?;
+    let text = job.recipe.to_toml()?;
+    graft_adapters::write_file(&job.recipe.out.join("recipe.toml"), |w| w.write_all(text.as_bytes()))?;
+    conclude(&job, &outcome, first.seconds, args.json);
+    Ok(())
+}
+
+/// What is about to happen, before it takes time.
+fn introduce(job: &Job) -> Result<()> {
+    let base = job.base.model_type.as_deref().unwrap_or("unknown architecture");
+    eprintln!("base       {} ({base})", job.base.path.display());
+    let adapted = job.adapted()?;
+    let trained: usize = adapted.params.iter().filter(|p| p.used).map(|p| p.shape.iter().product::<usize>()).sum();
+    for m in &adapted.matched {
+        eprintln!("method     {}: {} sites match {}", job.method.id(), m.matched.len(), m.pattern);
+    }
+    if adapted.matched.is_empty() {
+        eprintln!("method     {}: the base stays as it is", job.method.id());
+    }
+    eprintln!("objective  {}, {trained} parameters are trained", job.objective.id());
+    if let Some(stats) = &job.stats {
+        eprintln!("\n{stats}");
+    }
+    Ok(())
+}
+
+fn conclude(job: &Job, outcome: &Outcome, first_step: f64, as_json: bool) {
+    let r = &outcome.report;
+    let shown = match &outcome.test {
+        Some(t) => t.iter().map(|m| (m.name.clone(), m.value)).collect(),
+        None => r.evaluation.clone().unwrap_or_default().into_iter().collect::<Vec<_>>(),
+    };
+    eprintln!(
+        "\n{} steps in {:.1} s, {:.0} examples/s{}",
+        r.steps,
+        r.train_seconds,
+        r.samples_per_second,
+        if outcome.cached { " from features that were computed once" } else { "" }
+    );
+    if r.ended == Ended::Early {
+        eprintln!("stopped early: the evaluation no longer improved");
+    }
+    if let Some(epoch) = r.kept_epoch() {
+        eprintln!("kept epoch {epoch}, the best by evaluation");
+    }
+    let what = if outcome.test.is_some() { "test" } else { "evaluation" };
+    for (name, value) in &shown {
+        eprintln!("{what} {name}: {value:.4}");
+    }
+    eprintln!("saved {}", job.recipe.out.display());
+    if as_json {
+        let mut object = json!({
+            "adapter": job.recipe.out, "train_seconds": r.train_seconds, "evaluation_seconds": r.evaluation_seconds,
+            "samples_per_second": r.samples_per_second, "steps": r.steps, "epochs": r.epochs,
+            "trainable_parameters": outcome.trainable, "peak_rss_mb": peak_rss_mb(), "cached_features": outcome.cached,
+            "seconds_to_first_step": first_step, "kept_epoch": r.kept_epoch(), "ended": format!("{:?}", r.ended).to_lowercase(),
+        });
+        for (name, value) in shown {
+            object[name] = json!(value);
+        }
+        if let Some(e) = &r.evaluation {
+            object["evaluation"] = json!(e);
+        }
+        println!("{object}");
+    }
+}
+
+/// Metrics go to files in the adapter's directory, which exists from the start of training.
+struct Files<'a> {
+    job: &'a Job,
+    open: Option<(MetricsFile, EventFile)>,
+}
+
+impl Observer for Files<'_> {
+    fn observe(&mut self, event: &Event<'_>) -> std::result::Result<(), TrainError> {
+        if self.open.is_none() {
+            let out = &self.job.recipe.out;
+            self.open = Some((MetricsFile::open(&out.join("metrics.jsonl"))?, EventFile::create(out)?));
+        }
+        if let Some((metrics, events)) = &mut self.open {
+            metrics.observe(event)?;
+            events.observe(event)?;
+        }
+        Ok(())
+    }
+}
+
+/// Seconds from the start of the process to the end of the first step.
+#[derive(Default)]
+struct FirstStep {
+    seconds: f64,
+}
+
+impl Observer for FirstStep {
+    fn observe(&mut self, event: &Event<'_>) -> std::result::Result<(), TrainError> {
+        if let (Event::Step(s), true) = (event, self.seconds == 0.0)
+            && s.step == 1
+        {
+            self.seconds = Instant::now().duration_since(started()).as_secs_f64();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,105 @@
+//! Frozen features: what depends on no trainable parameter, computed once per example.
+
+use std::collections::HashMap;
+
+use graft_graph::split::{Split, split};
+use graft_graph::{Dim, Graph, Tensor, ValueId};
+use graft_plugins::{Adapted, api};
+use graft_runtime::SessionOptions;
+use graft_tasks::{Base, Examples, Feed, Program, Result, TextFeed, run_all};
+
+/// Largest difference, relative to the largest feature, between an example alone and in a padded batch. Padding that
+/// reaches a feature changes it by much more.
+const TOLERANCE: f32 = 1e-4;
+
+/// Features of examples: one tensor `[rows, …]` for each cut value.
+pub(super) struct Features {
+    tensors: Vec<api::Tensor>,
+    rows: usize,
+}
+
+impl Feed for Features {
+    fn batch(&self, rows: &[usize]) -> Result<HashMap<String, Tensor>> {
+        let mut batch = HashMap::new();
+        for t in &self.tensors {
+            let width = t.data.len() / self.rows.max(1);
+            let bytes: Vec<u8> = rows.iter().flat_map(|r| &t.data[r * width..(r + 1) * width]).copied().collect();
+            let shape: Vec<usize> = std::iter::once(rows.len()).chain(t.shape[1..].iter().copied()).collect();
+            batch.insert(t.name.clone(), Tensor::from_bytes(graft_graph::DType::F32, shape, bytes.into())?);
+        }
+        Ok(batch)
+    }
+
+    fn lengths(&self) -> Vec<usize> {
+        vec![1; self.rows]
+    }
+}
+
+/// The cut of an adapted graph, where one can be made: nothing trainable lies in front of it.
+pub(super) fn cut(base: &Base, adapted: &Adapted) -> Option<Split> {
+    let mut changing: Vec<ValueId> = adapted.params.iter().map(|p| p.value).collect();
+    changing.extend(adapted.settings.iter().map(|s| s.value));
+    changing.extend(adapted.noises.iter().map(|n| n.value));
+    changing.extend(adapted.states.iter().map(|s| s.value));
+    changing.extend(adapted.inputs.iter().map(|(_, v)| *v));
+    let batch: Dim = base.graph.shape(*base.graph.inputs.first()?)?.first()?.clone();
+    let made = split(&adapted.graph, &changing, &batch)?;
+    let f32s = |name: &String| {
+        let v = adapted.graph.find(name)?;
+        (adapted.graph.dtype(v) == Some(graft_graph::DType::F32)).then_some(())
+    };
+    made.cut.iter().map(f32s).collect::<Option<Vec<()>>>()?;
+    Some(made)
+}
+
+/// Computes features with the frozen half of a graph.
+pub(super) struct Extractor {
+    program: Program,
+    names: Vec<String>,
+    graph: Graph,
+}
+
+impl Extractor {
+    pub(super) fn new(base: &Base, split: &Split, options: &SessionOptions) -> Result<Extractor> {
+        let options = SessionOptions { name: "features".into(), ..options.clone() };
+        Ok(Extractor {
+            program: Program::new(base, &split.frozen, &options)?,
+            names: split.cut.clone(),
+            graph: split.frozen.clone(),
+        })
+    }
+
+    /// True where the frozen half of `split` computes the same.
+    pub(super) fn fits(&self, split: &Split) -> bool {
+        self.graph == split.frozen && self.names == split.cut
+    }
+
+    pub(super) fn features(&mut self, base: &Base, examples: &Examples, pad: i64) -> Result<Features> {
+        let tensors = run_all(&mut self.program, &TextFeed { base, examples, pad }, &|_| None, &self.names)?;
+        Ok(Features { tensors, rows: examples.len() })
+    }
+
+    /// Whether rows are independent and padding is invisible, tried on the shortest and the longest example: alone they
+    /// must give what they give together.
+    pub(super) fn is_sound(&mut self, base: &Base, examples: &Examples, pad: i64) -> Result<bool> {
+        let lengths = examples.lengths();
+        let order = |r: &usize| lengths[*r];
+        let (Some(short), Some(long)) = ((0..lengths.len()).min_by_key(order), (0..lengths.len()).max_by_key(order))
+        else {
+            return Ok(false);
+        };
+        let together = self.features(base, &examples.select(&[short, long]), pad)?;
+        for (row, example) in [(0, short), (1, long)] {
+            let alone = self.features(base, &examples.select(&[example]), pad)?;
+            for (a, t) in alone.tensors.iter().zip(&together.tensors) {
+                let (Ok(a), Ok(t)) = (a.to_f32s(), t.to_f32s()) else { return Ok(false) };
+                let t = &t[row * a.len()..(row + 1) * a.len()];
+                let scale = a.iter().fold(0f32, |m, v| m.max(v.abs())).max(f32::MIN_POSITIVE);
+                if a.iter().zip(t).any(|(x, y)| (x - y).abs() > TOLERANCE * scale) {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,457 @@
+//! A training run from recipe to adapter directory.
+
+use std::path::{Path, PathBuf};
+
+use graft_adapters::{DataFile, StoredAdapter, Training};
+use graft_data::{Mapping, Order, ReadOptions, Stats, Table, Tokenizer};
+use graft_graph::sites::{SiteKind, sites};
+use graft_plugins::api::{Field, FieldKind, Metric, Summary};
+use graft_plugins::{Adapted, Method, Objective, adapt};
+use graft_runtime::{Runtime, SessionOptions};
+use graft_tasks::binding::{Choice, bind, method_of, objective_of};
+use graft_tasks::{Base, BaseOptions, Examples, Feed, Program, TaskError, TextFeed};
+use serde_json::Value;
+
+use super::features::{Extractor, cut};
+use super::save::Saver;
+use super::source::{BatchSource, TrainBatch};
+use super::step::{Evaluation, Step};
+use super::{prepared, values};
+use crate::best::{Direction, Watch};
+use crate::error::TrainError;
+use crate::fit::{Engine, fit};
+use crate::interrupt::Interrupt;
+use crate::observe::Observer;
+use crate::params::{Parameter, Parameters};
+use crate::recipe::{Part, Recipe};
+use crate::report::FitReport;
+use crate::source::Prepared;
+
+/// Why a run did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// The recipe and what it names do not go together.
+    #[error("{0}")]
+    Setup(String),
+    /// The output directory is taken.
+    #[error("{path} exists already. Choose another --out, or move it away first: nothing is overwritten", path = .0.display())]
+    Exists(PathBuf),
+    /// Base, adapter, sessions.
+    #[error(transparent)]
+    Task(#[from] TaskError),
+    /// Plugins.
+    #[error(transparent)]
+    Plugin(#[from] Box<graft_plugins::PluginError>),
+    /// Data.
+    #[error(transparent)]
+    Data(#[from] graft_data::DataError),
+    /// Adapter directories.
+    #[error(transparent)]
+    Adapter(#[from] graft_adapters::Error),
+    /// The loop.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+}
+
+/// What a run starts with besides its recipe.
+pub struct Prepare<'a> {
+    /// ONNX Runtime.
+    pub runtime: &'static Runtime,
+    /// Folders of plugins that are looked at first.
+    pub plugin_dirs: &'a [PathBuf],
+    /// Provider and threads.
+    pub options: SessionOptions,
+}
+
+/// A run that is ready to start: everything is read and checked.
+pub struct Job {
+    /// The recipe.
+    pub recipe: Recipe,
+    /// The base.
+    pub base: Base,
+    /// The method.
+    pub method: Method,
+    /// The objective, as the training data resolved it.
+    pub objective: Objective,
+    /// What training works on.
+    pub train: Examples,
+    /// What selects the best epoch.
+    pub eval: Option<Examples>,
+    /// What is only reported.
+    pub test: Option<Examples>,
+    /// Class balance and lengths of the training data; none for prepared batches.
+    pub stats: Option<Stats>,
+    /// Batches that were given instead of data.
+    pub prepared: Option<Vec<Vec<TrainBatch>>>,
+    pad: i64,
+    init: Option<StoredAdapter>,
+    data: Vec<DataFile>,
+    options: SessionOptions,
+}
+
+/// Metrics on the test data.
+pub type TestReport = Vec<Metric>;
+
+/// What a run came to.
+pub struct Outcome {
+    /// The loop's report.
+    pub report: FitReport,
+    /// Metrics on the test data, where it was given.
+    pub test: Option<TestReport>,
+    /// Elements that were trained.
+    pub trainable: usize,
+    /// Whether the frozen part was computed once per example.
+    pub cached: bool,
+}
+
+impl Job {
+    /// Reads base, data, plugins and initial adapter, and lets the objective see the data.
+    ///
+    /// # Errors
+    /// Whatever is wrong with them, before anything is trained or written.
+    pub fn prepare(recipe: Recipe, with: &Prepare<'_>) -> Result<Job, JobError> {
+        if recipe.out.exists() {
+            return Err(JobError::Exists(recipe.out));
+        }
+        let options = BaseOptions { hidden: recipe.hidden.clone(), tokenizer: recipe.tokenizer.clone() };
+        let base = Base::open(with.runtime, &recipe.base, &options)?;
+        let init = recipe.init_adapter.as_deref().map(graft_adapters::load).transpose()?;
+        if let Some(i) = init.as_ref().filter(|i| i.graft.is_some()) {
+            i.check_base(base.digest()?)?;
+        }
+        let start = |c: Option<Choice>, part: &Part| configuration(c, part);
+        let method = start(init.as_ref().map(|i| method_of(&base, i)).transpose()?.flatten(), &recipe.method)?;
+        let method = Method::find(with.plugin_dirs, &recipe.method.name, &method)?;
+        let goal = start(init.as_ref().and_then(|i| objective_of(&base, i)), &recipe.objective)?;
+        let goal = Objective::find(with.plugin_dirs, &recipe.objective.name, &goal)?;
+        let fields = goal.fields()?;
+        let mut reader = Reader { recipe: &recipe, base: &base, fields: &fields, tokenizer: None, data: Vec::new() };
+        let (mut train, mut eval) = (Examples::default(), None);
+        let mut batches = None;
+        if let Some(path) = &recipe.batches {
+            batches = Some(prepared::read(path, &batch_inputs(&base))?);
+        } else if let Some(path) = &recipe.data {
+            train = reader.read(path, "train")?;
+        }
+        if let Some(path) = &recipe.eval_data {
+            eval = Some(reader.read(path, "eval")?);
+        } else if let Some(fraction) = recipe.eval_split {
+            let labels = fields.iter().find(|f| f.kind == FieldKind::LABEL).and_then(|f| train.field(&f.name));
+            let labels: Option<Vec<&str>> = labels.as_ref().map(|l| l.iter().map(String::as_str).collect());
+            let parts = graft_data::split(train.len(), labels.as_deref(), fraction, recipe.seed)?;
+            (train, eval) = (train.select(&parts.train), Some(train.select(&parts.held_out)));
+        }
+        let test = recipe.test_data.as_ref().map(|p| reader.read(p, "test")).transpose()?;
+        let summary = match &batches {
+            Some(b) => label_numbers(b),
+            None => train.summary(&fields),
+        };
+        let objective = goal.prepare(&summary)?;
+        for part in [&eval, &test].into_iter().flatten() {
+            objective.collate(&part.rows, 0).map_err(|e| about(&e, &part.origin))?;
+        }
+        let stats = batches.is_none().then(|| stats(&train, &fields));
+        let (pad, data) = (reader.tokenizer.as_ref().map_or(0, Tokenizer::pad_id), reader.data);
+        let options = with.options.clone();
+        Ok(Job { recipe, base, method, objective, train, eval, test, stats, prepared: batches, pad, init, data, options })
+    }
+
+    /// Trains and saves. `observers` are told of every step and epoch.
+    ///
+    /// # Errors
+    /// An operator without a gradient rule, a loss that is not finite (the last good parameters are saved first), a
+    /// disk that is full.
+    pub fn run(&self, observers: &mut [&mut dyn Observer], interrupt: &Interrupt) -> Result<Outcome, JobError> {
+        let (method, objective) = (Some(&self.method), Some(&self.objective));
+        let adapted = adapt(&self.base.graph, &self.base.model, method, objective, true)?;
+        let forward = adapt(&self.base.graph, &self.base.model, method, objective, false)?;
+        let mut params = self.first_parameters(&adapted)?;
+        let mut saver = self.saver(&adapted)?;
+        let (base, options) = (&self.base, &self.options);
+        // The frozen half is computed once per example where the graph can be cut and the cut proves sound.
+        let mut extractor = None;
+        let split = if self.prepared.is_none() { cut(base, &adapted) } else { None };
+        let split = match split {
+            Some(s) => {
+                let mut e = Extractor::new(base, &s, options)?;
+                let sound = e.is_sound(base, &self.train, self.pad)?;
+                extractor = sound.then_some(e);
+                sound.then_some(s)
+            }
+            None => None,
+        };
+        let graph = split.as_ref().map_or(&adapted.graph, |s| &s.rest);
+        let mut engine = Step::new(base, &adapted, graph, self.recipe.seed, options)?;
+        let forward_split = split.as_ref().and_then(|_| cut(base, &forward));
+        let forward_graph = forward_split.as_ref().map_or(&forward.graph, |s| &s.rest);
+        let mut feed_of = |examples| -> Result<Box<dyn Feed + '_>, JobError> {
+            match (&mut extractor, &forward_split) {
+                (Some(e), Some(s)) if e.fits(s) => Ok(Box::new(e.features(base, examples, self.pad)?)),
+                (Some(_), _) => Err(JobError::Setup("training and evaluation cut the base differently".into())),
+                _ => Ok(Box::new(TextFeed { base, examples, pad: self.pad })),
+            }
+        };
+        let train_feed = feed_of(&self.train)?;
+        let eval_feed = self.eval.as_ref().map(&mut feed_of).transpose()?;
+        let test_feed = self.test.as_ref().map(&mut feed_of).transpose()?;
+        let evaluation = |examples, feed| -> Result<Evaluation<'_>, JobError> {
+            let options = SessionOptions { name: "evaluation".into(), ..options.clone() };
+            let name = |v: &graft_graph::ValueId| forward.graph.name_of(*v).to_string();
+            let outputs = forward.graph.outputs.iter().map(name).collect();
+            let program = Program::new(base, forward_graph, &options)?;
+            Ok(Evaluation { program, feed, examples, objective: &self.objective, outputs })
+        };
+        let mut watch = None;
+        if let (Some(examples), Some(feed)) = (&self.eval, &eval_feed) {
+            engine.evaluation = Some(evaluation(examples, feed.as_ref())?);
+            watch = Some(self.watch(examples)?);
+        }
+        std::fs::create_dir_all(&self.recipe.out)
+            .map_err(|e| JobError::Setup(format!("{}: {e}", self.recipe.out.display())))?;
+        let plan = self.recipe.plan(watch);
+        let mut all: Vec<&mut dyn Observer> = observers.iter_mut().map(|o| &mut **o as &mut dyn Observer).collect();
+        all.push(&mut saver);
+        let fitted = match &self.prepared {
+            Some(steps) => fit(&mut engine, &mut Prepared(steps.clone()), &mut params, &plan, &mut all, interrupt),
+            None => {
+                let mut source = BatchSource {
+                    feed: train_feed.as_ref(),
+                    examples: &self.train,
+                    objective: &self.objective,
+                    batch_size: self.recipe.batch_size,
+                    accumulation: self.recipe.accumulation,
+                    order: if self.recipe.group_by_length { Order::Grouped } else { Order::Random },
+                    seed: self.recipe.seed,
+                };
+                fit(&mut engine, &mut source, &mut params, &plan, &mut all, interrupt)
+            }
+        };
+        let report = match fitted {
+            Ok(r) => r,
+            Err(e) => {
+                // The last good state is worth keeping, whatever stopped the run.
+                saver.save(&params)?;
+                return Err(e.into());
+            }
+        };
+        let test = match (&self.test, &test_feed) {
+            (Some(examples), Some(feed)) => {
+                let mut e = evaluation(examples, feed.as_ref())?;
+                if let Some(old) = engine.evaluation.take() {
+                    e.program = old.program;
+                }
+                engine.evaluation = Some(e);
+                let metrics = engine.evaluate(&params).map_err(|source| TrainError::Evaluation { epoch: 0, source })?;
+                metrics.map(|m| self.named(m))
+            }
+            _ => None,
+        };
+        saver.training.metrics = metrics_json(&report, test.as_deref());
+        saver.training.steps = report.steps;
+        saver.save(&params)?;
+        Ok(Outcome { trainable: params.elements(), cached: split.is_some(), report, test })
+    }
+
+    /// What the method and the objective would train on this base, and where.
+    ///
+    /// # Errors
+    /// Whatever the plugins find wrong.
+    pub fn adapted(&self) -> Result<Adapted, JobError> {
+        Ok(adapt(&self.base.graph, &self.base.model, Some(&self.method), Some(&self.objective), true)?)
+    }
+
+    fn named(&self, metrics: crate::best::Metrics) -> TestReport {
+        metrics.into_iter().map(|(name, value)| Metric { name, value, higher_is_better: true }).collect()
+    }
+
+    fn first_parameters(&self, adapted: &Adapted) -> Result<Parameters, JobError> {
+        let given = self.init.as_ref().map(|i| bind(&self.base, i, adapted)).transpose()?;
+        let mut list = Vec::new();
+        for (k, p) in adapted.params.iter().enumerate().filter(|(_, p)| p.used) {
+            let first = match &given {
+                Some(tensors) => tensors[k].values::<f32>().map_err(TaskError::from)?.into_owned(),
+                None => values::first_values(p, self.recipe.seed)?,
+            };
+            let mut made = Parameter::new(p.name.clone(), p.shape.clone(), first)?;
+            made.decay = p.decay;
+            list.push(made);
+        }
+        Ok(Parameters::new(list)?)
+    }
+
+    fn saver(&self, adapted: &Adapted) -> Result<Saver<'_>, JobError> {
+        let given = self.init.as_ref().map(|i| bind(&self.base, i, adapted)).transpose()?;
+        let mut idle = indexmap::IndexMap::new();
+        for (k, p) in adapted.params.iter().enumerate().filter(|(_, p)| !p.used) {
+            let tensor = match &given {
+                Some(t) => t[k].clone(),
+                None => {
+                    let first = values::first_values(p, self.recipe.seed)?;
+                    graft_graph::Tensor::new(p.shape.clone(), &first).map_err(TaskError::from)?
+                }
+            };
+            idle.insert(p.name.clone(), tensor);
+        }
+        let runtime = self.base.runtime();
+        let recipe = serde_json::to_value(&self.recipe).unwrap_or(Value::Null);
+        let training = Training {
+            recipe,
+            seed: self.recipe.seed,
+            threads: self.options.threads.unwrap_or(runtime.threads()),
+            onnxruntime: runtime.version().to_string(),
+            provider: self.options.provider.to_string(),
+            data: self.data.clone(),
+            date: now(),
+            ..Training::default()
+        };
+        Ok(Saver {
+            out: self.recipe.out.clone(),
+            base: &self.base,
+            method: &self.method,
+            objective: &self.objective,
+            params: adapted.params.clone(),
+            idle,
+            matched: Saver::matched(adapted),
+            training,
+        })
+    }
+
+    /// The metric that selects: the one of the recipe, else the objective's first. Which way is better, the objective
+    /// says of outputs that are all zero.
+    fn watch(&self, examples: &Examples) -> Result<Watch, JobError> {
+        let few: Vec<usize> = (0..examples.len().min(2)).collect();
+        let few = examples.select(&few);
+        let forward = adapt(&self.base.graph, &self.base.model, Some(&self.method), Some(&self.objective), false)?;
+        let blank = |(name, v): &(String, graft_graph::ValueId)| {
+            let row: Vec<usize> = forward.graph.shape(*v).into_iter().flatten().skip(1).filter_map(known).collect();
+            let shape: Vec<usize> = std::iter::once(few.len()).chain(row).collect();
+            graft_plugins::api::Tensor::f32s(name, &shape, &vec![0.0; shape.iter().product()])
+        };
+        let metrics = graft_tasks::judge(&self.objective, &few, forward.outputs.iter().map(blank).collect())?;
+        let found = match &self.recipe.best_metric {
+            Some(name) => metrics.iter().find(|m| m.name == *name),
+            None => metrics.first(),
+        };
+        let m = found.ok_or_else(|| {
+            let names: Vec<&str> = metrics.iter().map(|m| m.name.as_str()).collect();
+            JobError::Setup(format!("best_metric: the objective '{}' has {}", self.objective.id(), names.join(", ")))
+        })?;
+        let direction = if m.higher_is_better { Direction::Higher } else { Direction::Lower };
+        Ok(Watch { metric: m.name.clone(), direction, patience: self.recipe.patience })
+    }
+}
+
+fn known(d: &graft_graph::Dim) -> Option<usize> {
+    usize::try_from(d.known()?).ok()
+}
+
+/// A part's settings over those that an adapter brings, as JSON.
+fn configuration(from: Option<Choice>, part: &Part) -> Result<Value, JobError> {
+    let mut config = match from.filter(|c| c.id == part.name) {
+        Some(Choice { config: Value::Object(map), .. }) => map,
+        _ => serde_json::Map::new(),
+    };
+    for (k, v) in &part.settings {
+        let v = serde_json::to_value(v).map_err(|e| JobError::Setup(format!("setting '{k}': {e}")))?;
+        config.insert(k.clone(), v);
+    }
+    Ok(Value::Object(config))
+}
+
+struct Reader<'a> {
+    recipe: &'a Recipe,
+    base: &'a Base,
+    fields: &'a [Field],
+    tokenizer: Option<Tokenizer>,
+    data: Vec<DataFile>,
+}
+
+impl Reader<'_> {
+    fn read(&mut self, path: &Path, role: &str) -> Result<Examples, JobError> {
+        let mut mapping = Mapping::new();
+        for f in self.fields {
+            // Columns that are not named are called like their fields.
+            let given = self.recipe.columns.get(&f.name);
+            if let Some(column) = given.or(f.required.then_some(&f.name)) {
+                mapping = mapping.with(f.name.clone(), column.clone());
+            }
+        }
+        let encoding = self.recipe.encoding.clone();
+        let options = ReadOptions { encoding, select: Some(mapping.columns()), ..ReadOptions::default() };
+        let table = Table::read(path, &options)?;
+        if self.tokenizer.is_none() {
+            let file = self.base.tokenizer.clone().ok_or_else(|| {
+                let dir = self.base.dir.display();
+                JobError::Setup(format!("no tokenizer.json lies beside the model in {dir}: give --tokenizer FILE"))
+            })?;
+            self.tokenizer = Some(Tokenizer::load(&file)?);
+        }
+        let max = self.recipe.max_length.or_else(|| longest(self.base));
+        let Some(tokenizer) = &self.tokenizer else { return Err(JobError::Setup("no tokenizer".into())) };
+        let examples = Examples::read(&table, &mapping, self.fields, tokenizer, max)?;
+        let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+        let (digest, rows) = (table.digest().to_string(), examples.len() as u64);
+        self.data.push(DataFile { role: role.into(), name, digest, rows });
+        Ok(examples)
+    }
+}
+
+/// The most tokens that the base has positions for.
+fn longest(base: &Base) -> Option<usize> {
+    let table = |s: &graft_graph::sites::Site| s.kind == SiteKind::Embedding && s.path.contains("position");
+    sites(&base.graph).iter().find(|s| table(s)).map(|s| s.in_features)
+}
+
+/// Names of tensors that a file of prepared batches may hold.
+fn batch_inputs(base: &Base) -> Vec<String> {
+    let inputs = base.graph.inputs.iter().map(|v| base.graph.name_of(*v).to_string());
+    inputs.chain(["labels".to_string()]).collect()
+}
+
+/// The labels of prepared batches are numbers; they are counted by name all the same.
+fn label_numbers(batches: &[Vec<TrainBatch>]) -> Summary {
+    let mut counts: std::collections::BTreeMap<i64, u64> = std::collections::BTreeMap::new();
+    let labels = batches.iter().flatten().filter_map(|b| b.tensors.get("labels")?.to_i64s());
+    labels.flatten().for_each(|l| *counts.entry(l).or_default() += 1);
+    let rows = counts.values().sum();
+    // What an adapter calls its labels is in its own file; here only their number and order count.
+    let named = counts.into_iter().map(|(l, n)| (format!("LABEL_{l}"), n)).collect();
+    Summary { rows, labels: vec![("label".into(), named)] }
+}
+
+fn stats(train: &Examples, fields: &[Field]) -> Stats {
+    let labels = fields.iter().find(|f| f.kind == FieldKind::LABEL).and_then(|f| train.field(&f.name));
+    let labels: Option<Vec<&str>> = labels.as_ref().map(|l| l.iter().map(String::as_str).collect());
+    Stats::new(train.len(), labels.as_deref(), Some(&train.encodings))
+}
+
+fn about(e: &dyn std::fmt::Display, file: &str) -> JobError {
+    JobError::Setup(format!("{file}: {e}"))
+}
+
+fn metrics_json(report: &FitReport, test: Option<&[Metric]>) -> serde_json::Map<String, Value> {
+    let mut map = serde_json::Map::new();
+    for (name, value) in report.evaluation.iter().flatten() {
+        map.insert(format!("eval_{name}"), Value::from(*value));
+    }
+    for m in test.into_iter().flatten() {
+        map.insert(format!("test_{}", m.name), Value::from(m.value));
+    }
+    map
+}
+
+/// The time as RFC 3339 has it, in UTC.
+fn now() -> String {
+    let s = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let (days, rest) = ((s / 86_400) as i64, s % 86_400);
+    // Days to a civil date, after Howard Hinnant's `civil_from_days`.
+    let z = days + 719_468;
+    let era = z.div_euclid(146_097);
+    let doe = z.rem_euclid(146_097);
+    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
+    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    let mp = (5 * doy + 2) / 153;
+    let (day, month) = (doy - (153 * mp + 2) / 5 + 1, if mp < 10 { mp + 3 } else { mp - 9 });
+    let year = yoe + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+}

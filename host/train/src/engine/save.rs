@@ -1,0 +1,144 @@
+//! From parameters to an adapter directory.
+
+use std::path::PathBuf;
+
+use graft_adapters::{
+    BaseRef, Component, Composition, GraftFile, LoraConfig, ObjectiveInfo, ParamKey, PeftConfig, PluginRef,
+    StoredAdapter, Targets, Training,
+};
+use graft_graph::Tensor;
+use graft_graph::sites::{SiteKind, sites};
+use graft_plugins::adapt::Param;
+use graft_plugins::api::Role;
+use graft_plugins::{Adapted, Method, Objective};
+use graft_tasks::Base;
+use graft_tasks::binding::{head_name, param_key};
+use indexmap::IndexMap;
+use serde_json::{Map, Value};
+
+use super::job::JobError;
+use crate::error::TrainError;
+use crate::observe::{Event, Observer};
+use crate::params::Parameters;
+
+/// Writes the adapter of a run, as often as it is told to.
+pub(super) struct Saver<'a> {
+    pub(super) out: PathBuf,
+    pub(super) base: &'a Base,
+    pub(super) method: &'a Method,
+    pub(super) objective: &'a Objective,
+    pub(super) params: Vec<Param>,
+    /// Values of parameters that nothing depends on: they stay what they began as.
+    pub(super) idle: IndexMap<String, Tensor>,
+    pub(super) matched: Vec<String>,
+    pub(super) training: Training,
+}
+
+fn object(v: &Value) -> Map<String, Value> {
+    v.as_object().cloned().unwrap_or_default()
+}
+
+impl<'a> Saver<'a> {
+    pub(super) fn matched(adapted: &Adapted) -> Vec<String> {
+        adapted.matched.iter().flat_map(|m| m.matched.clone()).collect()
+    }
+
+    /// The adapter of these parameters.
+    pub(super) fn compose(&self, params: &Parameters) -> Result<StoredAdapter, JobError> {
+        let all = sites(&self.base.graph);
+        let (mut parameters, mut head) = (Vec::<(ParamKey, Tensor)>::new(), IndexMap::new());
+        for p in &self.params {
+            let value = match (params.get(&p.name), self.idle.get(&p.name)) {
+                (Some(v), _) => Tensor::new(v.shape.clone(), &v.values).map_err(graft_tasks::TaskError::from)?,
+                (None, Some(t)) => t.clone(),
+                (None, None) => continue,
+            };
+            match p.role {
+                Role::Head => drop(head.insert(head_name(&p.key).to_string(), value)),
+                Role::Adapter => parameters.push((param_key(&self.base.graph, &all, p)?, value)),
+            }
+        }
+        let config = self.objective.config();
+        let labels: Vec<String> = config
+            .get("labels")
+            .and_then(Value::as_array)
+            .map(|l| l.iter().filter_map(|v| v.as_str().map(str::to_string)).collect())
+            .unwrap_or_default();
+        let objective = ObjectiveInfo { id: self.objective.id().into(), config: object(config), labels };
+        let method = Component { id: self.method.id().into(), config: object(self.method.config()) };
+        let base = BaseRef {
+            digest: self.base.digest()?.to_string(),
+            name: base_name(self.base),
+            model_type: self.base.model_type.clone(),
+        };
+        let mut graft = GraftFile::new(method, objective, base);
+        graft.plugins = [self.method.plugin(), self.objective.plugin()]
+            .map(|p| PluginRef { id: p.manifest().id.clone(), version: p.manifest().version.clone() })
+            .to_vec();
+        graft.training = Some(self.training.clone());
+        let linear = all.iter().filter(|s| s.kind == SiteKind::Linear).map(|s| s.path.clone()).collect();
+        let composition = Composition {
+            graft,
+            peft: self.peft()?,
+            parameters,
+            head,
+            pooling: config.get("pooling").and_then(Value::as_str).map(str::to_string),
+            base_modules: linear,
+        };
+        Ok(StoredAdapter::compose(composition)?)
+    }
+
+    /// The method in PEFT's terms.
+    fn peft(&self) -> Result<Option<PeftConfig>, JobError> {
+        if !self.params.iter().any(|p| p.role == Role::Adapter) {
+            return Ok(None);
+        }
+        if self.method.id() != "lora" {
+            return Err(JobError::Setup(format!(
+                "the method '{}' trains parameters that PEFT's formats have no place for yet",
+                self.method.id()
+            )));
+        }
+        let config = self.method.config();
+        let number = |k: &str, d: f64| config.get(k).and_then(Value::as_f64).unwrap_or(d);
+        let names: Vec<String> = match config.get("target_modules") {
+            Some(Value::Array(list)) => list.iter().filter_map(|v| v.as_str().map(str::to_string)).collect(),
+            _ => {
+                let last = |p: &String| p.rsplit('.').next().unwrap_or(p).to_string();
+                let set: indexmap::IndexSet<String> = self.matched.iter().map(last).collect();
+                set.into_iter().collect()
+            }
+        };
+        let mut lora = LoraConfig::new(number("r", 8.0) as usize, number("alpha", 16.0), Targets::List(names));
+        lora.lora_dropout = number("dropout", 0.0);
+        lora.use_rslora = config.get("use_rslora").and_then(Value::as_bool).unwrap_or(false);
+        lora.bias = config.get("bias").and_then(Value::as_str).unwrap_or("none").to_string();
+        lora.common.base_model_name_or_path = Some(self.base.dir.display().to_string());
+        Ok(Some(PeftConfig::Lora(lora)))
+    }
+
+    pub(super) fn save(&self, params: &Parameters) -> Result<(), JobError> {
+        Ok(graft_adapters::save(&self.out, &self.compose(params)?)?)
+    }
+}
+
+impl Observer for Saver<'_> {
+    /// Each epoch that is the best so far is on disk before the next one begins.
+    fn observe(&mut self, event: &Event<'_>) -> Result<(), TrainError> {
+        if let Event::Epoch { record, params } = event
+            && record.improved != Some(false)
+        {
+            self.training.steps = record.step;
+            self.save(params).map_err(|e| TrainError::Save(e.to_string()))?;
+        }
+        Ok(())
+    }
+}
+
+/// What people call the base: its folder, or its file where it stands alone.
+fn base_name(base: &Base) -> String {
+    let dir = base.dir.canonicalize().unwrap_or_else(|_| base.dir.clone());
+    let named = |p: &std::path::Path| p.file_name().map(|n| n.to_string_lossy().into_owned());
+    let file = named(&base.path).filter(|n| n != "model.onnx");
+    file.or_else(|| named(&dir)).unwrap_or_else(|| "base".into())
+}

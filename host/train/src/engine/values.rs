@@ -1,0 +1,76 @@
+//! First values of parameters and the numbers of noise, from the words of plugins to those of the loop.
+
+use std::collections::HashMap;
+
+use graft_graph::{Dim, Tensor};
+use graft_plugins::adapt::{Noise, Param};
+use graft_plugins::api;
+
+use crate::error::{EngineError, TrainError};
+use crate::random::{self, Distribution, Init};
+
+/// The first values of a parameter: the base's own for one of its tensors, else what the plugin asks for.
+pub(super) fn first_values(p: &Param, seed: u64) -> Result<Vec<f32>, TrainError> {
+    let draw = |init: Init| init.values(seed, &p.name, &p.shape);
+    let unfit = |m: String| TrainError::Plan(format!("the parameter `{}`: {m}", p.name));
+    match &p.init {
+        api::Init::Zeros => draw(Init::Zeros),
+        api::Init::Ones => draw(Init::Ones),
+        api::Init::Full(v) => Ok(vec![*v as f32; p.shape.iter().product()]),
+        api::Init::Normal(std) => draw(Init::Normal { std: *std }),
+        api::Init::Uniform(bound) => draw(Init::Uniform { bound: *bound }),
+        api::Init::KaimingUniform(a) => draw(Init::KaimingUniform { a: *a }),
+        api::Init::XavierUniform => draw(Init::XavierUniform),
+        api::Init::Given(t) => t.to_f32s().map_err(|e| unfit(e.to_string())),
+    }
+}
+
+/// The sizes that symbols of the base's inputs have in a batch.
+pub(super) fn symbols<'a>(
+    declared: impl Iterator<Item = (&'a [Dim], &'a Tensor)>,
+) -> HashMap<String, i64> {
+    let mut sizes = HashMap::new();
+    for (dims, tensor) in declared {
+        for (d, n) in dims.iter().zip(tensor.shape()) {
+            let mut names = d.symbols();
+            if let (Some(name), None) = (names.next(), names.next())
+                && *d == Dim::symbol(name)
+            {
+                sizes.insert(name.to_string(), *n as i64);
+            }
+        }
+    }
+    sizes
+}
+
+/// Draws the noise `n` of a step.
+pub(super) fn draw(
+    n: &Noise,
+    sizes: &HashMap<String, i64>,
+    seed: u64,
+    step: u64,
+    micro: usize,
+) -> Result<Tensor, EngineError> {
+    let shape = n
+        .shape
+        .iter()
+        .map(|d| d.evaluate(&|s| sizes.get(s).copied()).and_then(|v| usize::try_from(v).ok()))
+        .collect::<Option<Vec<usize>>>()
+        .ok_or_else(|| format!("the noise `{}` has a size that the batch does not tell", n.name))?;
+    let mut values = vec![0f32; shape.iter().product()];
+    let what = match n.distribution {
+        api::Distribution::Uniform { low, high } => {
+            Distribution::Uniform { low: low.into(), high: high.into() }
+        }
+        api::Distribution::Normal { mean, std } => {
+            Distribution::Normal { mean: mean.into(), std: std.into() }
+        }
+        api::Distribution::Bernoulli { keep, .. } => Distribution::Bernoulli { p: keep.into() },
+    };
+    let stream = if micro == 0 { n.name.clone() } else { format!("{}#{micro}", n.name) };
+    random::noise(seed, step, &stream, what, &mut values)?;
+    if let api::Distribution::Bernoulli { value, .. } = n.distribution {
+        values.iter_mut().for_each(|v| *v *= value);
+    }
+    Ok(Tensor::new(shape, &values)?)
+}

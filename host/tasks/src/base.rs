@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use graft_graph::model::{self, Model};
-use graft_graph::{Graph, onnx, raise};
+use graft_graph::model::{self, Model, Role};
+use graft_graph::{DType, Graph, Tensor, ValueId, onnx, raise};
 use graft_runtime::{Runtime, Session, SessionOptions, SessionSource, SharedWeights};
 
 use crate::error::{Result, TaskError};
@@ -65,6 +65,40 @@ impl Base {
             weights: OnceLock::new(),
             digest: OnceLock::new(),
         })
+    }
+
+    /// Adds what `tensors` lack of the inputs that the token ids imply: segments (all 0), a mask (all 1), positions.
+    ///
+    /// # Errors
+    /// When the ids have no shape `[batch, sequence]`.
+    pub fn imply_inputs(&self, get: &dyn Fn(&str) -> Option<Tensor>) -> Result<Vec<(String, Tensor)>> {
+        let ids = self.model.input(Role::Ids).and_then(|v| get(self.graph.name_of(v)));
+        let Some(ids) = ids else { return Ok(Vec::new()) };
+        let &[rows, length] = ids.shape() else { return Ok(Vec::new()) };
+        let mut implied = Vec::new();
+        for (value, role) in &self.model.inputs {
+            let name = self.graph.name_of(*value);
+            let row: Vec<i64> = match role {
+                Role::Types => vec![0; length],
+                Role::Mask => vec![1; length],
+                Role::Positions => (0..length as i64).collect(),
+                _ => continue,
+            };
+            if get(name).is_none() {
+                let tensor = Tensor::new([rows, length], &row.repeat(rows))?;
+                implied.push((name.to_string(), self.as_declared(*value, tensor)?));
+            }
+        }
+        Ok(implied)
+    }
+
+    /// Exports take ids as i64 or as i32.
+    pub(crate) fn as_declared(&self, value: ValueId, tensor: Tensor) -> Result<Tensor> {
+        if self.graph.dtype(value) != Some(DType::I32) {
+            return Ok(tensor);
+        }
+        let narrow: Vec<i32> = tensor.values::<i64>()?.iter().map(|v| i32::try_from(*v).unwrap_or(0)).collect();
+        Ok(Tensor::new(tensor.shape(), &narrow)?)
     }
 
     /// The runtime that sessions over this base run in.

@@ -146,7 +146,7 @@ impl Examples {
                 }
                 _ => continue,
             };
-            tensors.insert(base.graph.name_of(*value).to_string(), as_declared(base, *value, tensor)?);
+            tensors.insert(base.graph.name_of(*value).to_string(), base.as_declared(*value, tensor)?);
         }
         Ok(Batch { tensors, rows: rows.len() })
     }
@@ -168,15 +168,6 @@ impl Examples {
             })
             .collect()
     }
-}
-
-/// Exports take ids as i64 or as i32.
-fn as_declared(base: &Base, value: graft_graph::ValueId, tensor: Tensor) -> Result<Tensor> {
-    if base.graph.dtype(value) != Some(graft_graph::DType::I32) {
-        return Ok(tensor);
-    }
-    let narrow: Vec<i32> = tensor.values::<i64>()?.iter().map(|v| i32::try_from(*v).unwrap_or(0)).collect();
-    Ok(Tensor::new(tensor.shape(), &narrow)?)
 }
 
 fn missing(file: &str, field: &str) -> TaskError {

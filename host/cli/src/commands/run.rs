@@ -39,7 +39,10 @@ pub fn run(args: Args) -> Result<()> {
     let runtime = args.runtime.start()?;
     let base = Base::open(runtime, &args.base, &args.base_args.options())?;
     let given = read_tensors(&args.tensors)?;
-    let inputs = given.iter().filter_map(|(k, t)| Some((k.strip_prefix("in:")?.to_string(), t.clone()))).collect();
+    let named = given.iter().filter_map(|(k, t)| Some((k.strip_prefix("in:")?.to_string(), t.clone())));
+    let mut inputs: indexmap::IndexMap<String, graft_graph::Tensor> = named.collect();
+    let implied = base.imply_inputs(&|n| inputs.get(n).cloned())?;
+    inputs.extend(implied);
     let options = args.runtime.session("base")?;
     let outputs = match &args.adapter {
         Some(dir) => Task::open(&base, &load(dir)?, &args.plugin_dir, &options)?.run(&inputs)?,

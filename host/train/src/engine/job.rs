@@ -129,7 +129,7 @@ impl Job {
         let (mut train, mut eval) = (Examples::default(), None);
         let mut batches = None;
         if let Some(path) = &recipe.batches {
-            batches = Some(prepared::read(path, &batch_inputs(&base))?);
+            batches = Some(prepared::read(path, &base, &batch_inputs(&base))?);
         } else if let Some(path) = &recipe.data {
             train = reader.read(path, "train")?;
         }
@@ -229,8 +229,13 @@ impl Job {
         let report = match fitted {
             Ok(r) => r,
             Err(e) => {
-                // The last good state is worth keeping, whatever stopped the run.
-                saver.save(&params)?;
+                // The last good state is worth keeping, whatever stopped the run; one without a step is not.
+                if saver.steps > 0 {
+                    saver.training.steps = saver.steps;
+                    saver.save(&params)?;
+                } else {
+                    std::fs::remove_dir_all(&self.recipe.out).ok();
+                }
                 return Err(e.into());
             }
         };
@@ -313,6 +318,7 @@ impl Job {
             idle,
             matched: Saver::matched(adapted),
             training,
+            steps: 0,
         })
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use graft_adapters::read_tensors;
-use graft_tasks::TaskError;
+use graft_tasks::{Base, TaskError};
 
 use super::source::TrainBatch;
 
@@ -13,7 +13,7 @@ use super::source::TrainBatch;
 ///
 /// # Errors
 /// A step that lacks an input which others have, or a file without any.
-pub(super) fn read(path: &Path, inputs: &[String]) -> Result<Vec<Vec<TrainBatch>>, TaskError> {
+pub(super) fn read(path: &Path, base: &Base, inputs: &[String]) -> Result<Vec<Vec<TrainBatch>>, TaskError> {
     let fail = |detail: String| TaskError::Input { what: path.display().to_string(), detail };
     let mut steps: BTreeMap<(u64, u64), TrainBatch> = BTreeMap::new();
     for (key, tensor) in read_tensors(path)? {
@@ -37,6 +37,10 @@ pub(super) fn read(path: &Path, inputs: &[String]) -> Result<Vec<Vec<TrainBatch>
         if let Some(missing) = there.iter().find(|n| !batch.tensors.contains_key(n.as_str())) {
             return Err(fail(format!("step {step} lacks '{missing}', which other steps have")));
         }
+    }
+    for batch in steps.values_mut() {
+        let implied = base.imply_inputs(&|n| batch.tensors.get(n).cloned())?;
+        batch.tensors.extend(implied);
     }
     let mut grouped: BTreeMap<u64, Vec<TrainBatch>> = BTreeMap::new();
     for ((step, _), batch) in steps {

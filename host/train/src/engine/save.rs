@@ -32,6 +32,8 @@ pub(super) struct Saver<'a> {
     pub(super) idle: IndexMap<String, Tensor>,
     pub(super) matched: Vec<String>,
     pub(super) training: Training,
+    /// Steps that were done.
+    pub(super) steps: u64,
 }
 
 fn object(v: &Value) -> Map<String, Value> {
@@ -125,6 +127,9 @@ impl<'a> Saver<'a> {
 impl Observer for Saver<'_> {
     /// Each epoch that is the best so far is on disk before the next one begins.
     fn observe(&mut self, event: &Event<'_>) -> Result<(), TrainError> {
+        if let Event::Step(s) = event {
+            self.steps = s.step;
+        }
         if let Event::Epoch { record, params } = event
             && record.improved != Some(false)
         {

@@ -4,7 +4,7 @@ mod machine;
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use graft_plugins::{Found, find};
 use graft_runtime::library::ORT_VERSION;
 use graft_runtime::{Runtime, RuntimeError, RuntimeOptions, peak_rss_mb};
@@ -49,8 +49,11 @@ pub fn run(args: Args) -> Result<()> {
         true => show_json(&report(&args, &runtime, &trials, &plugins))?,
         false => page(&args, &runtime, &trials, &plugins).show()?,
     }
-    runtime?;
-    Ok(())
+    match runtime {
+        Ok(_) => Ok(()),
+        // What is wrong with it stands in the report.
+        Err(_) => bail!("nothing can be trained or run here before ONNX Runtime can be used"),
+    }
 }
 
 fn page(
@@ -76,7 +79,7 @@ fn page(
         ("threads", format!("{threads} ({origin})")),
         ("processor", machine::features().join(", ")),
         ("memory", memory),
-        ("peak here", peak_rss_mb().map_or_else(unknown, |mb| bytes((mb * 1e6) as u64))),
+        ("peak memory", peak_rss_mb().map_or_else(unknown, |mb| bytes((mb * 1e6) as u64))),
         ("cache folder", machine::cache().map_or_else(|| "none".into(), |c| c.display().to_string())),
     ]);
     if !trials.is_empty() {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Subcommand;
 use graft_models::ImportReport;
 
@@ -48,8 +48,7 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 fn import(args: &Import) -> Result<()> {
-    let report = graft_models::import(&args.hf_dir, &args.out_dir)
-        .with_context(|| format!("{} can't be imported", args.hf_dir.display()))?;
+    let report = graft_models::import(&args.hf_dir, &args.out_dir)?;
     if args.json {
         return show_json(&serde_json::to_value(&report)?);
     }

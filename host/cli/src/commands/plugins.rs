@@ -209,8 +209,7 @@ fn describe(page: &mut Page, kind: Kind, item: &Item) {
         page.line("  takes no configuration");
     }
     for key in keys {
-        let default = key.default.map(|d| format!(", default {d}")).unwrap_or_default();
-        page.line(format!("\n  {}  {}{default}", key.name, key.kind));
+        page.line(format!("\n  {}  {}", key.name, key.kind));
         key.description.lines().for_each(|l| page.line(format!("      {l}")));
     }
     if !item.examples.is_empty() {

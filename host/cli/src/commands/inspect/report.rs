@@ -184,10 +184,11 @@ fn tied(sites: &[Site]) -> Vec<Tied> {
 fn gradients(graph: &Graph) -> Gradients {
     let floats: Vec<ValueId> =
         graph.outputs.iter().copied().filter(|o| graph.dtype(*o).is_none_or(|d| d.is_float())).collect();
-    let weights = trainable_constants(graph, &floats);
-    let parameters = weights.iter().filter_map(|v| graph.constant(*v)).map(|t| t.len() as u64).sum();
+    // Numbers such as the eps of a norm are on a path, too, but nobody's weights.
+    let tensors = trainable_constants(graph, &floats).into_iter().filter_map(|v| graph.constant(v));
+    let sizes: Vec<u64> = tensors.map(|t| t.len() as u64).filter(|n| *n > 1).collect();
     let error = gradient_model(graph, None).err().map(|e| e.to_string());
-    Gradients { weights: weights.len(), parameters, error }
+    Gradients { weights: sizes.len(), parameters: sizes.iter().sum(), error }
 }
 
 #[cfg(test)]

@@ -12,10 +12,8 @@ const MAX_PARTS: usize = 64;
 pub struct Key {
     /// Its name.
     pub name: String,
-    /// What may stand there, in words.
+    /// What may stand there and the default, in words.
     pub kind: String,
-    /// The default, if there is one.
-    pub default: Option<String>,
     /// What it does.
     pub description: String,
 }
@@ -23,11 +21,18 @@ pub struct Key {
 /// The keys that `schema` describes, in its order.
 pub fn keys(schema: &Json) -> Vec<Key> {
     let properties = schema.get("properties").and_then(Json::as_object);
-    let key = |(name, property): (&String, &Json)| Key {
-        name: name.clone(),
-        kind: Words { root: schema, left: Cell::new(MAX_PARTS) }.kind(property),
-        default: property.get("default").map(text),
-        description: property.get("description").and_then(Json::as_str).unwrap_or_default().to_string(),
+    let key = |(name, property): (&String, &Json)| {
+        let kind = Words { root: schema, left: Cell::new(MAX_PARTS) }.kind(property);
+        let default = match property.get("default") {
+            None => String::new(),
+            Some(Json::Null) => ", optional".into(),
+            Some(d) => format!(", default {}", text(d)),
+        };
+        Key {
+            name: name.clone(),
+            kind: kind + &default,
+            description: property.get("description").and_then(Json::as_str).unwrap_or_default().to_string(),
+        }
     };
     properties.into_iter().flatten().map(key).collect()
 }
@@ -65,38 +70,51 @@ impl Words<'_> {
         }
         let list = |key: &str| schema.get(key).and_then(Json::as_array).filter(|l| !l.is_empty());
         if let Some(values) = list("enum") {
-            return alternatives(values.iter().map(|v| format!("`{}`", text(v))));
+            return alternatives(values.iter().map(|v| Some(format!("`{}`", text(v)))));
         }
         if let Some(choices) = list("anyOf").or_else(|| list("oneOf")) {
-            return alternatives(choices.iter().take(MAX_PARTS).map(|c| self.kind(c)));
+            return alternatives(choices.iter().take(MAX_PARTS).map(|c| self.unless_null(c)));
         }
         match schema.get("type") {
             Some(Json::Array(types)) => {
-                alternatives(types.iter().filter_map(Json::as_str).map(|t| self.simple(t, schema)))
+                let types = types.iter().filter_map(Json::as_str);
+                alternatives(types.map(|t| (t != "null").then(|| self.simple(t, schema))))
             }
             Some(Json::String(t)) => self.simple(t, schema),
             _ => "anything".into(),
         }
     }
 
+    /// That nothing may stand there, too, shows in the default.
+    fn unless_null(&self, choice: &Json) -> Option<String> {
+        (choice.get("type").and_then(Json::as_str) != Some("null")).then(|| self.kind(choice))
+    }
+
     fn simple(&self, name: &str, schema: &Json) -> String {
         match (name, schema.get("items")) {
-            ("null", _) => "none".into(),
-            ("array", Some(items)) => format!("list of {}", self.kind(items)),
+            ("array", Some(items)) => match self.kind(items) {
+                kind if kind.ends_with(char::is_alphabetic) => format!("list of {kind}s"),
+                kind => format!("list of {kind}"),
+            },
             ("boolean", _) => "true or false".into(),
             _ => name.to_string(),
         }
     }
 }
 
-fn alternatives(choices: impl Iterator<Item = String>) -> String {
+/// `a, b or c`.
+fn alternatives(choices: impl Iterator<Item = Option<String>>) -> String {
     let mut known: Vec<String> = Vec::new();
-    for choice in choices {
+    for choice in choices.flatten() {
         if !known.contains(&choice) {
             known.push(choice);
         }
     }
-    known.join(", ")
+    match known.pop() {
+        None => "anything".into(),
+        Some(only) if known.is_empty() => only,
+        Some(last) => format!("{} or {last}", known.join(", ")),
+    }
 }
 
 #[cfg(test)]
@@ -111,20 +129,23 @@ mod tests {
                 "r": { "type": "integer", "default": 8, "description": "Rank." },
                 "names": { "anyOf": [{ "$ref": "#/$defs/Names" }, { "type": "null" }], "default": null },
                 "bias": { "$ref": "#/$defs/Bias" },
-                "labels": { "type": ["array", "null"], "items": { "type": "string" } },
+                "weights": { "type": ["array", "null"], "items": { "type": "number" } },
                 "free": {},
             },
             "$defs": {
                 "Names": { "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }] },
-                "Bias": { "oneOf": [{ "const": "none" }, { "const": "all" }] },
+                "Bias": { "oneOf": [{ "const": "none" }, { "const": "some" }, { "const": "all" }] },
             },
         });
         let kinds: Vec<String> = keys(&schema).into_iter().map(|k| k.kind).collect();
-        let wanted =
-            ["integer", "string, list of string, none", "`none`, `all`", "list of string, none", "anything"];
+        let wanted = [
+            "integer, default 8",
+            "string or list of strings, optional",
+            "`none`, `some` or `all`",
+            "list of numbers",
+            "anything",
+        ];
         assert_eq!(kinds, wanted);
-        assert_eq!(keys(&schema)[0].default.as_deref(), Some("8"));
-        assert_eq!(keys(&schema)[1].default.as_deref(), Some("none"));
     }
 
     #[test]

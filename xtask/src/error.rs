@@ -120,6 +120,20 @@ pub enum Error {
         /// How it ended.
         status: String,
     },
+    /// A file of the shared data is not there.
+    #[error("{} is not there: name the folder with the shared data in GRAFT_SHARED", path.display())]
+    Shared {
+        /// The file looked for.
+        path: PathBuf,
+    },
+    /// A measured program did not print its figures.
+    #[error("`{command}` did not print the figures that are read from it, but:\n{printed}")]
+    Figures {
+        /// The whole command line.
+        command: String,
+        /// What it printed.
+        printed: String,
+    },
     /// This binary lies at a place that cargo does not use.
     #[error("cannot tell where cargo puts its outputs from {}: start this through `cargo xtask`", exe.display())]
     NotCargo {

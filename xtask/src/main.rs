@@ -1,5 +1,6 @@
 //! `cargo xtask`: the chores of this repository. One module per command; this file only reads arguments.
 
+mod bench;
 mod error;
 mod fetch;
 mod paths;
@@ -31,6 +32,8 @@ enum Command {
     Quickstart(quickstart::Args),
     /// Everything that a clean clone needs to pass its tests, and the tests
     Test(test::Args),
+    /// How fast and how good, beside Hugging Face PEFT: Markdown for docs/benchmarks.md
+    Bench(bench::Args),
 }
 
 fn run(cli: Cli) -> Result<ExitCode> {
@@ -39,6 +42,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Fetch(args) => fetch::run(&paths, &args),
         Command::Quickstart(args) => quickstart::run(&paths, &args),
         Command::Test(args) => test::run(&paths, &args),
+        Command::Bench(args) => bench::run(&paths, &args),
     }
 }
 

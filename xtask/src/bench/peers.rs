@@ -1,0 +1,206 @@
+//! The same tasks with Hugging Face PEFT on PyTorch.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use super::figures::{self, GRAFT, Group, PEFT, Run};
+use super::table::{Table, number};
+use super::train::{self, Sites};
+use super::{Bench, machine, step, trec};
+use crate::error::{Error, Result, io};
+use crate::process;
+use crate::stamp::write_atomic;
+
+const STEP: (&str, &str) = ("step.py", include_str!("peers/step.py"));
+const STARTUP: (&str, &str) = ("startup.py", include_str!("peers/startup.py"));
+const PROBE: (&str, &str) = ("probe.py", include_str!("peers/probe.py"));
+
+/// Prints the versions that figures depend on, in a line.
+const VERSIONS: &str = r#"
+import importlib.metadata, platform
+names = ["torch", "transformers", "peft", "scikit-learn"]
+print(", ".join(["Python " + platform.python_version()] + [n + " " + importlib.metadata.version(n) for n in names]))
+"#;
+
+/// What the peer's script prints when its first step is done.
+const FIRST_STEP: &str = "FIRST STEP";
+
+/// A part of the comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    Train,
+    Step,
+    Startup,
+    Probe,
+}
+
+/// What is compared, and with what.
+#[derive(clap::Args)]
+pub struct Options {
+    /// The Python environment that the shared script `peers/setup.sh` makes
+    #[arg(long, value_name = "DIR")]
+    venv: PathBuf,
+    /// Parts of the comparison
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "train,step,startup,probe")]
+    parts: Vec<Part>,
+    /// Run Graft in turn with each run of the other side
+    #[arg(long)]
+    alternate: bool,
+    #[command(flatten)]
+    train: train::Options,
+}
+
+/// Measures the parts.
+///
+/// # Errors
+/// [`Error::Shared`] without the peers' scripts; when a run fails.
+pub fn run(bench: &Bench<'_>, options: &Options) -> Result<String> {
+    // A Python environment is found by its place, so the path must not be resolved through links.
+    let python =
+        std::path::absolute(options.venv.join("bin/python")).map_err(io("cannot find", &options.venv))?;
+    let script = trec::shared(bench.paths).join("peers/peft_train.py");
+    if !script.is_file() {
+        return Err(Error::Shared { path: script });
+    }
+    let peer = Peer { bench, python, script, alternate: options.alternate };
+    let mut report = format!("- {}\n", peer.versions());
+    for part in &options.parts {
+        let text = match part {
+            Part::Train => peer.train(&options.train)?,
+            Part::Step => peer.step(&options.train.sites)?,
+            Part::Startup => peer.startup()?,
+            Part::Probe => peer.probe()?,
+        };
+        report.push('\n');
+        report.push_str(&text);
+    }
+    Ok(report)
+}
+
+/// The other side.
+struct Peer<'a> {
+    bench: &'a Bench<'a>,
+    python: PathBuf,
+    script: PathBuf,
+    alternate: bool,
+}
+
+impl Peer<'_> {
+    /// The environment's Python with `script`, without the network.
+    fn python(&self, script: &Path) -> Command {
+        let mut command = Command::new(&self.python);
+        command.current_dir(&self.bench.paths.root).arg(script);
+        command.env("HF_HUB_OFFLINE", "1").env("TOKENIZERS_PARALLELISM", "false");
+        command
+    }
+
+    /// A script of ours, written to the folder of measurements.
+    fn ours(&self, (name, text): (&str, &str)) -> Result<Command> {
+        let file = self.bench.folder.join(name);
+        write_atomic(&file, text.as_bytes()).map_err(io("cannot write", &file))?;
+        Ok(self.python(&file))
+    }
+
+    fn versions(&self) -> String {
+        let mut command = Command::new(&self.python);
+        machine::said(command.args(["-c", VERSIONS])).trim().to_owned()
+    }
+
+    /// The arguments of the shared script, which takes two threads whatever it is asked for.
+    fn recipe(&self, command: &mut Command, sites: Sites, epochs: usize) {
+        let (train, test) = (&self.bench.trec.train, &self.bench.trec.test);
+        command.arg(&self.bench.fetched.minilm).args([train, test]).args([sites.peer(), &epochs.to_string()]);
+    }
+
+    fn train(&self, options: &train::Options) -> Result<String> {
+        let mut runs = Vec::new();
+        for seed in &options.seeds {
+            for sites in &options.sites {
+                for grouped in [false, true] {
+                    if self.alternate {
+                        runs.push(train::one(self.bench, *sites, *seed, options)?);
+                    }
+                    runs.push(self.train_once(*sites, *seed, grouped, options.epochs)?);
+                }
+            }
+        }
+        let comparison = figures::comparison(&runs);
+        let table = figures::by_group(&runs);
+        Ok(if comparison.is_empty() { table.to_string() } else { format!("{table}\n{comparison}") })
+    }
+
+    fn train_once(&self, sites: Sites, seed: u64, grouped: bool, epochs: usize) -> Result<Run> {
+        let mut command = self.python(&self.script);
+        self.recipe(&mut command, sites, epochs);
+        command.args(grouped.then_some("--group")).args(["--seed", &seed.to_string()]);
+        let found = self.bench.measured("peers", &mut command, figures::result_line)?;
+        let batches = if grouped { "of similar length" } else { "random" };
+        let group = Group { side: PEFT, sites: sites.name(), batches };
+        Run::of_peer(group, seed, &found).ok_or_else(|| Error::Figures {
+            command: process::shown(&command),
+            printed: format!("{found:?}"),
+        })
+    }
+
+    fn step(&self, all: &[Sites]) -> Result<String> {
+        let options = step::Options { batch: 32, length: 64, steps: 20, sites: all.to_vec() };
+        let mut rows = Vec::new();
+        for sites in all {
+            if self.alternate {
+                rows.push((GRAFT, *sites, step::one(self.bench, *sites, &options)?));
+            }
+            let mut command = self.ours(STEP)?;
+            command.arg(&self.bench.fetched.minilm).arg(sites.peer());
+            command.args(
+                [options.batch, options.length, options.steps, self.bench.threads].map(|n| n.to_string()),
+            );
+            let found = self.bench.measured("step", &mut command, figures::result_line)?;
+            rows.push((PEFT, *sites, step::Times::of_peer(&found)));
+        }
+        Ok(step::table(&rows).to_string())
+    }
+
+    fn startup(&self) -> Result<String> {
+        let mut seconds = Vec::new();
+        for _ in 0..3 {
+            let mut command = self.ours(STARTUP)?;
+            command.arg(&self.script);
+            self.recipe(&mut command, Sites::Qv, 1);
+            let line = process::shown(&command);
+            eprintln!("\n$ {line}");
+            let start = Instant::now();
+            let mut first = None;
+            let good = process::run_watched(&mut command, |printed| {
+                if printed.trim() == FIRST_STEP {
+                    first = Some(start.elapsed().as_secs_f64());
+                }
+            })?;
+            let taken = first.filter(|_| good).ok_or_else(|| Error::Figures {
+                command: line.clone(),
+                printed: "what stands above".into(),
+            })?;
+            let figures = serde_json::Map::from_iter([("seconds_to_first_step".to_owned(), taken.into())]);
+            self.bench.note("startup", &line, &figures)?;
+            seconds.push(taken);
+        }
+        Ok(train::startup_table(&[(PEFT, seconds)]).to_string())
+    }
+
+    fn probe(&self) -> Result<String> {
+        let mut command = self.ours(PROBE)?;
+        command.arg(&self.bench.fetched.minilm).args([&self.bench.trec.train, &self.bench.trec.test]);
+        command.arg(self.bench.threads.to_string());
+        let start = Instant::now();
+        let found = self.bench.measured("probe", &mut command, figures::result_line)?;
+        let seconds = start.elapsed().as_secs_f64();
+        let mut table = Table::new(["side", "command to fitted probe, s", "accuracy, %"]);
+        let accuracy = found.get("acc").and_then(serde_json::Value::as_f64);
+        table.row([
+            "PyTorch and scikit-learn".into(),
+            number(Some(seconds), 1),
+            number(accuracy.map(|a| 100.0 * a), 1),
+        ]);
+        Ok(table.to_string())
+    }
+}

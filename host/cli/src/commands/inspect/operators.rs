@@ -124,7 +124,7 @@ fn is_flat(node: &Node) -> bool {
 mod tests {
     use super::*;
 
-    /// `y = Mystery(Floor(x · w)) + Mystery(x)`, where only the first Mystery lies behind a weight.
+    /// `y = Mystery(between(x · w)) + Mystery(x)`, where only the later Mystery node lies behind a weight.
     fn graph(between: &str) -> Graph {
         let mut g = Graph::new("g", 20);
         let x = g.add_input("x", DType::F32, vec![2.into(), 2.into()]);
@@ -141,10 +141,10 @@ mod tests {
                 ..Node::default()
             });
         };
+        node("Mystery", "vendor", &[x], d);
         node("MatMul", "", &[x, w], a);
         node(between, "", &[a], b);
         node("Mystery", "vendor", &[b], c);
-        node("Mystery", "vendor", &[x], d);
         node("Add", "", &[c, d], y);
         g.outputs.push(y);
         g

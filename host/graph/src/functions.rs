@@ -7,7 +7,7 @@ use crate::ir::{Attr, Fact, Function, Graph, Node, ValueId};
 /// Functions inside functions that are followed.
 const MAX_DEPTH: usize = 32;
 /// Nodes that inlining may grow a graph to; a crafted file could otherwise double it at every level.
-const MAX_NODES: usize = 1_000_000;
+const MAX_NODES: usize = 250_000;
 
 /// Replaces every use of a model-local function for which `wanted` holds by its body, and drops those functions.
 /// The module path of a use is handed to the nodes of the body.

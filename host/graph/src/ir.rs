@@ -7,6 +7,7 @@ use bytes::Bytes;
 use indexmap::IndexMap;
 
 use crate::dim::{Dim, Shape};
+use crate::onnx::MappedFiles;
 use crate::tensor::{DType, Tensor};
 
 /// The domain of Graft's own operators; every one of them has a decomposition (see [`crate::fused`]).
@@ -208,6 +209,8 @@ pub struct Graph {
     pub functions: Vec<Function>,
     /// `metadata_props` of the model.
     pub metadata: Vec<(String, String)>,
+    /// The files that constants are mapped from.
+    pub files: MappedFiles,
     values: Vec<Value>,
     constants: IndexMap<ValueId, Tensor>,
     names: HashMap<String, ValueId>,

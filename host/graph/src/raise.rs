@@ -29,6 +29,8 @@ const PATTERNS: &[Pattern] = &[
 
 /// Replaces every subgraph that a pattern recognises, and tells how often each did.
 pub fn raise(graph: &mut Graph) -> Vec<(&'static str, usize)> {
+    // What nobody reads must not keep a pattern from being seen.
+    graph.remove_dead();
     let mut counts = Vec::new();
     for p in PATTERNS {
         let m = Match { graph, made: graph.producers() };
@@ -121,12 +123,13 @@ fn replaced(root: &Node, op: &str, inputs: &[ValueId], attrs: Attrs) -> Found {
     })
 }
 
-/// Dropout whose training flag is absent or false, or whose ratio is zero, does nothing.
+/// Dropout does nothing in a base, which is used for inference: not where its training flag is absent or false or its
+/// ratio is zero, and neither where a model was exported in training mode, which fixes the flag to true. ONNX Runtime's
+/// optimiser drops all of these. A flag that is computed is left alone, and so is a mask that is read.
 fn inference_dropout(m: &Match<'_>, n: &Node) -> Found {
-    let flag = |v: ValueId| m.graph.constant(v).and_then(|t| t.to_i64s()?.first().copied());
-    let off = n.input(2).is_none_or(|v| flag(v) == Some(0));
+    let fixed = n.input(2).is_none_or(|v| m.graph.constant(v).is_some());
     let kept = n.input(1).is_some_and(|v| m.number(v) == Some(0.0));
-    if !(off || kept) || n.output(1).is_some() {
+    if !(fixed || kept) || n.output(1).is_some() {
         return None;
     }
     replaced(n, "Identity", &[n.input(0)?], Attrs::new())

@@ -137,9 +137,8 @@ impl Base {
     pub fn session(&self, graph: &Graph, options: &SessionOptions) -> Result<Session> {
         let weights = self.weights()?;
         let names: std::collections::HashSet<&str> = weights.names().collect();
-        let location = self.path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let source = SessionSource {
-            proto: onnx::for_session(graph, &location, &|name| names.contains(name)),
+            proto: onnx::for_session(graph, &|name| names.contains(name)),
             weights: Some(Arc::clone(weights)),
             external_dir: Some(self.dir.canonicalize().unwrap_or_else(|_| self.dir.clone())),
         };

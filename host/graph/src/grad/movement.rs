@@ -119,7 +119,7 @@ fn slice(r: &mut Rule<'_, '_>) -> Grads {
         let from = if *start < 0 { shape[a].plus(&Dim::from(*start)) } else { Dim::from(*start) };
         // A start past an end means that end.
         let from = match (from.known(), shape[a].known()) {
-            (Some(from), Some(size)) => Dim::from(from.clamp(0, size)),
+            (Some(from), Some(size)) => Dim::from(from.clamp(0, size.max(0))),
             _ => from,
         };
         after[a] = shape[a].minus(&from).minus(&out[a]);

@@ -6,6 +6,7 @@ mod tensors;
 mod write;
 
 pub use read::{read, read_bytes, read_with_files};
+pub use tensors::MappedFiles;
 pub use write::{Placement, for_session, shared_constants, to_bytes, write};
 
 use std::path::PathBuf;

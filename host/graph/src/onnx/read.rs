@@ -7,7 +7,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::proto::{self, AttributeProto, GraphProto, ModelProto, NodeProto, ValueInfo, attribute_type};
-use super::tensors::{TensorReader, map_file};
+use super::tensors::{MappedFiles, TensorReader, map_file};
 use super::{NEWEST_OPSET, OLDEST_OPSET, OnnxError, WORKING_OPSET};
 use crate::dim::Dim;
 use crate::ir::{Attr, Attrs, Fact, Function, Graph, Node, ValueId};
@@ -32,7 +32,8 @@ pub fn read(path: &Path) -> Result<Graph, OnnxError> {
 /// As [`read`].
 pub fn read_with_files(path: &Path) -> Result<(Graph, Vec<PathBuf>), OnnxError> {
     let bytes = map_file(path).map_err(|source| OnnxError::Io { path: path.to_path_buf(), source })?;
-    decode(bytes, path)
+    let own = path.file_name().map(|n| (n.to_string_lossy().into_owned(), bytes.clone()));
+    decode(bytes, path, own)
 }
 
 /// Reads a model from memory; `path` names it in errors and is where external data are looked for.
@@ -40,10 +41,15 @@ pub fn read_with_files(path: &Path) -> Result<(Graph, Vec<PathBuf>), OnnxError> 
 /// # Errors
 /// As [`read`].
 pub fn read_bytes(bytes: Bytes, path: &Path) -> Result<Graph, OnnxError> {
-    decode(bytes, path).map(|(graph, _)| graph)
+    decode(bytes, path, None).map(|(graph, _)| graph)
 }
 
-fn decode(bytes: Bytes, path: &Path) -> Result<(Graph, Vec<PathBuf>), OnnxError> {
+/// `own` is the model's file itself, where the bytes are mapped from one.
+fn decode(
+    bytes: Bytes,
+    path: &Path,
+    own: Option<(String, Bytes)>,
+) -> Result<(Graph, Vec<PathBuf>), OnnxError> {
     let not_onnx = |detail: String| OnnxError::NotOnnx { path: path.to_path_buf(), detail };
     if bytes.is_empty() {
         return Err(not_onnx("the file is empty".into()));
@@ -64,6 +70,7 @@ fn decode(bytes: Bytes, path: &Path) -> Result<(Graph, Vec<PathBuf>), OnnxError>
     functions::inline(&mut graph, &|_| true).map_err(invalid)?;
     upgrade::upgrade(&mut graph, WORKING_OPSET).map_err(invalid)?;
     shape::infer(&mut graph);
+    graph.files = MappedFiles::new(own.into_iter().chain(reader.tensors.mapped()).collect());
     let files = std::iter::once(path.to_path_buf()).chain(reader.tensors.files()).collect();
     Ok((graph, files))
 }
@@ -111,8 +118,13 @@ impl Reader<'_> {
             }
             ids.insert(&t.name, g.add_constant(&t.name, tensor));
         }
-        // Files of IR version 3 list initializers among the inputs, too; they are constants all the same.
-        for i in p.input.iter().filter(|i| !p.initializer.iter().any(|t| t.name == i.name)) {
+        for i in &p.input {
+            match ids.get(i.name.as_str()) {
+                // Files of IR version 3 list initializers among the inputs, too; they are constants all the same.
+                Some(v) if g.constant(*v).is_some() => continue,
+                Some(_) => return Err(self.invalid(format!("input '{}' is there twice", i.name))),
+                None => {}
+            }
             let fact = self.input_fact(i)?;
             let id = g.add_value(&i.name, fact);
             g.inputs.push(id);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -10,8 +11,32 @@ use super::OnnxError;
 use super::proto::{Entry, TensorProto};
 use crate::tensor::{DType, Element, Tensor};
 
+/// The files that the constants of a graph are mapped from, by their names below the model's folder.
+#[derive(Clone, Default)]
+pub struct MappedFiles(Arc<Vec<(String, Bytes)>>);
+
+impl MappedFiles {
+    pub(super) fn new(files: Vec<(String, Bytes)>) -> MappedFiles {
+        MappedFiles(Arc::new(files))
+    }
+
+    /// The file that `bytes` are mapped from, and where they begin in it.
+    pub fn place(&self, bytes: &Bytes) -> Option<(&str, u64)> {
+        let at = bytes.as_ptr() as usize;
+        self.0.iter().find_map(|(name, file)| {
+            let offset = at.checked_sub(file.as_ptr() as usize)?;
+            let inside = offset.checked_add(bytes.len()).is_some_and(|end| end <= file.len());
+            inside.then_some((name.as_str(), offset as u64))
+        })
+    }
+}
+
 /// Maps a file for reading; its bytes stay mapped as long as a tensor uses them.
 pub(super) fn map_file(path: &Path) -> std::io::Result<Bytes> {
+    // Opening a pipe would wait for somebody to write into it.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
     let file = File::open(path)?;
     if file.metadata()?.len() == 0 {
         return Ok(Bytes::new());
@@ -31,6 +56,11 @@ pub(super) struct TensorReader<'a> {
 impl<'a> TensorReader<'a> {
     pub(super) fn new(path: &'a Path) -> Self {
         TensorReader { path, files: HashMap::new() }
+    }
+
+    /// The mapped external data files, by their locations.
+    pub(super) fn mapped(&self) -> impl Iterator<Item = (String, Bytes)> + '_ {
+        self.files.iter().map(|(name, bytes)| (name.clone(), bytes.clone()))
     }
 
     /// The external data files that tensors were read from, sorted.

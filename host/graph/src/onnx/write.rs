@@ -37,13 +37,16 @@ pub fn to_bytes(graph: &Graph) -> Vec<u8> {
     model_proto(graph, &mut inline_proto).encode_to_vec()
 }
 
-/// The model for a session: constants of 1 KiB and more for whose name `is_shared` holds are left out of it;
-/// `location` is the name of an existing file that the protobuf names as their place (ONNX Runtime looks whether it
-/// is there, and does not read it when the tensor is supplied).
-pub fn for_session(graph: &Graph, location: &str, is_shared: &dyn Fn(&str) -> bool) -> Vec<u8> {
-    let put = &mut |name: &str, t: &Tensor| match is_large(t) && is_shared(name) {
-        true => external_proto(name, t, location, 0),
-        false => inline_proto(name, t),
+/// The model for a session: constants of 1 KiB and more for whose name `is_shared` holds are left out of it, if they
+/// are mapped from a file of the base. The protobuf says where they lie in it: ONNX Runtime takes the tensors that are
+/// supplied to run with, but its optimiser reads the file, when it folds constants or changes the layout of a
+/// convolution's weights. Constants that lie in no file are written into the protobuf.
+pub fn for_session(graph: &Graph, is_shared: &dyn Fn(&str) -> bool) -> Vec<u8> {
+    let put = &mut |name: &str, t: &Tensor| match graph.files.place(t.bytes()) {
+        Some((location, offset)) if is_large(t) && is_shared(name) => {
+            external_proto(name, t, location, offset)
+        }
+        _ => inline_proto(name, t),
     };
     model_proto(graph, put).encode_to_vec()
 }

@@ -143,8 +143,9 @@ fn split(i: &Infer<'_>) -> Option<Vec<Fact>> {
                 (Some(d), _) => vec![d; n],
                 // The last part is smaller where the axis does not divide.
                 (None, Some(all)) => {
-                    let each = (all + n as i64 - 1) / n as i64;
-                    (0..n as i64).map(|k| Dim::from((all - k * each).clamp(0, each))).collect()
+                    let each = all.checked_add(n as i64 - 1)?.checked_div(n as i64)?;
+                    let left = |k: i64| all.saturating_sub(k.saturating_mul(each)).clamp(0, each.max(0));
+                    (0..n as i64).map(|k| Dim::from(left(k))).collect()
                 }
                 (None, None) => (0..n).map(|k| i.unknown(k)).collect(),
             }
@@ -160,7 +161,7 @@ fn split(i: &Infer<'_>) -> Option<Vec<Fact>> {
 
 /// The size that a slice leaves of `size`; `None` when it depends on what the symbols are.
 fn sliced(size: &Dim, start: &Dim, end: &Dim, step: i64) -> Option<Dim> {
-    if let (Some(n), Some(s), Some(e)) = (size.known(), start.known(), end.known()) {
+    if let (Some(n), Some(s), Some(e)) = (size.known().filter(|n| *n >= 0), start.known(), end.known()) {
         let clamp =
             |v: i64, low: i64, high: i64| (if v < 0 { v.saturating_add(n) } else { v }).clamp(low, high);
         let count = if step > 0 {
@@ -168,7 +169,8 @@ fn sliced(size: &Dim, start: &Dim, end: &Dim, step: i64) -> Option<Dim> {
             (e - s).max(0).checked_add(step - 1)? / step
         } else {
             let (s, e) = (clamp(s, 0, (n - 1).max(0)), clamp(e, -1, n - 1));
-            (s - e).max(0).checked_add(-step - 1)? / -step
+            let back = step.checked_neg()?;
+            (s - e).max(0).checked_add(back - 1)? / back
         };
         return Some(Dim::from(count));
     }
@@ -179,7 +181,7 @@ fn sliced(size: &Dim, start: &Dim, end: &Dim, step: i64) -> Option<Dim> {
     match (start.known(), end.known()) {
         (Some(0), _) if whole_end => Some(size.clone()),
         // Negative bounds count from the end of an axis that is assumed to be long enough, as exporters assume.
-        (Some(s), _) if whole_end && s < 0 => Some(Dim::from(-s)),
+        (Some(s), _) if whole_end && s < 0 => s.checked_neg().map(Dim::from),
         (Some(s), _) if whole_end => Some(size.minus(&Dim::from(s))),
         (Some(0), Some(e)) if e < 0 => Some(size.plus(&Dim::from(e))),
         // A fixed table cut to a symbolic length: positions up to the sequence's own.
@@ -206,7 +208,8 @@ fn slice(i: &Infer<'_>) -> Option<Vec<Fact>> {
         let e = i.elements(0)?;
         let (s, n, step) = (starts.first()?.known()?, out.first()?.known()?, *steps.first()?);
         let s = if s < 0 { s + e.len() as i64 } else { s.min(e.len() as i64) };
-        (0..n).map(|k| e.get(usize::try_from(s + k * step).ok()?).cloned()).collect()
+        let at = |k: i64| usize::try_from(k.checked_mul(step)?.checked_add(s)?).ok();
+        (0..n).map(|k| e.get(at(k)?).cloned()).collect()
     })();
     Some(vec![Fact { dtype: i.dtype(0), shape: Some(out), elements }])
 }

@@ -1,0 +1,142 @@
+//! Gradients of models that PyTorch exported, against the gradients that PyTorch computed.
+
+use std::path::{Path, PathBuf};
+
+use graft_adapters::read_tensors;
+use graft_graph::Tensor;
+use graft_graph::grad::{GradError, gradient_model};
+use graft_runtime::{Runtime, SessionOptions};
+use graft_tasks::{Base, BaseOptions, GradientRun, gradients};
+use graft_tests::{runtime, shared};
+use indexmap::IndexMap;
+
+/// Models whose gradients are derived completely.
+const COMPLETE: [&str; 4] = ["bert.dynamo", "bert.ts", "gpt2.ts", "llama.dynamo"];
+
+/// Models with parameters in front of an operator that has no rule yet: the operator, and the module of its last use.
+const KNOWN: [(&str, &str, &str); 3] = [
+    ("clip.ts", "Conv", "m.vision_model.embeddings.patch_embedding"),
+    ("resnet.ts", "Conv", "m.encoder.stages.1.layers.0.shortcut.convolution"),
+    ("vit.dynamo", "Conv", "m.embeddings.patch_embeddings.projection"),
+];
+
+/// Models that ONNX Runtime itself can't run: this one gives one name to the lengths of two different inputs.
+const NOT_RUNNABLE: [&str; 1] = ["t5.ts"];
+
+/// Largest error of a gradient or output, relative in norm.
+const CLOSE: f64 = 1e-4;
+
+struct Model {
+    base: Base,
+    tensors: IndexMap<String, Tensor>,
+    /// Names of the values that PyTorch's gradients are there of.
+    names: Vec<String>,
+}
+
+impl Model {
+    fn open(runtime: &'static Runtime, folder: &Path) -> Model {
+        let base = Base::open(runtime, folder, &BaseOptions::default()).expect("the model opens");
+        let tensors = read_tensors(&folder.join("io.safetensors")).expect("a checked file");
+        let names: Vec<String> =
+            tensors.keys().filter_map(|n| n.strip_prefix("grad:")).map(str::to_string).collect();
+        assert!(!names.is_empty(), "{}: no gradients to compare with", folder.display());
+        Model { base, tensors, names }
+    }
+
+    fn run(&self, wrt: &[String]) -> GradientRun {
+        gradients(&self.base, &self.tensors, Some(wrt), None, &SessionOptions::default())
+            .expect("gradients run")
+    }
+
+    /// Compares outputs, and the gradients of `wrt`, with PyTorch's.
+    fn check(&self, wrt: &[String]) {
+        let run = self.run(wrt);
+        let wanted =
+            |n: &&String| n.starts_with("out:") || wrt.iter().any(|w| n.strip_prefix("grad:") == Some(w));
+        let keys: Vec<&String> = self.tensors.keys().filter(wanted).collect();
+        let mut norms: Vec<f64> = keys.iter().map(|k| norm(&numbers(&self.tensors[*k]))).collect();
+        norms.sort_by(f64::total_cmp);
+        let typical = norms[norms.len() / 2];
+        for key in keys {
+            let (want, got) = (&self.tensors[key], &run.tensors[key]);
+            assert_eq!(got.shape(), want.shape(), "{key}");
+            let (want, got) = (numbers(want), numbers(got));
+            let difference: Vec<f64> = want.iter().zip(&got).map(|(a, b)| a - b).collect();
+            // What is zero by symmetry, as the gradient of a key's bias, is rounding noise in PyTorch's figures, too.
+            let scale = norm(&want).max(1e-2 * typical);
+            let error = norm(&difference) / scale;
+            assert!(error <= CLOSE, "{}: {key} is off by {error:.1e}", self.base.path.display());
+        }
+    }
+}
+
+fn numbers(t: &Tensor) -> Vec<f64> {
+    t.to_f64s().expect("floats")
+}
+
+fn norm(v: &[f64]) -> f64 {
+    v.iter().map(|x| x * x).sum::<f64>().sqrt()
+}
+
+fn folder() -> Option<(PathBuf, &'static Runtime)> {
+    Some((shared()?.join("conformance/autodiff"), runtime()?))
+}
+
+#[test]
+fn every_exported_model_is_in_a_list() {
+    let Some((folder, _)) = folder() else { return };
+    let mut there: Vec<String> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    let mut listed: Vec<&str> = COMPLETE.into_iter().chain(KNOWN.map(|k| k.0)).chain(NOT_RUNNABLE).collect();
+    there.sort();
+    listed.sort_unstable();
+    assert_eq!(there, listed);
+}
+
+#[test]
+fn gradients_are_those_of_pytorch() {
+    let Some((folder, runtime)) = folder() else { return };
+    for name in COMPLETE {
+        let model = Model::open(runtime, &folder.join(name));
+        model.check(&model.names);
+        // Unasked, every trainable parameter is among what gradients are given of.
+        let all = gradient_model(&model.base.graph, None).unwrap().wrt;
+        let missing: Vec<&String> = model.names.iter().filter(|n| !all.contains(n)).collect();
+        assert!(missing.is_empty(), "{name}: no gradients of {missing:?}");
+    }
+}
+
+#[test]
+fn where_a_rule_is_missing_the_error_names_operator_node_and_module() {
+    let Some((folder, runtime)) = folder() else { return };
+    for (name, missing, path) in KNOWN {
+        let model = Model::open(runtime, &folder.join(name));
+        match gradient_model(&model.base.graph, Some(&model.names)) {
+            Err(GradError::NoRule { op, node, module }) => {
+                assert_eq!((op.as_str(), module.as_str()), (missing, path), "{name}");
+                assert!(model.base.graph.nodes.iter().any(|n| n.name == node && n.is(missing)), "{node}");
+            }
+            Err(e) => panic!("{name}: {e}"),
+            Ok(_) => panic!("{name} is derived now: move it to the complete ones"),
+        }
+    }
+}
+
+#[test]
+fn what_lies_behind_the_missing_rule_has_its_gradients_all_the_same() {
+    let Some((folder, runtime)) = folder() else { return };
+    let mut compared = 0;
+    for (name, ..) in KNOWN {
+        let model = Model::open(runtime, &folder.join(name));
+        let derivable =
+            |n: &&String| gradient_model(&model.base.graph, Some(std::slice::from_ref(*n))).is_ok();
+        let wrt: Vec<String> = model.names.iter().filter(derivable).cloned().collect();
+        compared += wrt.len();
+        if !wrt.is_empty() {
+            model.check(&wrt);
+        }
+    }
+    assert!(compared > 50, "only {compared} gradients could be compared");
+}

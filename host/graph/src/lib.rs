@@ -8,6 +8,7 @@ pub mod dim;
 pub mod functions;
 pub mod fused;
 pub mod grad;
+pub mod hoist;
 pub mod ir;
 pub mod model;
 pub mod onnx;

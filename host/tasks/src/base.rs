@@ -52,7 +52,8 @@ impl Base {
         raise::raise(&mut graph);
         let model = model::describe(&graph, options.hidden.as_deref())?;
         let dir = file.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf);
-        let beside = |name: &str| [dir.join(name), dir.join("..").join(name)].into_iter().find(|p| p.is_file());
+        let beside =
+            |name: &str| [dir.join(name), dir.join("..").join(name)].into_iter().find(|p| p.is_file());
         Ok(Base {
             tokenizer: options.tokenizer.clone().or_else(|| beside("tokenizer.json")),
             model_type: beside("config.json").and_then(|p| model_type(&p)),
@@ -97,7 +98,8 @@ impl Base {
         if self.graph.dtype(value) != Some(DType::I32) {
             return Ok(tensor);
         }
-        let narrow: Vec<i32> = tensor.values::<i64>()?.iter().map(|v| i32::try_from(*v).unwrap_or(0)).collect();
+        let narrow: Vec<i32> =
+            tensor.values::<i64>()?.iter().map(|v| i32::try_from(*v).unwrap_or(0)).collect();
         Ok(Tensor::new(tensor.shape(), &narrow)?)
     }
 
@@ -163,20 +165,20 @@ fn model_file(path: &Path) -> Result<PathBuf> {
     if !path.is_dir() {
         return none("there is no such file or directory".into());
     }
-    if let Some(known) = ["model.onnx", "onnx/model.onnx"].iter().map(|n| path.join(n)).find(|p| p.is_file()) {
+    if let Some(known) = ["model.onnx", "onnx/model.onnx"].iter().map(|n| path.join(n)).find(|p| p.is_file())
+    {
         return Ok(known);
     }
-    let listing = std::fs::read_dir(path).map_err(|e| TaskError::NoModel {
-        path: path.to_path_buf(),
-        detail: e.to_string(),
-    })?;
+    let listing = std::fs::read_dir(path)
+        .map_err(|e| TaskError::NoModel { path: path.to_path_buf(), detail: e.to_string() })?;
     let is_onnx = |p: &PathBuf| p.extension().is_some_and(|e| e == "onnx");
     let mut found: Vec<PathBuf> = listing.flatten().map(|e| e.path()).filter(is_onnx).collect();
     found.sort();
     match found.len() {
         1 => Ok(found.remove(0)),
         0 if path.join("model.safetensors").is_file() => none(
-            "it holds a checkpoint, not an ONNX model. Convert it first: graft model import DIR OUT_DIR".into(),
+            "it holds a checkpoint, not an ONNX model. Convert it first: graft model import DIR OUT_DIR"
+                .into(),
         ),
         0 => none("it holds neither model.onnx nor onnx/model.onnx".into()),
         _ => {

@@ -59,10 +59,10 @@ pub fn architecture(base: &Base, adapter: &StoredAdapter) -> Option<&'static Arc
 /// Modules that the base lacks; settings that can't be honoured.
 pub fn method_of(base: &Base, adapter: &StoredAdapter) -> Result<Option<Choice>> {
     let Some(peft) = &adapter.peft else {
-        return Ok(adapter.graft.as_ref().map(|g| Choice {
-            id: g.method.id.clone(),
-            config: Value::Object(g.method.config.clone()),
-        }));
+        return Ok(adapter
+            .graft
+            .as_ref()
+            .map(|g| Choice { id: g.method.id.clone(), config: Value::Object(g.method.config.clone()) }));
     };
     let paths = site_paths(&base.graph);
     let places = adapter.sites_in(&paths)?;

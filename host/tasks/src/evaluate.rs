@@ -92,7 +92,11 @@ impl Joined {
         if shape[1..] != self.row || shape[0] != rows.len() {
             return Err(TaskError::Input {
                 what: format!("output '{name}'"),
-                detail: format!("its rows have the shapes {:?} and {:?}; they can't be joined", self.row, &shape[1..]),
+                detail: format!(
+                    "its rows have the shapes {:?} and {:?}; they can't be joined",
+                    self.row,
+                    &shape[1..]
+                ),
             });
         }
         let width: usize = self.row.iter().product();

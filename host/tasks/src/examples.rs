@@ -161,10 +161,13 @@ impl Examples {
         made.into_iter()
             .map(|t| {
                 let name = t.name.clone();
-                Ok((name, graft_plugins::adapt::to_graph_tensor(t).map_err(|e| TaskError::Input {
-                    what: format!("tensors of the objective '{}'", objective.id()),
-                    detail: e.to_string(),
-                })?))
+                Ok((
+                    name,
+                    graft_plugins::adapt::to_graph_tensor(t).map_err(|e| TaskError::Input {
+                        what: format!("tensors of the objective '{}'", objective.id()),
+                        detail: e.to_string(),
+                    })?,
+                ))
             })
             .collect()
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use graft_adapters::StoredAdapter;
 use graft_data::Tokenizer;
 use graft_graph::Tensor;
+use graft_graph::hoist::hoist;
 use graft_plugins::api::{self, Metric};
 use graft_plugins::{Adapted, Method, Objective, adapt};
 use graft_runtime::{SessionOptions, View};
@@ -49,10 +50,13 @@ impl Task {
         let method = method.map(|c| Method::find(plugin_dirs, &c.id, &c.config)).transpose()?;
         let objective = objective_of(base, adapter);
         let objective = objective.map(|c| Objective::find(plugin_dirs, &c.id, &c.config)).transpose()?;
-        let adapted = adapt(&base.graph, &base.model, method.as_ref(), objective.as_ref(), false)?;
+        let mut adapted = adapt(&base.graph, &base.model, method.as_ref(), objective.as_ref(), false)?;
         let tensors = bind(base, adapter, &adapted)?;
-        let name = adapter.dir.file_name().map_or_else(|| "adapter".into(), |n| n.to_string_lossy().into_owned());
-        let program = Program::new(base, &adapted.graph, &SessionOptions { name: name.clone(), ..options.clone() })?;
+        hoist(&mut adapted.graph);
+        let name =
+            adapter.dir.file_name().map_or_else(|| "adapter".into(), |n| n.to_string_lossy().into_owned());
+        let program =
+            Program::new(base, &adapted.graph, &SessionOptions { name: name.clone(), ..options.clone() })?;
         let outputs = adapted.graph.outputs.iter().map(|o| adapted.graph.name_of(*o).to_string()).collect();
         Ok(Task { name, objective, program, values: values(&adapted, tensors), outputs })
     }
@@ -83,7 +87,12 @@ impl Task {
     ///
     /// # Errors
     /// An adapter without a head; a label that it does not know.
-    pub fn evaluate(&mut self, base: &Base, examples: &Examples, tokenizer: &Tokenizer) -> Result<Vec<Metric>> {
+    pub fn evaluate(
+        &mut self,
+        base: &Base,
+        examples: &Examples,
+        tokenizer: &Tokenizer,
+    ) -> Result<Vec<Metric>> {
         self.objective()?.collate(&examples.rows, 0)?;
         let outputs = self.outputs(base, examples, tokenizer.pad_id())?;
         judge(self.objective()?, examples, outputs)

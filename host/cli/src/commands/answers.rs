@@ -50,7 +50,10 @@ impl Common {
         let base = Base::open(runtime, &self.base, &self.base_args.options())?;
         let file = base.tokenizer.clone();
         let file = file.with_context(|| {
-            format!("no tokenizer.json lies beside the model in {}: give --tokenizer FILE", base.dir.display())
+            format!(
+                "no tokenizer.json lies beside the model in {}: give --tokenizer FILE",
+                base.dir.display()
+            )
         })?;
         let tokenizer = Tokenizer::load(&file)?;
         let options = self.runtime.session("adapter")?;

@@ -46,7 +46,9 @@ pub fn run(args: Args) -> Result<()> {
     let options = args.runtime.session("base")?;
     let outputs = match &args.adapter {
         Some(dir) => Task::open(&base, &load(dir)?, &args.plugin_dir, &options)?.run(&inputs)?,
-        None => Program::new(&base, &base.graph, &options)?.run(&|n| inputs.get(n).map(Into::into))?.tensors()?,
+        None => {
+            Program::new(&base, &base.graph, &options)?.run(&|n| inputs.get(n).map(Into::into))?.tensors()?
+        }
     };
     let named: Vec<(String, graft_graph::Tensor)> =
         outputs.into_iter().map(|(n, t)| (format!("out:{n}"), t)).collect();

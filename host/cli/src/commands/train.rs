@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
-use graft_runtime::peak_rss_mb;
+use graft_runtime::{SessionOptions, peak_rss_mb};
 use graft_train::engine::{Job, Outcome, Prepare};
 use graft_train::recipe::{FIELDS, Kind, Layer};
 use graft_train::{Ended, Event, EventFile, Interrupt, MetricsFile, Observer, Progress, Recipe, TrainError};
@@ -39,6 +39,9 @@ pub struct Args {
     /// The ONNX Runtime library, or the folder it lies in
     #[arg(long, value_name = "PATH")]
     library: Option<PathBuf>,
+    /// Write ONNX Runtime's profile of the training session, and print where the time goes
+    #[arg(long, value_name = "FILE")]
+    profile: Option<PathBuf>,
     /// One JSON object last on stdout, everything else on stderr
     #[arg(long)]
     json: bool,
@@ -77,7 +80,9 @@ impl clap::Args for RecipeFlags {
 impl FromArgMatches for RecipeFlags {
     fn from_arg_matches(m: &ArgMatches) -> std::result::Result<Self, clap::Error> {
         let given = |name: &'static str| Some((name, m.get_one::<String>(name)?.clone()));
-        Ok(RecipeFlags(FIELDS.iter().filter(|f| f.kind != Kind::Columns).filter_map(|f| given(f.name)).collect()))
+        Ok(RecipeFlags(
+            FIELDS.iter().filter(|f| f.kind != Kind::Columns).filter_map(|f| given(f.name)).collect(),
+        ))
     }
 
     fn update_from_arg_matches(&mut self, m: &ArgMatches) -> std::result::Result<(), clap::Error> {
@@ -119,7 +124,7 @@ pub fn run(args: Args) -> Result<()> {
     let with = Prepare {
         runtime: runtime.start()?,
         plugin_dirs: &args.plugin_dir,
-        options: runtime.session("training")?,
+        options: SessionOptions { profile: args.profile.clone(), ..runtime.session("training")? },
     };
     let job = Job::prepare(recipe, &with)?;
     introduce(&job)?;
@@ -130,6 +135,9 @@ pub fn run(args: Args) -> Result<()> {
     let outcome = job.run(&mut [&mut progress, &mut files, &mut first], &interrupt)?;
     let text = job.recipe.to_toml()?;
     graft_adapters::write_file(&job.recipe.out.join("recipe.toml"), |w| w.write_all(text.as_bytes()))?;
+    if let Some(profile) = &args.profile {
+        eprintln!("\n{}", graft_runtime::profile::summary(profile)?);
+    }
     conclude(&job, &outcome, first.seconds, args.json);
     Ok(())
 }
@@ -139,7 +147,8 @@ fn introduce(job: &Job) -> Result<()> {
     let base = job.base.model_type.as_deref().unwrap_or("unknown architecture");
     eprintln!("base       {} ({base})", job.base.path.display());
     let adapted = job.adapted()?;
-    let trained: usize = adapted.params.iter().filter(|p| p.used).map(|p| p.shape.iter().product::<usize>()).sum();
+    let trained: usize =
+        adapted.params.iter().filter(|p| p.used).map(|p| p.shape.iter().product::<usize>()).sum();
     for m in &adapted.matched {
         eprintln!("method     {}: {} sites match {}", job.method.id(), m.matched.len(), m.pattern);
     }

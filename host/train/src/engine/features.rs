@@ -23,7 +23,8 @@ impl Feed for Features {
         let mut batch = HashMap::new();
         for t in &self.tensors {
             let width = t.data.len() / self.rows.max(1);
-            let bytes: Vec<u8> = rows.iter().flat_map(|r| &t.data[r * width..(r + 1) * width]).copied().collect();
+            let bytes: Vec<u8> =
+                rows.iter().flat_map(|r| &t.data[r * width..(r + 1) * width]).copied().collect();
             let shape: Vec<usize> = std::iter::once(rows.len()).chain(t.shape[1..].iter().copied()).collect();
             batch.insert(t.name.clone(), Tensor::from_bytes(graft_graph::DType::F32, shape, bytes.into())?);
         }
@@ -84,7 +85,8 @@ impl Extractor {
     pub(super) fn is_sound(&mut self, base: &Base, examples: &Examples, pad: i64) -> Result<bool> {
         let lengths = examples.lengths();
         let order = |r: &usize| lengths[*r];
-        let (Some(short), Some(long)) = ((0..lengths.len()).min_by_key(order), (0..lengths.len()).max_by_key(order))
+        let (Some(short), Some(long)) =
+            ((0..lengths.len()).min_by_key(order), (0..lengths.len()).max_by_key(order))
         else {
             return Ok(false);
         };

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use graft_adapters::{DataFile, StoredAdapter, Training};
 use graft_data::{Mapping, Order, ReadOptions, Stats, Table, Tokenizer};
+use graft_graph::hoist::hoist;
 use graft_graph::sites::{SiteKind, sites};
 use graft_plugins::api::{Field, FieldKind, Metric, Summary};
 use graft_plugins::{Adapted, Method, Objective, adapt};
@@ -59,7 +60,7 @@ pub struct Prepare<'a> {
     pub runtime: &'static Runtime,
     /// Folders of plugins that are looked at first.
     pub plugin_dirs: &'a [PathBuf],
-    /// Provider and threads.
+    /// Provider and threads; a profile is taken of the training session alone.
     pub options: SessionOptions,
 }
 
@@ -87,6 +88,7 @@ pub struct Job {
     init: Option<StoredAdapter>,
     data: Vec<DataFile>,
     options: SessionOptions,
+    profile: Option<PathBuf>,
 }
 
 /// Metrics on the test data.
@@ -120,12 +122,14 @@ impl Job {
             i.check_base(base.digest()?)?;
         }
         let start = |c: Option<Choice>, part: &Part| configuration(c, part);
-        let method = start(init.as_ref().map(|i| method_of(&base, i)).transpose()?.flatten(), &recipe.method)?;
+        let method =
+            start(init.as_ref().map(|i| method_of(&base, i)).transpose()?.flatten(), &recipe.method)?;
         let method = Method::find(with.plugin_dirs, &recipe.method.name, &method)?;
         let goal = start(init.as_ref().and_then(|i| objective_of(&base, i)), &recipe.objective)?;
         let goal = Objective::find(with.plugin_dirs, &recipe.objective.name, &goal)?;
         let fields = goal.fields()?;
-        let mut reader = Reader { recipe: &recipe, base: &base, fields: &fields, tokenizer: None, data: Vec::new() };
+        let mut reader =
+            Reader { recipe: &recipe, base: &base, fields: &fields, tokenizer: None, data: Vec::new() };
         let (mut train, mut eval) = (Examples::default(), None);
         let mut batches = None;
         if let Some(path) = &recipe.batches {
@@ -136,7 +140,8 @@ impl Job {
         if let Some(path) = &recipe.eval_data {
             eval = Some(reader.read(path, "eval")?);
         } else if let Some(fraction) = recipe.eval_split {
-            let labels = fields.iter().find(|f| f.kind == FieldKind::LABEL).and_then(|f| train.field(&f.name));
+            let labels =
+                fields.iter().find(|f| f.kind == FieldKind::LABEL).and_then(|f| train.field(&f.name));
             let labels: Option<Vec<&str>> = labels.as_ref().map(|l| l.iter().map(String::as_str).collect());
             let parts = graft_data::split(train.len(), labels.as_deref(), fraction, recipe.seed)?;
             (train, eval) = (train.select(&parts.train), Some(train.select(&parts.held_out)));
@@ -152,8 +157,24 @@ impl Job {
         }
         let stats = batches.is_none().then(|| stats(&train, &fields));
         let (pad, data) = (reader.tokenizer.as_ref().map_or(0, Tokenizer::pad_id), reader.data);
-        let options = with.options.clone();
-        Ok(Job { recipe, base, method, objective, train, eval, test, stats, prepared: batches, pad, init, data, options })
+        let mut options = with.options.clone();
+        let profile = options.profile.take();
+        Ok(Job {
+            recipe,
+            base,
+            method,
+            objective,
+            train,
+            eval,
+            test,
+            stats,
+            prepared: batches,
+            pad,
+            init,
+            data,
+            options,
+            profile,
+        })
     }
 
     /// Trains and saves. `observers` are told of every step and epoch.
@@ -161,10 +182,17 @@ impl Job {
     /// # Errors
     /// An operator without a gradient rule, a loss that is not finite (the last good parameters are saved first), a
     /// disk that is full.
-    pub fn run(&self, observers: &mut [&mut dyn Observer], interrupt: &Interrupt) -> Result<Outcome, JobError> {
+    pub fn run(
+        &self,
+        observers: &mut [&mut dyn Observer],
+        interrupt: &Interrupt,
+    ) -> Result<Outcome, JobError> {
         let (method, objective) = (Some(&self.method), Some(&self.objective));
-        let adapted = adapt(&self.base.graph, &self.base.model, method, objective, true)?;
-        let forward = adapt(&self.base.graph, &self.base.model, method, objective, false)?;
+        let mut adapted = adapt(&self.base.graph, &self.base.model, method, objective, true)?;
+        let mut forward = adapt(&self.base.graph, &self.base.model, method, objective, false)?;
+        let smaller = hoist(&mut adapted.graph);
+        hoist(&mut forward.graph);
+        tracing::info!(smaller, "operators work on the one token that the head reads");
         let mut params = self.first_parameters(&adapted)?;
         let mut saver = self.saver(&adapted)?;
         let (base, options) = (&self.base, &self.options);
@@ -181,13 +209,16 @@ impl Job {
             None => None,
         };
         let graph = split.as_ref().map_or(&adapted.graph, |s| &s.rest);
-        let mut engine = Step::new(base, &adapted, graph, self.recipe.seed, options)?;
+        let profiled = SessionOptions { profile: self.profile.clone(), ..options.clone() };
+        let mut engine = Step::new(base, &adapted, graph, self.recipe.seed, &profiled)?;
         let forward_split = split.as_ref().and_then(|_| cut(base, &forward));
         let forward_graph = forward_split.as_ref().map_or(&forward.graph, |s| &s.rest);
         let mut feed_of = |examples| -> Result<Box<dyn Feed + '_>, JobError> {
             match (&mut extractor, &forward_split) {
                 (Some(e), Some(s)) if e.fits(s) => Ok(Box::new(e.features(base, examples, self.pad)?)),
-                (Some(_), _) => Err(JobError::Setup("training and evaluation cut the base differently".into())),
+                (Some(_), _) => {
+                    Err(JobError::Setup("training and evaluation cut the base differently".into()))
+                }
                 _ => Ok(Box::new(TextFeed { base, examples, pad: self.pad })),
             }
         };
@@ -209,10 +240,13 @@ impl Job {
         std::fs::create_dir_all(&self.recipe.out)
             .map_err(|e| JobError::Setup(format!("{}: {e}", self.recipe.out.display())))?;
         let plan = self.recipe.plan(watch);
-        let mut all: Vec<&mut dyn Observer> = observers.iter_mut().map(|o| &mut **o as &mut dyn Observer).collect();
+        let mut all: Vec<&mut dyn Observer> =
+            observers.iter_mut().map(|o| &mut **o as &mut dyn Observer).collect();
         all.push(&mut saver);
         let fitted = match &self.prepared {
-            Some(steps) => fit(&mut engine, &mut Prepared(steps.clone()), &mut params, &plan, &mut all, interrupt),
+            Some(steps) => {
+                fit(&mut engine, &mut Prepared(steps.clone()), &mut params, &plan, &mut all, interrupt)
+            }
             None => {
                 let mut source = BatchSource {
                     feed: train_feed.as_ref(),
@@ -239,6 +273,9 @@ impl Job {
                 return Err(e.into());
             }
         };
+        if self.profile.is_some() {
+            engine.finish_profile()?;
+        }
         let test = match (&self.test, &test_feed) {
             (Some(examples), Some(feed)) => {
                 let mut e = evaluation(examples, feed.as_ref())?;
@@ -246,7 +283,8 @@ impl Job {
                     e.program = old.program;
                 }
                 engine.evaluation = Some(e);
-                let metrics = engine.evaluate(&params).map_err(|source| TrainError::Evaluation { epoch: 0, source })?;
+                let metrics =
+                    engine.evaluate(&params).map_err(|source| TrainError::Evaluation { epoch: 0, source })?;
                 metrics.map(|m| self.named(m))
             }
             _ => None,
@@ -327,9 +365,11 @@ impl Job {
     fn watch(&self, examples: &Examples) -> Result<Watch, JobError> {
         let few: Vec<usize> = (0..examples.len().min(2)).collect();
         let few = examples.select(&few);
-        let forward = adapt(&self.base.graph, &self.base.model, Some(&self.method), Some(&self.objective), false)?;
+        let forward =
+            adapt(&self.base.graph, &self.base.model, Some(&self.method), Some(&self.objective), false)?;
         let blank = |(name, v): &(String, graft_graph::ValueId)| {
-            let row: Vec<usize> = forward.graph.shape(*v).into_iter().flatten().skip(1).filter_map(known).collect();
+            let row: Vec<usize> =
+                forward.graph.shape(*v).into_iter().flatten().skip(1).filter_map(known).collect();
             let shape: Vec<usize> = std::iter::once(few.len()).chain(row).collect();
             graft_plugins::api::Tensor::f32s(name, &shape, &vec![0.0; shape.iter().product()])
         };
@@ -340,7 +380,11 @@ impl Job {
         };
         let m = found.ok_or_else(|| {
             let names: Vec<&str> = metrics.iter().map(|m| m.name.as_str()).collect();
-            JobError::Setup(format!("best_metric: the objective '{}' has {}", self.objective.id(), names.join(", ")))
+            JobError::Setup(format!(
+                "best_metric: the objective '{}' has {}",
+                self.objective.id(),
+                names.join(", ")
+            ))
         })?;
         let direction = if m.higher_is_better { Direction::Higher } else { Direction::Lower };
         Ok(Watch { metric: m.name.clone(), direction, patience: self.recipe.patience })
@@ -388,7 +432,9 @@ impl Reader<'_> {
         if self.tokenizer.is_none() {
             let file = self.base.tokenizer.clone().ok_or_else(|| {
                 let dir = self.base.dir.display();
-                JobError::Setup(format!("no tokenizer.json lies beside the model in {dir}: give --tokenizer FILE"))
+                JobError::Setup(format!(
+                    "no tokenizer.json lies beside the model in {dir}: give --tokenizer FILE"
+                ))
             })?;
             self.tokenizer = Some(Tokenizer::load(&file)?);
         }

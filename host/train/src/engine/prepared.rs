@@ -17,14 +17,21 @@ pub(super) fn read(path: &Path, base: &Base, inputs: &[String]) -> Result<Vec<Ve
     let fail = |detail: String| TaskError::Input { what: path.display().to_string(), detail };
     let mut steps: BTreeMap<(u64, u64), TrainBatch> = BTreeMap::new();
     for (key, tensor) in read_tensors(path)? {
-        let Some((name, at)) = key.rsplit_once(':').filter(|(n, _)| inputs.iter().any(|i| i == n)) else { continue };
+        let Some((name, at)) = key.rsplit_once(':').filter(|(n, _)| inputs.iter().any(|i| i == n)) else {
+            continue;
+        };
         let (step, micro) = at.split_once('.').unwrap_or((at, "0"));
         let place = step.parse().ok().zip(micro.parse().ok());
-        let place = place.ok_or_else(|| fail(format!("tensor '{key}': expected NAME:STEP or NAME:STEP.MICRO")))?;
-        let rows = *tensor.shape().first().ok_or_else(|| fail(format!("tensor '{key}' has no batch axis")))?;
+        let place =
+            place.ok_or_else(|| fail(format!("tensor '{key}': expected NAME:STEP or NAME:STEP.MICRO")))?;
+        let rows =
+            *tensor.shape().first().ok_or_else(|| fail(format!("tensor '{key}' has no batch axis")))?;
         let batch = steps.entry(place).or_default();
         if batch.rows != 0 && batch.rows != rows {
-            return Err(fail(format!("tensor '{key}' has {rows} rows, others of its step have {}", batch.rows)));
+            return Err(fail(format!(
+                "tensor '{key}' has {rows} rows, others of its step have {}",
+                batch.rows
+            )));
         }
         batch.rows = rows;
         batch.tensors.insert(name.to_string(), tensor);

@@ -51,7 +51,9 @@ impl<'a> Saver<'a> {
         let (mut parameters, mut head) = (Vec::<(ParamKey, Tensor)>::new(), IndexMap::new());
         for p in &self.params {
             let value = match (params.get(&p.name), self.idle.get(&p.name)) {
-                (Some(v), _) => Tensor::new(v.shape.clone(), &v.values).map_err(graft_tasks::TaskError::from)?,
+                (Some(v), _) => {
+                    Tensor::new(v.shape.clone(), &v.values).map_err(graft_tasks::TaskError::from)?
+                }
                 (None, Some(t)) => t.clone(),
                 (None, None) => continue,
             };
@@ -111,7 +113,8 @@ impl<'a> Saver<'a> {
                 set.into_iter().collect()
             }
         };
-        let mut lora = LoraConfig::new(number("r", 8.0) as usize, number("alpha", 16.0), Targets::List(names));
+        let mut lora =
+            LoraConfig::new(number("r", 8.0) as usize, number("alpha", 16.0), Targets::List(names));
         lora.lora_dropout = number("dropout", 0.0);
         lora.use_rslora = config.get("use_rslora").and_then(Value::as_bool).unwrap_or(false);
         lora.bias = config.get("bias").and_then(Value::as_str).unwrap_or("none").to_string();

@@ -83,7 +83,8 @@ impl<'a> Step<'a> {
             adapted.params.iter().filter(|p| p.used).map(|p| (p.value, p.name.clone())).collect();
         let full = with_gradients(graph, loss, &trained, &adapted.stopped)?;
         tracing::info!(forward = graph.nodes.len(), with_gradients = full.nodes.len(), "training graph");
-        let program = Program::new(base, &full, &SessionOptions { name: "training".into(), ..options.clone() })?;
+        let program =
+            Program::new(base, &full, &SessionOptions { name: "training".into(), ..options.clone() })?;
         Ok(Step {
             base,
             program,
@@ -95,11 +96,20 @@ impl<'a> Step<'a> {
         })
     }
 
+    /// Ends profiling, where the options asked for it; gives the file.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub fn finish_profile(&mut self) -> Result<std::path::PathBuf, TaskError> {
+        Ok(self.program.session().finish_profile()?)
+    }
+
     fn noise(&self, batch: &TrainBatch, at: At) -> Result<HashMap<String, Tensor>, EngineError> {
         let graph = &self.base.graph;
-        let declared = graph.inputs.iter().filter_map(|v| {
-            Some((graph.shape(*v)?.as_slice(), batch.tensors.get(graph.name_of(*v))?))
-        });
+        let declared = graph
+            .inputs
+            .iter()
+            .filter_map(|v| Some((graph.shape(*v)?.as_slice(), batch.tensors.get(graph.name_of(*v))?)));
         let sizes = if self.noises.is_empty() { HashMap::new() } else { symbols(declared) };
         let one = |n: &Noise| Ok((n.name.clone(), draw(n, &sizes, self.seed, at.step, at.micro)?));
         self.noises.iter().map(one).collect()
@@ -123,7 +133,8 @@ impl Engine for Step<'_> {
     ) -> Result<StepOutput, EngineError> {
         let noise = self.noise(batch, at)?;
         let outputs = {
-            let tensor = |n: &str| batch.tensors.get(n).or_else(|| self.settings.get(n)).or_else(|| noise.get(n));
+            let tensor =
+                |n: &str| batch.tensors.get(n).or_else(|| self.settings.get(n)).or_else(|| noise.get(n));
             self.program.run(&|n| tensor(n).map(View::from).or_else(|| view(params, n)))?
         };
         for (p, g) in params.iter().zip(grads) {

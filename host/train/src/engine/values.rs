@@ -26,9 +26,7 @@ pub(super) fn first_values(p: &Param, seed: u64) -> Result<Vec<f32>, TrainError>
 }
 
 /// The sizes that symbols of the base's inputs have in a batch.
-pub(super) fn symbols<'a>(
-    declared: impl Iterator<Item = (&'a [Dim], &'a Tensor)>,
-) -> HashMap<String, i64> {
+pub(super) fn symbols<'a>(declared: impl Iterator<Item = (&'a [Dim], &'a Tensor)>) -> HashMap<String, i64> {
     let mut sizes = HashMap::new();
     for (dims, tensor) in declared {
         for (d, n) in dims.iter().zip(tensor.shape()) {

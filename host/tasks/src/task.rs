@@ -43,13 +43,37 @@ impl Task {
         plugin_dirs: &[PathBuf],
         options: &SessionOptions,
     ) -> Result<Task> {
+        let objective = objective_of(base, adapter);
+        let objective = objective.map(|c| Objective::find(plugin_dirs, &c.id, &c.config)).transpose()?;
+        Task::build(base, adapter, objective, plugin_dirs, options)
+    }
+
+    /// As [`Task::open`], but the outputs are the base's own, as the method leaves them: hidden states.
+    ///
+    /// # Errors
+    /// As [`Task::open`].
+    pub fn without_head(
+        base: &Base,
+        adapter: &StoredAdapter,
+        plugin_dirs: &[PathBuf],
+        options: &SessionOptions,
+    ) -> Result<Task> {
+        let bare = StoredAdapter { head: None, ..adapter.clone() };
+        Task::build(base, &bare, None, plugin_dirs, options)
+    }
+
+    fn build(
+        base: &Base,
+        adapter: &StoredAdapter,
+        objective: Option<Objective>,
+        plugin_dirs: &[PathBuf],
+        options: &SessionOptions,
+    ) -> Result<Task> {
         if adapter.graft.is_some() {
             adapter.check_base(base.digest()?)?;
         }
         let method = method_of(base, adapter)?;
         let method = method.map(|c| Method::find(plugin_dirs, &c.id, &c.config)).transpose()?;
-        let objective = objective_of(base, adapter);
-        let objective = objective.map(|c| Objective::find(plugin_dirs, &c.id, &c.config)).transpose()?;
         let mut adapted = adapt(&base.graph, &base.model, method.as_ref(), objective.as_ref(), false)?;
         let tensors = bind(base, adapter, &adapted)?;
         hoist(&mut adapted.graph);

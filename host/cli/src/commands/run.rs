@@ -25,6 +25,9 @@ pub struct Args {
     /// Where to write the outputs (.safetensors)
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// With an adapter: write the base's outputs as the adapter leaves them, instead of its head's
+    #[arg(long, requires = "adapter")]
+    hidden_states: bool,
     /// A folder of plugins, searched first (repeatable)
     #[arg(long, value_name = "DIR")]
     plugin_dir: Vec<PathBuf>,
@@ -45,7 +48,11 @@ pub fn run(args: Args) -> Result<()> {
     inputs.extend(implied);
     let options = args.runtime.session("base")?;
     let outputs = match &args.adapter {
-        Some(dir) => Task::open(&base, &load(dir)?, &args.plugin_dir, &options)?.run(&inputs)?,
+        Some(dir) => {
+            let stored = load(dir)?;
+            let task = if args.hidden_states { Task::without_head } else { Task::open };
+            task(&base, &stored, &args.plugin_dir, &options)?.run(&inputs)?
+        },
         None => {
             Program::new(&base, &base.graph, &options)?.run(&|n| inputs.get(n).map(Into::into))?.tensors()?
         }

@@ -47,6 +47,9 @@ pub struct Options {
     /// Run Graft in turn with each run of the other side
     #[arg(long)]
     alternate: bool,
+    /// Steps that are timed in the part `step`
+    #[arg(long, default_value_t = 20)]
+    steps: usize,
     #[command(flatten)]
     train: train::Options,
 }
@@ -68,7 +71,7 @@ pub fn run(bench: &Bench<'_>, options: &Options) -> Result<String> {
     for part in &options.parts {
         let text = match part {
             Part::Train => peer.train(&options.train)?,
-            Part::Step => peer.step(&options.train.sites)?,
+            Part::Step => peer.step(&options.train.sites, options.steps)?,
             Part::Startup => peer.startup()?,
             Part::Probe => peer.probe()?,
         };
@@ -143,8 +146,8 @@ impl Peer<'_> {
         })
     }
 
-    fn step(&self, all: &[Sites]) -> Result<String> {
-        let options = step::Options { batch: 32, length: 64, steps: 20, sites: all.to_vec() };
+    fn step(&self, all: &[Sites], steps: usize) -> Result<String> {
+        let options = step::Options { batch: 32, length: 64, steps, sites: all.to_vec() };
         let mut rows = Vec::new();
         for sites in all {
             if self.alternate {

@@ -2,6 +2,8 @@
 
 pub mod differences;
 mod draw;
+pub mod fixture;
+mod fixture_base;
 mod places;
 
 pub use draw::{Array, Draw};

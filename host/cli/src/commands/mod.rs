@@ -1,5 +1,6 @@
 //! One module a command.
 
+mod adapters;
 mod answers;
 mod doctor;
 mod grad;
@@ -22,6 +23,7 @@ pub enum Command {
     Grad(grad::Args),
     Model(model::Args),
     Inspect(inspect::Args),
+    Adapters(adapters::Args),
     Plugins(plugins::Args),
     Doctor(doctor::Args),
 }
@@ -37,6 +39,7 @@ impl Command {
             Command::Grad(args) => grad::run(args),
             Command::Model(args) => model::run(args),
             Command::Inspect(args) => inspect::run(args),
+            Command::Adapters(args) => adapters::run(args),
             Command::Plugins(args) => plugins::run(args),
             Command::Doctor(args) => doctor::run(args),
         }

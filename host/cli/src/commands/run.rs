@@ -52,7 +52,7 @@ pub fn run(args: Args) -> Result<()> {
             let stored = load(dir)?;
             let task = if args.hidden_states { Task::without_head } else { Task::open };
             task(&base, &stored, &args.plugin_dir, &options)?.run(&inputs)?
-        },
+        }
         None => {
             Program::new(&base, &base.graph, &options)?.run(&|n| inputs.get(n).map(Into::into))?.tensors()?
         }

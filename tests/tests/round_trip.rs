@@ -45,11 +45,11 @@ fn run(
     io: &IndexMap<String, Tensor>,
 ) -> Vec<(String, Tensor)> {
     let options = SessionOptions { threads: Some(1), ..SessionOptions::default() };
-    let mut session = Session::new(runtime, source, &options).unwrap();
+    let mut session = Session::new(runtime, source, &options).expect("it loads");
     let fed: Vec<(&str, &Tensor)> =
         io.iter().filter_map(|(n, t)| Some((n.strip_prefix("in:")?, t))).collect();
     let wanted: Vec<&str> = io.keys().filter_map(|n| n.strip_prefix("out:")).collect();
-    session.run(&fed, &wanted).unwrap().tensors().unwrap()
+    session.run(&fed, &wanted).expect("it runs").tensors().expect("tensors")
 }
 
 #[test]

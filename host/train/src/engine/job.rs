@@ -1,12 +1,11 @@
 //! A training run from recipe to adapter directory.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use graft_adapters::{DataFile, StoredAdapter, Training};
-use graft_data::{Mapping, Order, ReadOptions, Stats, Table, Tokenizer};
+use graft_data::{Order, Stats, Tokenizer};
 use graft_graph::hoist::hoist;
-use graft_graph::sites::{SiteKind, sites};
-use graft_plugins::api::{Field, FieldKind, Metric, Summary};
+use graft_plugins::api::{FieldKind, Metric};
 use graft_plugins::{Adapted, Method, Objective, adapt};
 use graft_runtime::{Runtime, SessionOptions};
 use graft_tasks::binding::{Choice, bind, method_of, objective_of};
@@ -14,6 +13,8 @@ use graft_tasks::{Base, BaseOptions, Examples, Feed, Program, TaskError, TextFee
 use serde_json::Value;
 
 use super::features::{Extractor, cut};
+use super::outcome::{metrics_json, now};
+use super::reader::{Reader, batch_inputs, label_numbers, stats};
 use super::save::Saver;
 use super::source::{BatchSource, TrainBatch};
 use super::step::{Evaluation, Step};
@@ -117,6 +118,7 @@ impl Job {
         }
         let options = BaseOptions { hidden: recipe.hidden.clone(), tokenizer: recipe.tokenizer.clone() };
         let base = Base::open(with.runtime, &recipe.base, &options)?;
+        base.require_states()?;
         let init = recipe.init_adapter.as_deref().map(graft_adapters::load).transpose()?;
         if let Some(i) = init.as_ref().filter(|i| i.graft.is_some()) {
             i.check_base(base.digest()?)?;
@@ -408,102 +410,6 @@ fn configuration(from: Option<Choice>, part: &Part) -> Result<Value, JobError> {
     Ok(Value::Object(config))
 }
 
-struct Reader<'a> {
-    recipe: &'a Recipe,
-    base: &'a Base,
-    fields: &'a [Field],
-    tokenizer: Option<Tokenizer>,
-    data: Vec<DataFile>,
-}
-
-impl Reader<'_> {
-    fn read(&mut self, path: &Path, role: &str) -> Result<Examples, JobError> {
-        let mut mapping = Mapping::new();
-        for f in self.fields {
-            // Columns that are not named are called like their fields.
-            let given = self.recipe.columns.get(&f.name);
-            if let Some(column) = given.or(f.required.then_some(&f.name)) {
-                mapping = mapping.with(f.name.clone(), column.clone());
-            }
-        }
-        let encoding = self.recipe.encoding.clone();
-        let options = ReadOptions { encoding, select: Some(mapping.columns()), ..ReadOptions::default() };
-        let table = Table::read(path, &options)?;
-        if self.tokenizer.is_none() {
-            let file = self.base.tokenizer.clone().ok_or_else(|| {
-                let dir = self.base.dir.display();
-                JobError::Setup(format!(
-                    "no tokenizer.json lies beside the model in {dir}: give --tokenizer FILE"
-                ))
-            })?;
-            self.tokenizer = Some(Tokenizer::load(&file)?);
-        }
-        let max = self.recipe.max_length.or_else(|| longest(self.base));
-        let Some(tokenizer) = &self.tokenizer else { return Err(JobError::Setup("no tokenizer".into())) };
-        let examples = Examples::read(&table, &mapping, self.fields, tokenizer, max)?;
-        let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-        let (digest, rows) = (table.digest().to_string(), examples.len() as u64);
-        self.data.push(DataFile { role: role.into(), name, digest, rows });
-        Ok(examples)
-    }
-}
-
-/// The most tokens that the base has positions for.
-fn longest(base: &Base) -> Option<usize> {
-    let table = |s: &graft_graph::sites::Site| s.kind == SiteKind::Embedding && s.path.contains("position");
-    sites(&base.graph).iter().find(|s| table(s)).map(|s| s.in_features)
-}
-
-/// Names of tensors that a file of prepared batches may hold.
-fn batch_inputs(base: &Base) -> Vec<String> {
-    let inputs = base.graph.inputs.iter().map(|v| base.graph.name_of(*v).to_string());
-    inputs.chain(["labels".to_string()]).collect()
-}
-
-/// The labels of prepared batches are numbers; they are counted by name all the same.
-fn label_numbers(batches: &[Vec<TrainBatch>]) -> Summary {
-    let mut counts: std::collections::BTreeMap<i64, u64> = std::collections::BTreeMap::new();
-    let labels = batches.iter().flatten().filter_map(|b| b.tensors.get("labels")?.to_i64s());
-    labels.flatten().for_each(|l| *counts.entry(l).or_default() += 1);
-    let rows = counts.values().sum();
-    // What an adapter calls its labels is in its own file; here only their number and order count.
-    let named = counts.into_iter().map(|(l, n)| (format!("LABEL_{l}"), n)).collect();
-    Summary { rows, labels: vec![("label".into(), named)] }
-}
-
-fn stats(train: &Examples, fields: &[Field]) -> Stats {
-    let labels = fields.iter().find(|f| f.kind == FieldKind::LABEL).and_then(|f| train.field(&f.name));
-    let labels: Option<Vec<&str>> = labels.as_ref().map(|l| l.iter().map(String::as_str).collect());
-    Stats::new(train.len(), labels.as_deref(), Some(&train.encodings))
-}
-
 fn about(e: &dyn std::fmt::Display, file: &str) -> JobError {
     JobError::Setup(format!("{file}: {e}"))
-}
-
-fn metrics_json(report: &FitReport, test: Option<&[Metric]>) -> serde_json::Map<String, Value> {
-    let mut map = serde_json::Map::new();
-    for (name, value) in report.evaluation.iter().flatten() {
-        map.insert(format!("eval_{name}"), Value::from(*value));
-    }
-    for m in test.into_iter().flatten() {
-        map.insert(format!("test_{}", m.name), Value::from(m.value));
-    }
-    map
-}
-
-/// The time as RFC 3339 has it, in UTC.
-fn now() -> String {
-    let s = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    let (days, rest) = ((s / 86_400) as i64, s % 86_400);
-    // Days to a civil date, after Howard Hinnant's `civil_from_days`.
-    let z = days + 719_468;
-    let era = z.div_euclid(146_097);
-    let doe = z.rem_euclid(146_097);
-    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let (day, month) = (doy - (153 * mp + 2) / 5 + 1, if mp < 10 { mp + 3 } else { mp - 9 });
-    let year = yoe + era * 400 + i64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
 }

@@ -2,7 +2,9 @@
 
 mod features;
 mod job;
+mod outcome;
 mod prepared;
+mod reader;
 mod save;
 mod source;
 mod step;

@@ -1,0 +1,88 @@
+//! From files to examples.
+
+use std::path::Path;
+
+use graft_adapters::DataFile;
+use graft_data::{Mapping, ReadOptions, Stats, Table, Tokenizer};
+use graft_graph::sites::{SiteKind, sites};
+use graft_plugins::api::{Field, FieldKind, Summary};
+use graft_tasks::{Base, Examples};
+
+use super::job::JobError;
+use super::source::TrainBatch;
+use crate::recipe::Recipe;
+
+/// Reads a run's tables; the tokenizer is loaded with the first of them.
+pub(super) struct Reader<'a> {
+    pub(super) recipe: &'a Recipe,
+    pub(super) base: &'a Base,
+    pub(super) fields: &'a [Field],
+    pub(super) tokenizer: Option<Tokenizer>,
+    pub(super) data: Vec<DataFile>,
+}
+
+impl Reader<'_> {
+    /// The examples of a file.
+    ///
+    /// # Errors
+    /// A column that is not there, a bad row, a missing tokenizer.
+    pub(super) fn read(&mut self, path: &Path, role: &str) -> Result<Examples, JobError> {
+        let mut mapping = Mapping::new();
+        for f in self.fields {
+            // Columns that are not named are called like their fields.
+            let given = self.recipe.columns.get(&f.name);
+            if let Some(column) = given.or(f.required.then_some(&f.name)) {
+                mapping = mapping.with(f.name.clone(), column.clone());
+            }
+        }
+        let encoding = self.recipe.encoding.clone();
+        let options = ReadOptions { encoding, select: Some(mapping.columns()), ..ReadOptions::default() };
+        let table = Table::read(path, &options)?;
+        if self.tokenizer.is_none() {
+            let file = self.base.tokenizer.clone().ok_or_else(|| {
+                let dir = self.base.dir.display();
+                JobError::Setup(format!(
+                    "no tokenizer.json lies beside the model in {dir}: give --tokenizer FILE"
+                ))
+            })?;
+            self.tokenizer = Some(Tokenizer::load(&file)?);
+        }
+        let max = self.recipe.max_length.or_else(|| longest(self.base));
+        let Some(tokenizer) = &self.tokenizer else { return Err(JobError::Setup("no tokenizer".into())) };
+        let examples = Examples::read(&table, &mapping, self.fields, tokenizer, max)?;
+        let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+        let (digest, rows) = (table.digest().to_string(), examples.len() as u64);
+        self.data.push(DataFile { role: role.into(), name, digest, rows });
+        Ok(examples)
+    }
+}
+
+/// The most tokens that the base has positions for.
+fn longest(base: &Base) -> Option<usize> {
+    let table = |s: &graft_graph::sites::Site| s.kind == SiteKind::Embedding && s.path.contains("position");
+    sites(&base.graph).iter().find(|s| table(s)).map(|s| s.in_features)
+}
+
+/// Names of tensors that a file of prepared batches may hold.
+pub(super) fn batch_inputs(base: &Base) -> Vec<String> {
+    let inputs = base.graph.inputs.iter().map(|v| base.graph.name_of(*v).to_string());
+    inputs.chain(["labels".to_string()]).collect()
+}
+
+/// The labels of prepared batches are numbers; they are counted by name all the same.
+pub(super) fn label_numbers(batches: &[Vec<TrainBatch>]) -> Summary {
+    let mut counts: std::collections::BTreeMap<i64, u64> = std::collections::BTreeMap::new();
+    let labels = batches.iter().flatten().filter_map(|b| b.tensors.get("labels")?.to_i64s());
+    labels.flatten().for_each(|l| *counts.entry(l).or_default() += 1);
+    let rows = counts.values().sum();
+    // What an adapter calls its labels is in its own file; here only their number and order count.
+    let named = counts.into_iter().map(|(l, n)| (format!("LABEL_{l}"), n)).collect();
+    Summary { rows, labels: vec![("label".into(), named)] }
+}
+
+/// Class balance and lengths of the training data.
+pub(super) fn stats(train: &Examples, fields: &[Field]) -> Stats {
+    let labels = fields.iter().find(|f| f.kind == FieldKind::LABEL).and_then(|f| train.field(&f.name));
+    let labels: Option<Vec<&str>> = labels.as_ref().map(|l| l.iter().map(String::as_str).collect());
+    Stats::new(train.len(), labels.as_deref(), Some(&train.encodings))
+}

@@ -103,6 +103,17 @@ impl Base {
         Ok(Tensor::new(tensor.shape(), &narrow)?)
     }
 
+    /// Hidden states or a pooled output, which objectives build on.
+    ///
+    /// # Errors
+    /// Where the base has neither: the values that might be meant.
+    pub fn require_states(&self) -> Result<()> {
+        if self.model.pooled.is_none() {
+            model::require_hidden(&self.graph, &self.model)?;
+        }
+        Ok(())
+    }
+
     /// The runtime that sessions over this base run in.
     pub fn runtime(&self) -> &'static Runtime {
         self.runtime

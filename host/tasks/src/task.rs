@@ -44,6 +44,9 @@ impl Task {
         options: &SessionOptions,
     ) -> Result<Task> {
         let objective = objective_of(base, adapter);
+        if objective.is_some() {
+            base.require_states()?;
+        }
         let objective = objective.map(|c| Objective::find(plugin_dirs, &c.id, &c.config)).transpose()?;
         Task::build(base, adapter, objective, plugin_dirs, options)
     }

@@ -23,9 +23,12 @@ pub struct Options {
 /// # Errors
 /// When a run fails.
 pub fn run(bench: &Bench<'_>, options: &Options) -> Result<String> {
-    let mut command = bench.example("session_memory");
-    command.args([options.sessions.to_string(), bench.threads.to_string()]);
-    let found = bench.measure("memory", &mut command)?;
+    let mut table = Table::new(["session", "weights", "it adds, MB", "its first run adds, MB"]);
+    for (way, weights) in [("shared", "shared by Graft"), ("alone", "its own, read by ONNX Runtime")] {
+        let mut command = bench.example("session_memory");
+        command.arg(way).args([options.sessions, bench.threads].map(|n| n.to_string()));
+        add_sessions(&mut table, weights, &bench.measure("memory", &mut command)?);
+    }
     let recipe = train::Options {
         seeds: Vec::new(),
         sites: Vec::new(),
@@ -37,19 +40,15 @@ pub fn run(bench: &Bench<'_>, options: &Options) -> Result<String> {
         let run = train::one(bench, sites, 0, &recipe)?;
         peaks.row([sites.name().into(), number(Some(run.peak_mb), 0)]);
     }
-    Ok(format!("{}\n{peaks}", sessions(&found)))
+    Ok(format!("{table}\n{peaks}"))
 }
 
 /// A row for each session.
-fn sessions(found: &Map<String, Value>) -> Table {
-    let mut table = Table::new(["session", "weights", "it adds, MB", "its first run adds, MB"]);
-    for (key, weights) in [("shared", "shared by Graft"), ("alone", "its own, read by ONNX Runtime")] {
-        for (i, session) in found.get(key).and_then(Value::as_array).into_iter().flatten().enumerate() {
-            let get = |key: &str| number(session.get(key).and_then(Value::as_f64), 1);
-            table.row([(i + 1).to_string(), weights.into(), get("loaded_mb"), get("first_run_mb")]);
-        }
+fn add_sessions(table: &mut Table, weights: &str, found: &Map<String, Value>) {
+    for (i, session) in found.get("sessions").and_then(Value::as_array).into_iter().flatten().enumerate() {
+        let get = |key: &str| number(session.get(key).and_then(Value::as_f64), 1);
+        table.row([(i + 1).to_string(), weights.into(), get("loaded_mb"), get("first_run_mb")]);
     }
-    table
 }
 
 #[cfg(test)]
@@ -59,11 +58,12 @@ mod tests {
     #[test]
     fn each_session_is_a_row() {
         let found = serde_json::json!({
-            "shared": [{"loaded_mb": 150.0, "first_run_mb": 40.0}, {"loaded_mb": 27.04, "first_run_mb": 12.0}],
-            "alone": [{"loaded_mb": 95.0, "first_run_mb": 41.0}],
+            "sessions": [{"loaded_mb": 150.0, "first_run_mb": 40.0}, {"loaded_mb": 27.04, "first_run_mb": 12.0}],
         });
-        let text = sessions(found.as_object().unwrap()).to_string();
-        assert_eq!(text.lines().count(), 5);
-        assert!(text.contains("| 2       | shared by Graft               | 27.0        | 12.0 "), "{text}");
+        let mut table = Table::new(["session", "weights", "it adds", "its first run adds"]);
+        add_sessions(&mut table, "shared", found.as_object().unwrap());
+        let text = table.to_string();
+        assert_eq!(text.lines().count(), 4);
+        assert!(text.contains("| 2       | shared  | 27.0    | 12.0 "), "{text}");
     }
 }

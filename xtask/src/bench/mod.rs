@@ -231,6 +231,11 @@ mod tests {
     }
 
     #[test]
+    fn the_commands_have_no_contradicting_arguments() {
+        <Args as clap::Args>::augment_args(clap::Command::new("bench")).debug_assert();
+    }
+
+    #[test]
     fn a_program_that_fails_is_an_error_and_its_output_is_returned_otherwise() {
         assert_eq!(output(Command::new("echo").arg("{}")).unwrap(), "{}\n");
         assert!(matches!(output(&mut Command::new("false")), Err(Error::Failed { .. })));

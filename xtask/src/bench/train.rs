@@ -44,7 +44,9 @@ impl Sites {
 }
 
 /// Which runs.
+// Groups are named after their type, and the peers' options of that name hold these.
 #[derive(clap::Args)]
+#[group(id = "training")]
 pub struct Options {
     /// Seeds, a run each
     #[arg(long, value_delimiter = ',', default_value = "0,1,2,3,4")]

@@ -178,13 +178,14 @@ impl House {
         self.run(&House::training(out, &format!("--method lora --epochs 6 --batch-size 8 --lr 0.02 {more}")))
     }
 
-    /// The lines of a run's `metrics.jsonl` of one kind: `step`, `epoch` …
+    /// The lines of a run's `metrics.jsonl` of one kind: `step`, `epoch` … A last line that was cut off is left out.
     ///
     /// # Panics
     /// When there is none.
     pub fn metrics(&self, adapter: &str, kind: &str) -> Vec<Value> {
         let text = String::from_utf8(self.read(&format!("{adapter}/metrics.jsonl"))).expect("JSON is text");
-        let lines = text.lines().map(|l| serde_json::from_str::<Value>(l).expect("a line is an object"));
+        let whole = text.rsplit_once('\n').map_or("", |(lines, _)| lines);
+        let lines = whole.lines().map(|l| serde_json::from_str::<Value>(l).expect("a line is an object"));
         lines.filter(|l| l["kind"] == kind).collect()
     }
 
@@ -235,13 +236,21 @@ impl Ended {
         self
     }
 
-    /// Asserts that the command failed with a message that holds all of `words`, and printed nothing on stdout.
+    /// As [`Ended::failed`], and asserts that nothing was printed on stdout.
     ///
     /// # Panics
     /// When it did otherwise.
     pub fn refused(&self, words: &[&str]) -> &Ended {
-        assert_eq!(self.code, Some(1), "{}\n{}", self.out, self.err);
         assert_eq!(self.out, "", "{}", self.err);
+        self.failed(words)
+    }
+
+    /// Asserts that the command failed with a message that holds all of `words`.
+    ///
+    /// # Panics
+    /// When it did otherwise.
+    pub fn failed(&self, words: &[&str]) -> &Ended {
+        assert_eq!(self.code, Some(1), "{}\n{}", self.out, self.err);
         assert!(self.err.contains("error: "), "{}", self.err);
         for w in words {
             assert!(self.err.contains(w), "no word of `{w}` in: {}", self.err);

@@ -99,7 +99,8 @@ impl Objective for MisbehavingObjective {
     }
 
     fn fields(&self) -> Vec<Field> {
-        vec![Field::new("label", FieldKind::LABEL, "anything")]
+        let text = Field::new("text", FieldKind::TEXT, "anything");
+        vec![text, Field::new("label", FieldKind::LABEL, "anything")]
     }
 
     fn prepare(self, _: &Summary) -> Result<Self> {

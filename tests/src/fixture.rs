@@ -93,7 +93,7 @@ impl House {
             .expect("the checkpoint is sound");
         let house = House { dir, library };
         for (k, (name, rows)) in [("train", 60), ("dev", 30), ("test", 30)].into_iter().enumerate() {
-            house.write(&format!("{name}.csv"), &fixture_base::table(k as u16, rows));
+            house.write(&format!("{name}.csv"), fixture_base::table(k as u16, rows));
         }
         Some(house)
     }

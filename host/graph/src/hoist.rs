@@ -171,7 +171,7 @@ impl Hoist<'_> {
     ) -> Option<Vec<Option<ValueId>>> {
         let mut inputs = Vec::with_capacity(node.inputs.len());
         for v in &node.inputs {
-            let Some(v) = *v else { return None };
+            let v = (*v)?;
             let shape = self.graph.shape(v)?.clone();
             // Where the axis is absent or has one element it is broadcast, and stays.
             let own = (pick.axis + shape.len()).checked_sub(rank);

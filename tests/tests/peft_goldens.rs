@@ -1,5 +1,6 @@
 //! Adapters that Hugging Face PEFT wrote give PEFT's own outputs, on bases of both of PyTorch's exporters and on the
 //! one that is imported from the checkpoint.
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
 use graft_tests::fixture::House;
 use graft_tests::shared;

@@ -1,5 +1,6 @@
 //! Whatever is wrong with what a person gives: the command fails, says what is wrong, where and what to do, and leaves
 //! nothing half-made behind.
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
 mod adapters;
 mod bases;

@@ -23,7 +23,10 @@ impl Program {
         let consumers = graph.consumers();
         let outputs = graph.outputs.clone();
         graph.inputs.retain(|v| !consumers[v.index()].is_empty() || outputs.contains(v));
-        let session = base.session(&graph, options)?;
+        // Batches differ in length, so a plan of memory made for one shape only holds on to memory for the others
+        // (MiniLM, LoRA on all linear sites, TREC: 742 MB at the peak with plans, 586 MB without, at the same speed).
+        let options = SessionOptions { memory_pattern: false, ..options.clone() };
+        let session = base.session(&graph, &options)?;
         let inputs: Vec<String> = graph.inputs.iter().map(|v| graph.name_of(*v).to_string()).collect();
         let wanted: Vec<&str> = graph.outputs.iter().map(|v| graph.name_of(*v)).collect();
         let plan = session.plan(&inputs.iter().map(String::as_str).collect::<Vec<_>>(), &wanted)?;

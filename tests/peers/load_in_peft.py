@@ -31,8 +31,7 @@ names = ["input_ids", "attention_mask", "token_type_ids"]
 with tempfile.TemporaryDirectory() as folder:
     given, made = os.path.join(folder, "in.safetensors"), os.path.join(folder, "out.safetensors")
     save_file({f"in:{n}": tokens[n].contiguous() for n in names}, given)
-    command = [graft, "run", base, "--adapter", adapter, "--tensors", given, "--out", made]
-    subprocess.run(command if stock else command + ["--hidden-states"], check=True)
+    subprocess.run([graft, "run", base, "--adapter", adapter, "--tensors", given, "--out", made], check=True)
     ours = load_file(made)
 if stock:
     model = AutoModelForSequenceClassification.from_pretrained(checkpoint, num_labels=len(labels))

@@ -22,7 +22,7 @@ struct Common {
     /// An adapter directory (repeatable: one answer from each, over one copy of the base)
     #[arg(long = "adapter", value_name = "DIR", required = true)]
     adapters: Vec<PathBuf>,
-    /// Tokens at which text is cut [default: the base's own limit]
+    /// Tokens at which text is cut [default: as in training, else the base's own limit]
     #[arg(long, value_name = "N")]
     max_length: Option<usize>,
     /// A folder of plugins, searched first (repeatable)
@@ -67,7 +67,8 @@ impl Common {
             .into_iter()
             .find(|s| s.kind == SiteKind::Embedding && s.path.contains("position"))
             .map(|s| s.in_features);
-        Ok(Loaded { base, tokenizer, tasks, max_length: self.max_length.or(positions) })
+        let trained = tasks.iter().filter_map(|(stored, _)| trained_length(stored)).max();
+        Ok(Loaded { base, tokenizer, tasks, max_length: self.max_length.or(trained).or(positions) })
     }
 }
 
@@ -92,6 +93,12 @@ pub struct EvalArgs {
     /// Encoding of the data's text, if it is not UTF-8
     #[arg(long, value_name = "NAME")]
     encoding: Option<String>,
+}
+
+/// The length at which text was cut in training.
+fn trained_length(adapter: &StoredAdapter) -> Option<usize> {
+    let training = adapter.graft.as_ref()?.training.as_ref()?;
+    usize::try_from(training.recipe.get("max_length")?.as_u64()?).ok()
 }
 
 /// The column that a field had in training.

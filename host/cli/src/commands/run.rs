@@ -10,8 +10,8 @@ use crate::common::{BaseArgs, RuntimeArgs};
 
 /// Run a base on tensors, with or without an adapter
 ///
-/// Reads `in:INPUT` for each input and writes `out:OUTPUT` for each output of the base; with an adapter that has a
-/// head, `out:logits`.
+/// Reads `in:INPUT` for each input and writes `out:OUTPUT` for each output of the base, as the adapter leaves them; with
+/// an adapter that has a head, also `out:logits`.
 #[derive(clap::Args)]
 pub struct Args {
     /// The base: a directory or an .onnx file
@@ -25,9 +25,6 @@ pub struct Args {
     /// Where to write the outputs (.safetensors)
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// With an adapter: write the base's outputs as the adapter leaves them, instead of its head's
-    #[arg(long, requires = "adapter")]
-    hidden_states: bool,
     /// A folder of plugins, searched first (repeatable)
     #[arg(long, value_name = "DIR")]
     plugin_dir: Vec<PathBuf>,
@@ -50,8 +47,14 @@ pub fn run(args: Args) -> Result<()> {
     let outputs = match &args.adapter {
         Some(dir) => {
             let stored = load(dir)?;
-            let task = if args.hidden_states { Task::without_head } else { Task::open };
-            task(&base, &stored, &args.plugin_dir, &options)?.run(&inputs)?
+            let mut outputs = Task::without_head(&base, &stored, &args.plugin_dir, &options)?.run(&inputs)?;
+            if stored.head.is_some() {
+                let head = Task::open(&base, &stored, &args.plugin_dir, &options)?.run(&inputs)?;
+                // A base that was exported with logits of its own gives way to the adapter's.
+                outputs.retain(|(name, _)| head.iter().all(|(n, _)| n != name));
+                outputs.extend(head);
+            }
+            outputs
         }
         None => {
             Program::new(&base, &base.graph, &options)?.run(&|n| inputs.get(n).map(Into::into))?.tensors()?

@@ -133,8 +133,6 @@ pub fn run(args: Args) -> Result<()> {
     let mut files = Files { job: &job, open: None };
     let mut first = FirstStep::default();
     let outcome = job.run(&mut [&mut progress, &mut files, &mut first], &interrupt)?;
-    let text = job.recipe.to_toml()?;
-    graft_adapters::write_file(&job.recipe.out.join("recipe.toml"), |w| w.write_all(text.as_bytes()))?;
     if let Some(profile) = &args.profile {
         eprintln!("\n{}", graft_runtime::profile::summary(profile)?);
     }

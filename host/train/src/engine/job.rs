@@ -241,6 +241,9 @@ impl Job {
         }
         std::fs::create_dir_all(&self.recipe.out)
             .map_err(|e| JobError::Setup(format!("{}: {e}", self.recipe.out.display())))?;
+        // Written first, so that a run which ends early can be told apart and repeated.
+        let recipe = self.recipe.to_toml().map_err(|e| JobError::Setup(e.to_string()))?;
+        graft_adapters::write_file(&self.recipe.out.join("recipe.toml"), |w| w.write_all(recipe.as_bytes()))?;
         let plan = self.recipe.plan(watch);
         let mut all: Vec<&mut dyn Observer> =
             observers.iter_mut().map(|o| &mut **o as &mut dyn Observer).collect();

@@ -166,13 +166,9 @@ fn conclude(job: &Job, outcome: &Outcome, first_step: f64, as_json: bool) {
         Some(t) => t.iter().map(|m| (m.name.clone(), m.value)).collect(),
         None => r.evaluation.clone().unwrap_or_default().into_iter().collect::<Vec<_>>(),
     };
-    eprintln!(
-        "\n{} steps in {:.1} s, {:.0} examples/s{}",
-        r.steps,
-        r.train_seconds,
-        r.samples_per_second,
-        if outcome.cached { " from features that were computed once" } else { "" }
-    );
+    if outcome.cached {
+        eprintln!("the base ran once per example; training read its features");
+    }
     if r.ended == Ended::Early {
         eprintln!("stopped early: the evaluation no longer improved");
     }

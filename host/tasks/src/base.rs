@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use graft_graph::model::{self, Model, Role};
+use graft_graph::sites::{Site, SiteKind, sites};
 use graft_graph::{DType, Graph, Tensor, ValueId, onnx, raise};
 use graft_runtime::{Runtime, Session, SessionOptions, SessionSource, SharedWeights};
 
@@ -112,6 +113,12 @@ impl Base {
             model::require_hidden(&self.graph, &self.model)?;
         }
         Ok(())
+    }
+
+    /// The most tokens that the base has positions for, where a table of positions tells.
+    pub fn longest(&self) -> Option<usize> {
+        let table = |s: &Site| s.kind == SiteKind::Embedding && s.path.contains("position");
+        sites(&self.graph).iter().find(|s| table(s)).map(|s| s.in_features)
     }
 
     /// The runtime that sessions over this base run in.

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use graft_adapters::{StoredAdapter, load};
 use graft_data::{Mapping, ReadOptions, Table, Tokenizer};
-use graft_graph::sites::{SiteKind, sites};
 use graft_runtime::peak_rss_mb;
 use graft_tasks::{Base, Examples, Task};
 use serde_json::{Value, json};
@@ -63,12 +62,9 @@ impl Common {
             let task = Task::open(&base, &stored, &self.plugin_dir, &options)?;
             tasks.push((stored, task));
         }
-        let positions = sites(&base.graph)
-            .into_iter()
-            .find(|s| s.kind == SiteKind::Embedding && s.path.contains("position"))
-            .map(|s| s.in_features);
         let trained = tasks.iter().filter_map(|(stored, _)| trained_length(stored)).max();
-        Ok(Loaded { base, tokenizer, tasks, max_length: self.max_length.or(trained).or(positions) })
+        let max_length = self.max_length.or(trained).or_else(|| base.longest());
+        Ok(Loaded { base, tokenizer, tasks, max_length })
     }
 }
 

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use graft_adapters::DataFile;
 use graft_data::{Mapping, ReadOptions, Stats, Table, Tokenizer};
-use graft_graph::sites::{SiteKind, sites};
 use graft_plugins::api::{Field, FieldKind, Summary};
 use graft_tasks::{Base, Examples};
 
@@ -47,7 +46,7 @@ impl Reader<'_> {
             })?;
             self.tokenizer = Some(Tokenizer::load(&file)?);
         }
-        let max = self.recipe.max_length.or_else(|| longest(self.base));
+        let max = self.recipe.max_length.or_else(|| self.base.longest());
         let Some(tokenizer) = &self.tokenizer else { return Err(JobError::Setup("no tokenizer".into())) };
         let examples = Examples::read(&table, &mapping, self.fields, tokenizer, max)?;
         let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
@@ -55,12 +54,6 @@ impl Reader<'_> {
         self.data.push(DataFile { role: role.into(), name, digest, rows });
         Ok(examples)
     }
-}
-
-/// The most tokens that the base has positions for.
-fn longest(base: &Base) -> Option<usize> {
-    let table = |s: &graft_graph::sites::Site| s.kind == SiteKind::Embedding && s.path.contains("position");
-    sites(&base.graph).iter().find(|s| table(s)).map(|s| s.in_features)
 }
 
 /// Names of tensors that a file of prepared batches may hold.

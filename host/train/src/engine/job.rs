@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use graft_adapters::{DataFile, StoredAdapter, Training};
 use graft_data::{Order, Stats, Tokenizer};
+use graft_graph::Tensor;
 use graft_graph::hoist::hoist;
+use graft_plugins::adapt::Param;
 use graft_plugins::api::{FieldKind, Metric};
 use graft_plugins::{Adapted, Method, Objective, adapt};
 use graft_runtime::{Runtime, SessionOptions};
@@ -195,8 +197,9 @@ impl Job {
         let smaller = hoist(&mut adapted.graph);
         hoist(&mut forward.graph);
         tracing::info!(smaller, "operators work on the one token that the head reads");
-        let mut params = self.first_parameters(&adapted)?;
-        let mut saver = self.saver(&adapted)?;
+        let first = self.first_values(&adapted)?;
+        let mut params = parameters(&adapted, &first)?;
+        let mut saver = self.saver(&adapted, &first);
         let (base, options) = (&self.base, &self.options);
         // The frozen half is computed once per example where the graph can be cut and the cut proves sound.
         let mut extractor = None;
@@ -237,7 +240,7 @@ impl Job {
         let mut watch = None;
         if let (Some(examples), Some(feed)) = (&self.eval, &eval_feed) {
             engine.evaluation = Some(evaluation(examples, feed.as_ref())?);
-            watch = Some(self.watch(examples)?);
+            watch = Some(self.watch(examples, &forward)?);
         }
         std::fs::create_dir_all(&self.recipe.out)
             .map_err(|e| JobError::Setup(format!("{}: {e}", self.recipe.out.display())))?;
@@ -312,34 +315,21 @@ impl Job {
         metrics.into_iter().map(|(name, value)| Metric { name, value, higher_is_better: true }).collect()
     }
 
-    fn first_parameters(&self, adapted: &Adapted) -> Result<Parameters, JobError> {
-        let given = self.init.as_ref().map(|i| bind(&self.base, i, adapted)).transpose()?;
-        let mut list = Vec::new();
-        for (k, p) in adapted.params.iter().enumerate().filter(|(_, p)| p.used) {
-            let first = match &given {
-                Some(tensors) => tensors[k].values::<f32>().map_err(TaskError::from)?.into_owned(),
-                None => values::first_values(p, self.recipe.seed)?,
-            };
-            let mut made = Parameter::new(p.name.clone(), p.shape.clone(), first)?;
-            made.decay = p.decay;
-            list.push(made);
+    /// The first values of every parameter of the adapted graph, in order: the initial adapter's, else drawn.
+    fn first_values(&self, adapted: &Adapted) -> Result<Vec<Tensor>, JobError> {
+        if let Some(init) = &self.init {
+            return Ok(bind(&self.base, init, adapted)?);
         }
-        Ok(Parameters::new(list)?)
+        let draw = |p: &Param| -> Result<Tensor, JobError> {
+            let drawn = values::first_values(p, self.recipe.seed)?;
+            Ok(Tensor::new(p.shape.clone(), &drawn).map_err(TaskError::from)?)
+        };
+        adapted.params.iter().map(draw).collect()
     }
 
-    fn saver(&self, adapted: &Adapted) -> Result<Saver<'_>, JobError> {
-        let given = self.init.as_ref().map(|i| bind(&self.base, i, adapted)).transpose()?;
-        let mut idle = indexmap::IndexMap::new();
-        for (k, p) in adapted.params.iter().enumerate().filter(|(_, p)| !p.used) {
-            let tensor = match &given {
-                Some(t) => t[k].clone(),
-                None => {
-                    let first = values::first_values(p, self.recipe.seed)?;
-                    graft_graph::Tensor::new(p.shape.clone(), &first).map_err(TaskError::from)?
-                }
-            };
-            idle.insert(p.name.clone(), tensor);
-        }
+    fn saver(&self, adapted: &Adapted, first: &[Tensor]) -> Saver<'_> {
+        let unused = adapted.params.iter().zip(first).filter(|(p, _)| !p.used);
+        let idle = unused.map(|(p, t)| (p.name.clone(), t.clone())).collect();
         let runtime = self.base.runtime();
         let recipe = serde_json::to_value(&self.recipe).unwrap_or(Value::Null);
         let training = Training {
@@ -352,7 +342,7 @@ impl Job {
             date: now(),
             ..Training::default()
         };
-        Ok(Saver {
+        Saver {
             out: self.recipe.out.clone(),
             base: &self.base,
             method: &self.method,
@@ -362,16 +352,14 @@ impl Job {
             matched: Saver::matched(adapted),
             training,
             steps: 0,
-        })
+        }
     }
 
     /// The metric that selects: the one of the recipe, else the objective's first. Which way is better, the objective
     /// says of outputs that are all zero.
-    fn watch(&self, examples: &Examples) -> Result<Watch, JobError> {
+    fn watch(&self, examples: &Examples, forward: &Adapted) -> Result<Watch, JobError> {
         let few: Vec<usize> = (0..examples.len().min(2)).collect();
         let few = examples.select(&few);
-        let forward =
-            adapt(&self.base.graph, &self.base.model, Some(&self.method), Some(&self.objective), false)?;
         let blank = |(name, v): &(String, graft_graph::ValueId)| {
             let row: Vec<usize> =
                 forward.graph.shape(*v).into_iter().flatten().skip(1).filter_map(known).collect();
@@ -394,6 +382,18 @@ impl Job {
         let direction = if m.higher_is_better { Direction::Higher } else { Direction::Lower };
         Ok(Watch { metric: m.name.clone(), direction, patience: self.recipe.patience })
     }
+}
+
+/// The parameters that are trained, starting from these values.
+fn parameters(adapted: &Adapted, first: &[Tensor]) -> Result<Parameters, JobError> {
+    let mut list = Vec::new();
+    for (p, t) in adapted.params.iter().zip(first).filter(|(p, _)| p.used) {
+        let start = t.values::<f32>().map_err(TaskError::from)?.into_owned();
+        let mut made = Parameter::new(p.name.clone(), p.shape.clone(), start)?;
+        made.decay = p.decay;
+        list.push(made);
+    }
+    Ok(Parameters::new(list)?)
 }
 
 fn known(d: &graft_graph::Dim) -> Option<usize> {

@@ -36,7 +36,6 @@ pub struct Step<'a> {
     base: &'a Base,
     program: Program,
     settings: HashMap<String, Tensor>,
-    /// Values of parameters that nothing depends on: they are fed nowhere, but saved.
     noises: Vec<Noise>,
     loss: String,
     seed: u64,

@@ -2,12 +2,22 @@
 //!
 //! One row an operator. A rule without a row fails `every_rule_has_a_case`.
 
+mod activation;
+mod attention;
+mod conv;
+mod einsum;
 mod elementwise;
 mod linear;
+mod loss;
 mod movement;
+mod norm;
+mod quant;
+mod recurrent;
 mod reduce;
+mod scatter;
 mod symbolic;
 mod ties;
+mod window;
 
 use std::collections::BTreeSet;
 
@@ -28,7 +38,22 @@ const CASES: u32 = 40;
 
 #[test]
 fn every_rule_has_a_case() {
-    let all = [elementwise::CASES, linear::CASES, movement::CASES, reduce::CASES];
+    let all = [
+        elementwise::CASES,
+        linear::CASES,
+        movement::CASES,
+        reduce::CASES,
+        activation::CASES,
+        norm::CASES,
+        loss::CASES,
+        conv::CASES,
+        scatter::CASES,
+        window::CASES,
+        einsum::CASES,
+        attention::CASES,
+        quant::CASES,
+        recurrent::CASES,
+    ];
     let rows: BTreeSet<&str> = all.into_iter().flatten().map(|row| row.0).collect();
     let rules: BTreeSet<&str> = grad::supported().into_iter().collect();
     assert_eq!(rules, rows, "every rule needs a row of cases, and every row a rule");
@@ -52,6 +77,56 @@ fn rules_that_move_elements_agree_with_differences() {
 #[test]
 fn rules_of_reductions_agree_with_differences() {
     check_all(reduce::CASES);
+}
+
+#[test]
+fn activation_functions_agree_with_differences() {
+    check_all(activation::CASES);
+}
+
+#[test]
+fn normalisations_agree_with_differences() {
+    check_all(norm::CASES);
+}
+
+#[test]
+fn losses_agree_with_differences() {
+    check_all(loss::CASES);
+}
+
+#[test]
+fn convolutions_and_poolings_agree_with_differences() {
+    check_all(conv::CASES);
+}
+
+#[test]
+fn taking_and_placing_by_index_agree_with_differences() {
+    check_all(scatter::CASES);
+}
+
+#[test]
+fn padding_repeating_and_resampling_agree_with_differences() {
+    check_all(window::CASES);
+}
+
+#[test]
+fn einsum_equations_agree_with_differences() {
+    check_all(einsum::CASES);
+}
+
+#[test]
+fn attention_and_rotary_positions_agree_with_differences() {
+    check_all(attention::CASES);
+}
+
+#[test]
+fn quantised_operators_agree_with_differences() {
+    check_all(quant::CASES);
+}
+
+#[test]
+fn recurrent_operators_agree_with_differences() {
+    check_all(recurrent::CASES);
 }
 
 fn check_all(rows: &[Row]) {

@@ -1,56 +1,56 @@
 //! Gradients of operators that work element by element. Broadcasting is undone by the engine.
 
-use super::{Grads, Rule, RuleFn};
+use super::{Grads, Row, Rule};
 use crate::fused;
 use crate::ir::ValueId;
 use crate::tensor::DType;
 
-pub(super) const RULES: &[(&str, RuleFn)] = &[
-    ("Identity", |r| Ok(vec![Some(r.dy()?)])),
-    ("Add", |r| Ok(vec![Some(r.dy()?); 2])),
-    ("Sub", |r| {
+pub(super) const RULES: &[Row] = &[
+    ("Identity", "", |r| Ok(vec![Some(r.dy()?)])),
+    ("Add", "", |r| Ok(vec![Some(r.dy()?); 2])),
+    ("Sub", "", |r| {
         let dy = r.dy()?;
         let minus = if r.wants(1) { Some(r.op("Neg", &[dy])) } else { None };
         Ok(vec![Some(dy), minus])
     }),
-    ("Mul", mul),
-    ("Div", div),
-    ("Neg", |r| {
+    ("Mul", "", mul),
+    ("Div", "", div),
+    ("Neg", "", |r| {
         let dy = r.dy()?;
         Ok(vec![Some(r.op("Neg", &[dy]))])
     }),
-    ("Sum", |r| Ok(vec![Some(r.dy()?); r.node.inputs.len()])),
-    ("Mean", |r| {
+    ("Sum", "", |r| Ok(vec![Some(r.dy()?); r.node.inputs.len()])),
+    ("Mean", "", |r| {
         let dy = r.dy()?;
         let n = r.node.inputs.len();
         let n = r.c(n as f64, dy);
         let share = r.op("Div", &[dy, n]);
         Ok(vec![Some(share); r.node.inputs.len()])
     }),
-    ("Pow", pow),
-    ("Sqrt", |r| {
+    ("Pow", "", pow),
+    ("Sqrt", "", |r| {
         // dy / (2y)
         let (dy, y) = (r.dy()?, r.y(0)?);
         let two = r.c(2.0, y);
         let d = r.op("Mul", &[y, two]);
         Ok(vec![Some(r.op("Div", &[dy, d]))])
     }),
-    ("Reciprocal", |r| {
+    ("Reciprocal", "", |r| {
         // −dy·y²
         let (dy, y) = (r.dy()?, r.y(0)?);
         let square = r.op("Mul", &[y, y]);
         let p = r.op("Mul", &[dy, square]);
         Ok(vec![Some(r.op("Neg", &[p]))])
     }),
-    ("Exp", |r| {
+    ("Exp", "", |r| {
         let (dy, y) = (r.dy()?, r.y(0)?);
         Ok(vec![Some(r.op("Mul", &[dy, y]))])
     }),
-    ("Log", |r| {
+    ("Log", "", |r| {
         let (dy, x) = (r.dy()?, r.x(0)?);
         Ok(vec![Some(r.op("Div", &[dy, x]))])
     }),
-    ("Erf", |r| {
+    ("Erf", "", |r| {
         // dy · 2/√π · exp(−x²)
         let (dy, x) = (r.dy()?, r.x(0)?);
         let square = r.op("Mul", &[x, x]);
@@ -60,7 +60,7 @@ pub(super) const RULES: &[(&str, RuleFn)] = &[
         let d = r.op("Mul", &[bell, c]);
         Ok(vec![Some(r.op("Mul", &[dy, d]))])
     }),
-    ("Tanh", |r| {
+    ("Tanh", "", |r| {
         // dy · (1 − y²)
         let (dy, y) = (r.dy()?, r.y(0)?);
         let one = r.c(1.0, y);
@@ -68,7 +68,7 @@ pub(super) const RULES: &[(&str, RuleFn)] = &[
         let d = r.op("Sub", &[one, square]);
         Ok(vec![Some(r.op("Mul", &[dy, d]))])
     }),
-    ("Sigmoid", |r| {
+    ("Sigmoid", "", |r| {
         // dy · y·(1 − y)
         let (dy, y) = (r.dy()?, r.y(0)?);
         let one = r.c(1.0, y);
@@ -76,46 +76,46 @@ pub(super) const RULES: &[(&str, RuleFn)] = &[
         let d = r.op("Mul", &[y, rest]);
         Ok(vec![Some(r.op("Mul", &[dy, d]))])
     }),
-    ("Relu", |r| {
+    ("Relu", "", |r| {
         // Zero at zero, as PyTorch has it.
         let (dy, x) = (r.dy()?, r.x(0)?);
         let zero = r.c(0.0, x);
         let on = r.op("Greater", &[x, zero]);
         Ok(vec![Some(r.op("Where", &[on, dy, zero]))])
     }),
-    ("Abs", |r| {
+    ("Abs", "", |r| {
         // sign(x): zero at zero, as PyTorch has it.
         let (dy, x) = (r.dy()?, r.x(0)?);
         let sign = r.op("Sign", &[x]);
         Ok(vec![Some(r.op("Mul", &[dy, sign]))])
     }),
-    ("Sin", |r| {
+    ("Sin", "", |r| {
         let (dy, x) = (r.dy()?, r.x(0)?);
         let d = r.op("Cos", &[x]);
         Ok(vec![Some(r.op("Mul", &[dy, d]))])
     }),
-    ("Cos", |r| {
+    ("Cos", "", |r| {
         let (dy, x) = (r.dy()?, r.x(0)?);
         let sin = r.op("Sin", &[x]);
         let d = r.op("Neg", &[sin]);
         Ok(vec![Some(r.op("Mul", &[dy, d]))])
     }),
-    ("Gelu", gelu),
-    ("Max", extremum),
-    ("Min", extremum),
-    ("Where", |r| {
+    ("Gelu", "", gelu),
+    ("Max", "", extremum),
+    ("Min", "", extremum),
+    ("Where", "", |r| {
         let (c, dy) = (r.x(0)?, r.dy()?);
         let zero = r.c(0.0, dy);
         let a = if r.wants(1) { Some(r.op("Where", &[c, dy, zero])) } else { None };
         let b = if r.wants(2) { Some(r.op("Where", &[c, zero, dy])) } else { None };
         Ok(vec![None, a, b])
     }),
-    ("Cast", |r| {
+    ("Cast", "", |r| {
         let (dy, x) = (r.dy()?, r.x(0)?);
         let dtype = r.dtype(x);
         Ok(vec![Some(r.b.cast(dy, dtype))])
     }),
-    ("Clip", clip),
+    ("Clip", "", clip),
 ];
 
 fn mul(r: &mut Rule<'_, '_>) -> Grads {

@@ -1,15 +1,15 @@
 //! Gradients of products and normalisations.
 
-use super::{Grads, Rule, RuleFn};
+use super::{Grads, Row, Rule};
 use crate::fused::{self, normalised};
 use crate::ir::{Attr, ValueId};
 
-pub(super) const RULES: &[(&str, RuleFn)] = &[
-    ("MatMul", matmul),
-    ("Gemm", gemm),
-    ("LayerNormalization", layer_norm),
-    ("Softmax", softmax),
-    ("LogSoftmax", log_softmax),
+pub(super) const RULES: &[Row] = &[
+    ("MatMul", "", matmul),
+    ("Gemm", "", gemm),
+    ("LayerNormalization", "", layer_norm),
+    ("Softmax", "", softmax),
+    ("LogSoftmax", "", log_softmax),
 ];
 
 /// `A·B` with either side transposed, as a `Gemm`: two-dimensional operands, no transposed copy.

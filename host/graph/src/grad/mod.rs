@@ -4,12 +4,22 @@
 //! for the gradients of its inputs, undoes broadcasting, and adds up contributions. The rules are tables
 //! (`elementwise`, `linear`, `movement`, `reduce`), one row an operator.
 
+mod activation;
+mod attention;
 mod broadcast;
+mod conv;
+mod einsum;
 mod elementwise;
 mod linear;
+mod loss;
 mod model;
 mod movement;
+mod norm;
+mod quant;
+mod recurrent;
 mod reduce;
+mod scatter;
+mod window;
 
 pub use model::{GradientModel, expose, gradient_model};
 
@@ -93,8 +103,10 @@ pub(crate) struct Rule<'a, 'g> {
 
 /// Gradients of the inputs, in order; `None` for those that carry none. A missing tail counts as `None`.
 pub(crate) type Grads = Result<Vec<Option<ValueId>>, String>;
-/// One row: from the gradients of a node's outputs to those of its inputs.
+/// From the gradients of a node's outputs to those of its inputs.
 pub(crate) type RuleFn = fn(&mut Rule<'_, '_>) -> Grads;
+/// One row: operator; what a user should know of it (ties, zeros, limits; may be empty), for the manual; rule.
+pub(crate) type Row = (&'static str, &'static str, RuleFn);
 
 impl Rule<'_, '_> {
     /// Input `i`.
@@ -156,15 +168,27 @@ impl Rule<'_, '_> {
     }
 }
 
+/// The families of the table, in the manual's order.
+const FAMILIES: &[&[Row]] = &[
+    elementwise::RULES,
+    activation::RULES,
+    linear::RULES,
+    einsum::RULES,
+    conv::RULES,
+    norm::RULES,
+    reduce::RULES,
+    loss::RULES,
+    movement::RULES,
+    scatter::RULES,
+    window::RULES,
+    attention::RULES,
+    quant::RULES,
+    recurrent::RULES,
+];
+
 fn table() -> &'static HashMap<&'static str, RuleFn> {
     static TABLE: OnceLock<HashMap<&'static str, RuleFn>> = OnceLock::new();
-    TABLE.get_or_init(|| {
-        [elementwise::RULES, linear::RULES, movement::RULES, reduce::RULES]
-            .into_iter()
-            .flatten()
-            .copied()
-            .collect()
-    })
+    TABLE.get_or_init(|| FAMILIES.iter().copied().flatten().map(|(op, _, rule)| (*op, *rule)).collect())
 }
 
 /// Operators of ONNX's own domain that have a gradient rule, sorted.

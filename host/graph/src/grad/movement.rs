@@ -1,28 +1,28 @@
 //! Gradients of operators that move elements.
 
-use super::{Grads, Rule, RuleFn};
+use super::{Grads, Row, Rule};
 use crate::dim::Dim;
 use crate::ir::{Attr, ValueId};
 use crate::tensor::{DType, Tensor};
 
-pub(super) const RULES: &[(&str, RuleFn)] = &[
-    ("Reshape", reshaped),
-    ("Flatten", reshaped),
-    ("Squeeze", reshaped),
-    ("Unsqueeze", reshaped),
-    ("Expand", |r| Ok(vec![Some(r.dy()?)])),
-    ("Dropout", |r| {
+pub(super) const RULES: &[Row] = &[
+    ("Reshape", "", reshaped),
+    ("Flatten", "", reshaped),
+    ("Squeeze", "", reshaped),
+    ("Unsqueeze", "", reshaped),
+    ("Expand", "", |r| Ok(vec![Some(r.dy()?)])),
+    ("Dropout", "", |r| {
         // Only inference mode is met: training dropout is built from noise inputs, and `raise` drops this one.
         if r.node.output(1).is_some() || r.node.input(2).is_some() {
             return Err("dropout in training mode is not derived; export the model in evaluation mode".into());
         }
         Ok(vec![Some(r.dy()?)])
     }),
-    ("Transpose", transpose),
-    ("Concat", concat),
-    ("Split", split),
-    ("Slice", slice),
-    ("Gather", gather),
+    ("Transpose", "", transpose),
+    ("Concat", "", concat),
+    ("Split", "", split),
+    ("Slice", "", slice),
+    ("Gather", "", gather),
 ];
 
 fn reshaped(r: &mut Rule<'_, '_>) -> Grads {

@@ -1,14 +1,14 @@
 //! Gradients of reductions.
 
-use super::{Rule, RuleFn};
+use super::{Row, Rule};
 use crate::ir::{Attr, ValueId};
 
-pub(super) const RULES: &[(&str, RuleFn)] = &[
-    ("ReduceSum", |r| {
+pub(super) const RULES: &[Row] = &[
+    ("ReduceSum", "", |r| {
         let (dy, x) = (kept(r)?, r.x(0)?);
         Ok(vec![Some(spread(r, dy, x))])
     }),
-    ("ReduceMean", |r| {
+    ("ReduceMean", "", |r| {
         let (dy, x) = (kept(r)?, r.x(0)?);
         let g = spread(r, dy, x);
         let n = reduced_count(r, x, r.y(0)?)?;

@@ -1,10 +1,20 @@
 //! Shape and type inference with symbolic dimensions. One table a family of operators, one row an operator.
 
+mod activation;
+mod attention;
+mod conv;
+mod einsum;
 mod elementwise;
 mod linear;
+mod loss;
 mod movement;
+mod norm;
+mod quant;
+mod recurrent;
 mod reduce;
+mod scatter;
 mod sizes;
+mod window;
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -69,11 +79,27 @@ pub(crate) fn one(dtype: Option<DType>, shape: Option<Shape>) -> Option<Vec<Fact
 fn table() -> &'static HashMap<&'static str, Rule> {
     static TABLE: OnceLock<HashMap<&'static str, Rule>> = OnceLock::new();
     TABLE.get_or_init(|| {
-        [elementwise::RULES, linear::RULES, movement::RULES, reduce::RULES, sizes::RULES]
-            .into_iter()
-            .flatten()
-            .copied()
-            .collect()
+        [
+            elementwise::RULES,
+            linear::RULES,
+            movement::RULES,
+            reduce::RULES,
+            sizes::RULES,
+            activation::RULES,
+            norm::RULES,
+            loss::RULES,
+            conv::RULES,
+            scatter::RULES,
+            window::RULES,
+            einsum::RULES,
+            attention::RULES,
+            quant::RULES,
+            recurrent::RULES,
+        ]
+        .into_iter()
+        .flatten()
+        .copied()
+        .collect()
     })
 }
 

@@ -1,0 +1,5 @@
+//! Gradients of activation functions.
+
+use super::Row;
+
+pub(super) const RULES: &[Row] = &[];

@@ -1,0 +1,5 @@
+//! Gradients of attention and rotary positions.
+
+use super::Row;
+
+pub(super) const RULES: &[Row] = &[];

@@ -1,0 +1,5 @@
+//! Gradients of convolutions and poolings.
+
+use super::Row;
+
+pub(super) const RULES: &[Row] = &[];

@@ -1,0 +1,5 @@
+//! Gradients of normalisations.
+
+use super::Row;
+
+pub(super) const RULES: &[Row] = &[];

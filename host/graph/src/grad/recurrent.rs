@@ -1,0 +1,5 @@
+//! Gradients of recurrent operators.
+
+use super::Row;
+
+pub(super) const RULES: &[Row] = &[];

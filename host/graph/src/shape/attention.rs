@@ -1,0 +1,5 @@
+//! Shapes of attention and rotary positions.
+
+use super::Rule;
+
+pub(super) const RULES: &[(&str, Rule)] = &[];

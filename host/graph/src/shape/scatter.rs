@@ -1,0 +1,5 @@
+//! Shapes of operators that take and place elements by index.
+
+use super::Rule;
+
+pub(super) const RULES: &[(&str, Rule)] = &[];

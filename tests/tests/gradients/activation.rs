@@ -1,0 +1,5 @@
+//! Cases of activation functions.
+
+use crate::Row;
+
+pub const CASES: &[Row] = &[];

@@ -1,0 +1,5 @@
+//! Cases of attention and rotary positions.
+
+use crate::Row;
+
+pub const CASES: &[Row] = &[];

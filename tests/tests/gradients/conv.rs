@@ -1,0 +1,5 @@
+//! Cases of convolutions and poolings.
+
+use crate::Row;
+
+pub const CASES: &[Row] = &[];

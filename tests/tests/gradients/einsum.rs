@@ -1,0 +1,5 @@
+//! Cases of Einsum.
+
+use crate::Row;
+
+pub const CASES: &[Row] = &[];

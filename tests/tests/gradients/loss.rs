@@ -1,0 +1,5 @@
+//! Cases of losses.
+
+use crate::Row;
+
+pub const CASES: &[Row] = &[];

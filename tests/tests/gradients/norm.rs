@@ -1,0 +1,5 @@
+//! Cases of normalisations.
+
+use crate::Row;
+
+pub const CASES: &[Row] = &[];

@@ -1,0 +1,5 @@
+//! Cases of quantised operators.
+
+use crate::Row;
+
+pub const CASES: &[Row] = &[];

@@ -1,0 +1,5 @@
+//! Cases of recurrent operators.
+
+use crate::Row;
+
+pub const CASES: &[Row] = &[];

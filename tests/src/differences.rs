@@ -97,7 +97,7 @@ pub fn tensor(array: &Array, dtype: DType) -> Tensor {
 impl Case {
     /// The graph of the one node, the float inputs, and what all inputs are fed.
     pub fn graph(&self, sizes: Sizes, dtype: DType) -> (Graph, Vec<ValueId>, Vec<(String, Tensor)>) {
-        let mut g = Graph::new(self.op, onnx::WORKING_OPSET);
+        let mut g = Graph::new(self.op, opset(self.op));
         let (mut inputs, mut floats, mut fed) = (Vec::new(), Vec::new(), Vec::new());
         for (k, arg) in self.args.iter().enumerate() {
             let name = format!("x{k}");
@@ -129,6 +129,15 @@ impl Case {
         });
         shape::infer(&mut g);
         (g, floats, fed)
+    }
+}
+
+/// The working operator set, or the first one that has the operator.
+fn opset(op: &str) -> i64 {
+    match op {
+        "RMSNormalization" => 23,
+        "Swish" => 24,
+        _ => onnx::WORKING_OPSET,
     }
 }
 

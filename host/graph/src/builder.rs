@@ -104,6 +104,25 @@ impl<'g> Builder<'g> {
         self.op_with("Cast", &[x], &[("to", Attr::Int(i64::from(dtype.onnx())))])
     }
 
+    /// `x` in float32 where it is of a half-width float type, in which sums lose digits and overflow; else `x`.
+    pub fn wide(&mut self, x: ValueId) -> ValueId {
+        match self.graph.dtype(x) {
+            Some(DType::F16 | DType::BF16) => self.cast(x, DType::F32),
+            _ => x,
+        }
+    }
+
+    /// `ReduceSum` of `x`, summed in float32 where `x` is of a half-width type; the sum is of the type of `x`.
+    pub fn reduce_sum(&mut self, x: ValueId, axes: ValueId, attrs: &[(&str, Attr)]) -> ValueId {
+        let dtype = self.graph.dtype(x);
+        let wide = self.wide(x);
+        let sum = self.op_with("ReduceSum", &[wide, axes], attrs);
+        match dtype.filter(|_| wide != x) {
+            Some(dtype) => self.cast(sum, dtype),
+            None => sum,
+        }
+    }
+
     /// `Reshape` of `x` to the shape that `like` has, known or not.
     pub fn reshape_like(&mut self, x: ValueId, like: ValueId) -> ValueId {
         let (from, to) = (self.graph.shape(x), self.graph.shape(like).cloned());

@@ -115,7 +115,7 @@ fn layer_norm_grad(b: &mut Builder<'_>, i: &[ValueId]) -> ValueId {
 }
 
 /// `(x − mean)/√(var + ε)` over the last axis, and `1/√(var + ε)`.
-pub(crate) fn normalised(b: &mut Builder<'_>, x: ValueId, eps: ValueId) -> (ValueId, ValueId) {
+fn normalised(b: &mut Builder<'_>, x: ValueId, eps: ValueId) -> (ValueId, ValueId) {
     let mean = last_axis_mean(b, x);
     let centred = b.op("Sub", &[x, mean]);
     let square = b.op("Mul", &[centred, centred]);

@@ -39,6 +39,16 @@ pub const CASES: &[Row] = &[
     ("Abs", Exact, |op, d| unary(op, d, ANY, &[0.0])),
     ("Sin", Close, |op, d| unary(op, d, ANY, &[])),
     ("Cos", Close, |op, d| unary(op, d, ANY, &[])),
+    ("Tan", Approximate, |op, d| unary(op, d, (-1.0, 1.0), &[])),
+    ("Asin", Approximate, |op, d| unary(op, d, (-0.8, 0.8), &[])),
+    ("Acos", Approximate, |op, d| unary(op, d, (-0.8, 0.8), &[])),
+    ("Atan", Approximate, |op, d| unary(op, d, ANY, &[])),
+    ("Sinh", Approximate, |op, d| unary(op, d, ANY, &[])),
+    ("Cosh", Approximate, |op, d| unary(op, d, ANY, &[])),
+    ("Asinh", Approximate, |op, d| unary(op, d, ANY, &[])),
+    ("Acosh", Approximate, |op, d| unary(op, d, (1.5, 3.0), &[])),
+    ("Atanh", Approximate, |op, d| unary(op, d, (-0.8, 0.8), &[])),
+    ("Mod", Exact, modulo),
     ("Gelu", Approximate, gelu),
     ("Max", Exact, extremum),
     ("Min", Exact, extremum),
@@ -72,6 +82,19 @@ fn pow(op: &'static str, d: &mut Draw<'_>) -> Case {
         _ => return c,
     };
     c
+}
+
+/// Quotients that are not near a whole number, where a remainder jumps.
+fn modulo(op: &'static str, d: &mut Draw<'_>) -> Case {
+    let full = d.shape(0..=3);
+    let divisor = d.narrowed(&full);
+    let mut x = d.reals(&full, (-6.0, 6.0), &[]);
+    x.values.iter_mut().for_each(|v| *v = 1.5 * (v.floor() + 0.5) + 0.1 * (*v - v.floor()));
+    let mut b = d.reals(&divisor, (1.45, 1.55), &[]);
+    if d.flag() {
+        b.values.iter_mut().for_each(|v| *v = -*v);
+    }
+    case(op, vec![Arg::Float(x), Arg::Float(b)], &[("fmod", Attr::Int(1))])
 }
 
 fn gelu(op: &'static str, d: &mut Draw<'_>) -> Case {

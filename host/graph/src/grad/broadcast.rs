@@ -40,10 +40,10 @@ fn sum_over(b: &mut Builder<'_>, g: ValueId, x: ValueId, axes: &[i64], extra: us
     let keep = extra == 0;
     if keep || axes.len() == extra {
         let list = b.ints(axes);
-        return b.op_with("ReduceSum", &[g, list], &[("keepdims", Attr::Int(i64::from(keep)))]);
+        return b.reduce_sum(g, list, &[("keepdims", Attr::Int(i64::from(keep)))]);
     }
     let list = b.ints(axes);
-    let sum = b.op_with("ReduceSum", &[g, list], &[("keepdims", Attr::Int(1))]);
+    let sum = b.reduce_sum(g, list, &[("keepdims", Attr::Int(1))]);
     b.reshape_like(sum, x)
 }
 
@@ -64,9 +64,9 @@ fn sum_at_run_time(b: &mut Builder<'_>, g: ValueId, x: ValueId, have: &Shape, wa
     let zero = b.ints(&[0]);
     let axes = b.op("Squeeze", &[at, zero]);
     let attrs = [("keepdims", Attr::Int(1)), ("noop_with_empty_axes", Attr::Int(1))];
-    let sum = b.op_with("ReduceSum", &[g, axes], &attrs);
+    let sum = b.reduce_sum(g, axes, &attrs);
     let y = b.op("Reshape", &[sum, target]);
-    let fact = b.graph.fact(x).clone();
-    *b.graph.fact_mut(y) = crate::ir::Fact { elements: None, dtype: fact.dtype.or(Some(DType::F32)), ..fact };
+    let dtype = b.graph.dtype(g).or(b.graph.dtype(x)).or(Some(DType::F32));
+    *b.graph.fact_mut(y) = crate::ir::Fact { dtype, shape: b.graph.shape(x).cloned(), elements: None };
     y
 }

@@ -1,16 +1,11 @@
-//! Gradients of products and normalisations.
+//! Gradients of matrix products and of softmax.
 
 use super::{Grads, Row, Rule};
-use crate::fused::{self, normalised};
+use crate::fused;
 use crate::ir::{Attr, ValueId};
 
-pub(super) const RULES: &[Row] = &[
-    ("MatMul", "", matmul),
-    ("Gemm", "", gemm),
-    ("LayerNormalization", "", layer_norm),
-    ("Softmax", "", softmax),
-    ("LogSoftmax", "", log_softmax),
-];
+pub(super) const RULES: &[Row] =
+    &[("MatMul", "", matmul), ("Gemm", "", gemm), ("Softmax", "", softmax), ("LogSoftmax", "", log_softmax)];
 
 /// `A·B` with either side transposed, as a `Gemm`: two-dimensional operands, no transposed copy.
 fn product(r: &mut Rule<'_, '_>, a: ValueId, ta: bool, b: ValueId, tb: bool) -> ValueId {
@@ -121,35 +116,10 @@ fn gemm(r: &mut Rule<'_, '_>) -> Grads {
     Ok(vec![da, db, dc])
 }
 
-fn layer_norm(r: &mut Rule<'_, '_>) -> Grads {
-    if r.dy_of(1).is_some() || r.dy_of(2).is_some() {
-        return Err("gradients through the mean and deviation outputs are not derived".into());
-    }
-    let (dy, x, scale) = (r.dy()?, r.x(0)?, r.x(1)?);
-    let rank = r.rank(x)?;
-    let axis = r.axis(r.node.int("axis", -1), rank)?;
-    if axis + 1 != rank {
-        return Err("normalisation over more than the last axis is not derived".into());
-    }
-    let eps = r.node.float("epsilon", 1e-5);
-    let dx = if r.wants(0) {
-        Some(fused::emit(r.b, "LayerNormGrad", &[dy, x, scale], &[("epsilon", Attr::Float(eps))]))
-    } else {
-        None
-    };
-    let dscale = if r.wants(1) {
-        let eps = r.c(f64::from(eps), x);
-        let (xhat, _) = normalised(r.b, x, eps);
-        Some(r.op("Mul", &[dy, xhat]))
-    } else {
-        None
-    };
-    Ok(vec![dx, dscale, Some(dy)])
-}
-
 fn softmax(r: &mut Rule<'_, '_>) -> Grads {
     let (dy, y) = (r.dy()?, r.y(0)?);
     let rank = r.rank(y)?;
+    let (dy, y) = (r.wide(dy), r.wide(y));
     let axis = r.axis(r.node.int("axis", -1), rank)?;
     if axis + 1 == rank {
         return Ok(vec![Some(fused::emit(r.b, "SoftmaxGrad", &[dy, y], &[]))]);
@@ -164,6 +134,7 @@ fn softmax(r: &mut Rule<'_, '_>) -> Grads {
 fn log_softmax(r: &mut Rule<'_, '_>) -> Grads {
     // dy − softmax·Σdy
     let (dy, y) = (r.dy()?, r.y(0)?);
+    let (dy, y) = (r.wide(dy), r.wide(y));
     let axes = r.b.ints(&[r.node.int("axis", -1)]);
     let sum = r.op("ReduceSum", &[dy, axes]);
     let soft = r.op("Exp", &[y]);

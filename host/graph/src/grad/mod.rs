@@ -143,6 +143,10 @@ impl Rule<'_, '_> {
         let d = self.dtype(like);
         self.b.float(d, value)
     }
+    /// `v` in float32 where it is of a half-width type, for sums; what a rule gives may stay so.
+    pub(crate) fn wide(&mut self, v: ValueId) -> ValueId {
+        self.b.wide(v)
+    }
     pub(crate) fn op(&mut self, op: &str, inputs: &[ValueId]) -> ValueId {
         self.b.op(op, inputs)
     }
@@ -199,8 +203,18 @@ pub fn supported() -> Vec<&'static str> {
 }
 
 /// Operators through which nothing flows back although their result is a float: piecewise constant ones.
-const FLAT: &[&str] =
-    &["Floor", "Ceil", "Round", "Sign", "OneHot", "EyeLike", "ConstantOfShape", "Range", "Shape"];
+#[rustfmt::skip]
+const FLAT: &[&str] = &[
+    // Piecewise constant.
+    "Floor", "Ceil", "Round", "Sign", "Hardmax",
+    // Sizes, and what is made of them.
+    "Shape", "Size", "ConstantOfShape", "Range", "EyeLike", "OneHot",
+    // Whole numbers and truth values.
+    "ArgMax", "ArgMin", "NonZero", "NonMaxSuppression", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual",
+    "And", "Or", "Xor", "Not", "IsNaN", "IsInf", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitwiseNot",
+    // Drawn, not computed.
+    "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial",
+];
 
 /// True where a gradient could flow through `node` from its inputs to its outputs.
 fn is_differentiable(node: &Node) -> bool {
@@ -299,9 +313,13 @@ pub fn grad(
         let grads = apply(&mut b, &node, outputs, wanted.clone())?;
         for (k, g) in grads.into_iter().enumerate() {
             let (Some(g), Some(x)) = (g.filter(|_| wanted[k]), node.input(k)) else { continue };
+            // A gradient is of its value's type, also where the rule's last operator has no known one, and where the
+            // rule left that of a half-width value in float32, for the sums.
+            b.graph.fact_mut(g).dtype = b.graph.dtype(g).or(b.graph.dtype(x));
             let g = broadcast::undo(&mut b, g, x).map_err(|detail| unsupported(b.graph, &node, detail))?;
-            // A gradient is of its value's type, also where the rule's last operator has no known one.
-            b.graph.fact_mut(g).dtype = b.graph.fact_mut(g).dtype.or(b.graph.dtype(x));
+            let dtype = b.graph.dtype(x).unwrap_or(DType::F32);
+            let g = b.cast(g, dtype);
+            b.graph.fact_mut(g).dtype = Some(dtype);
             sums.entry(x).or_default().push(g);
         }
     }

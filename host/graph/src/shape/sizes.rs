@@ -15,7 +15,18 @@ pub(super) const RULES: &[(&str, Rule)] = &[
     ("Range", range),
     ("OneHot", one_hot),
     ("NonZero", |i| one(Some(DType::I64), Some(vec![Dim::from(i.shape(0)?.len()), i.unknown(1)]))),
-    ("EyeLike", |i| one(i.dtype(0), i.shape(0).cloned())),
+    ("EyeLike", |i| one(asked_type(i).or(i.dtype(0)), i.shape(0).cloned())),
+    ("Bernoulli", |i| one(asked_type(i).or(i.dtype(0)), i.shape(0).cloned())),
+    ("RandomNormalLike", |i| one(asked_type(i).or(i.dtype(0)), i.shape(0).cloned())),
+    ("RandomUniformLike", |i| one(asked_type(i).or(i.dtype(0)), i.shape(0).cloned())),
+    ("RandomNormal", random),
+    ("RandomUniform", random),
+    ("Multinomial", |i| {
+        let count = Dim::from(i.node.int("sample_size", 1));
+        let shape = i.shape(0).and_then(|s| s.first().cloned()).map(|rows| vec![rows, count]);
+        one(asked_type(i).or(Some(DType::I32)), shape)
+    }),
+    ("NonMaxSuppression", |i| one(Some(DType::I64), Some(vec![i.unknown(0), Dim::from(3)]))),
 ];
 
 fn shape(i: &Infer<'_>) -> Option<Vec<Fact>> {
@@ -31,6 +42,19 @@ fn shape(i: &Infer<'_>) -> Option<Vec<Fact>> {
         shape: Some(vec![Dim::from(elements.len())]),
         elements: Some(elements),
     }])
+}
+
+/// The type that the attribute `dtype` asks for.
+fn asked_type(i: &Infer<'_>) -> Option<DType> {
+    match i.node.attrs.get("dtype") {
+        Some(Attr::Int(t)) => DType::from_onnx(i32::try_from(*t).ok()?),
+        _ => None,
+    }
+}
+
+fn random(i: &Infer<'_>) -> Option<Vec<Fact>> {
+    let shape = i.node.ints("shape").map(|s| s.iter().map(|n| Dim::from(*n)).collect());
+    one(asked_type(i).or(Some(DType::F32)), shape)
 }
 
 fn constant_of_shape(i: &Infer<'_>) -> Option<Vec<Fact>> {

@@ -177,7 +177,10 @@ impl Derived {
     ) -> Result<Derived, String> {
         let mut g = graph.clone();
         let mut seeds = Vec::new();
-        for o in graph.outputs.clone() {
+        // Indices have no gradients.
+        let is_float = |v: &ValueId| graph.dtype(*v).is_none_or(DType::is_float);
+        let float_outputs: Vec<ValueId> = graph.outputs.iter().copied().filter(is_float).collect();
+        for o in float_outputs.iter().copied() {
             let fact = g.fact(o).clone();
             let shape = fact.shape.ok_or("the shape of an output is not inferred")?;
             let dtype = fact.dtype.ok_or("the type of an output is not inferred")?;
@@ -191,7 +194,7 @@ impl Derived {
             }
         }
         let names = |ids: &[ValueId]| -> Vec<String> { ids.iter().map(|v| g.name_of(*v).into()).collect() };
-        let (outputs, wrt) = (names(&graph.outputs), names(wrt));
+        let (outputs, wrt) = (names(&float_outputs), names(wrt));
         g.outputs.clear();
         expose(&mut g, &grads, &wrt);
         if join {

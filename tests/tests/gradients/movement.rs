@@ -19,6 +19,9 @@ pub const CASES: &[Row] = &[
     ("Split", Exact, split),
     ("Slice", Exact, slice),
     ("Gather", Exact, gather),
+    ("Tile", Exact, tile),
+    ("Trilu", Exact, trilu),
+    ("ReverseSequence", Exact, reverse_sequence),
 ];
 
 fn float(d: &mut Draw<'_>, shape: &[usize]) -> Arg {
@@ -144,17 +147,28 @@ fn split(op: &'static str, d: &mut Draw<'_>) -> Case {
     c
 }
 
-/// Bounds from the front and from the back; past the ends where sizes are known.
+/// Bounds from the front and from the back; past the ends where sizes are known. Steps of any size and direction;
+/// all of it known at run time only.
 fn slice(op: &'static str, d: &mut Draw<'_>) -> Case {
-    let shape = d.shape(1..=3);
+    let shape = d.shape(1..=3).into_iter().map(|n| if n == 3 { 5 } else { n }).collect::<Vec<_>>();
     let mut axes = d.axes(shape.len());
     if axes.is_empty() {
         axes.push(0);
     }
-    let (mut starts, mut ends, mut past) = (Vec::new(), Vec::new(), false);
+    let stepped = d.flag();
+    let (mut starts, mut ends, mut steps, mut past) = (Vec::new(), Vec::new(), Vec::new(), false);
     for a in &axes {
         let n = shape[*a];
         let start = d.below(n);
+        let step = if stepped { d.pick(&[1, 2, -1, -2, 3]) } else { 1 };
+        steps.push(step);
+        if step < 0 {
+            // Backwards from the start, to the front or to somewhere before.
+            starts.push(if start + 1 == n && d.flag() { i64::MAX } else { d.written(start, n) });
+            let end = d.below(start + 1);
+            ends.push(if end == 0 { i64::MIN } else { d.written(end - 1, n) });
+            continue;
+        }
         let end = start + 1 + d.below(n - start);
         starts.push(d.written(start, n));
         ends.push(match d.below(4) {
@@ -169,15 +183,51 @@ fn slice(op: &'static str, d: &mut Draw<'_>) -> Case {
         }
     }
     let written: Vec<i64> = axes.iter().map(|a| d.written(*a, shape.len())).collect();
-    let mut args = vec![float(d, &shape), ints(&starts), ints(&ends)];
+    let held = d.below(3) == 2;
+    let bound = |v: &[i64]| if held { Arg::Held(Tensor::vector(v)) } else { ints(v) };
+    let mut args = vec![float(d, &shape), bound(&starts), bound(&ends)];
     let leading = axes.iter().enumerate().all(|(i, a)| i == *a);
-    if !leading || d.flag() {
-        args.push(ints(&written));
-        if d.flag() {
-            args.push(ints(&vec![1; axes.len()]));
+    if !leading || stepped || d.flag() {
+        // Axes that are known at run time only, too.
+        args.push(if d.below(4) == 3 { Arg::Held(Tensor::vector(&written)) } else { ints(&written) });
+        if stepped || d.flag() {
+            args.push(if d.below(4) == 3 { Arg::Held(Tensor::vector(&steps)) } else { ints(&steps) });
         }
     }
     Case { needs_sizes: past, ..case(op, args, &[]) }
+}
+
+fn tile(op: &'static str, d: &mut Draw<'_>) -> Case {
+    let shape = d.shape(1..=3);
+    let repeats: Vec<i64> = shape.iter().map(|_| d.size(1..=3) as i64).collect();
+    let repeats = if d.flag() { Arg::Held(Tensor::vector(&repeats)) } else { ints(&repeats) };
+    case(op, vec![float(d, &shape), repeats], &[])
+}
+
+/// Above or below any diagonal, of one matrix or of many.
+fn trilu(op: &'static str, d: &mut Draw<'_>) -> Case {
+    let shape = d.shape(2..=4);
+    let mut args = vec![float(d, &shape)];
+    let diagonal = Tensor::scalar(d.pick(&[0i64, 1, -1, 2, -2, 5]));
+    match d.below(3) {
+        0 => {}
+        1 => args.push(Arg::Constant(diagonal)),
+        _ => args.push(Arg::Held(diagonal)),
+    }
+    let mut c = case(op, args, &[]);
+    if let Some(upper) = d.pick(&[None, Some(0), Some(1)]) {
+        c.attrs.insert("upper".into(), Attr::Int(upper));
+    }
+    c
+}
+
+fn reverse_sequence(op: &'static str, d: &mut Draw<'_>) -> Case {
+    let shape = d.shape(2..=3);
+    let batch = d.below(2);
+    let lengths: Vec<i64> = (0..shape[batch]).map(|_| d.size(1..=shape[1 - batch]) as i64).collect();
+    let lengths = if d.flag() { Arg::Held(Tensor::vector(&lengths)) } else { ints(&lengths) };
+    let axes = [("batch_axis", Attr::Int(batch as i64)), ("time_axis", Attr::Int(1 - batch as i64))];
+    case(op, vec![float(d, &shape), lengths], &axes)
 }
 
 /// Indices of any rank, from the front and from the back, with duplicates, of either integer type.

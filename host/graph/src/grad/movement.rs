@@ -1,7 +1,8 @@
 //! Gradients of operators that move elements.
 
+use super::scatter::copied_with;
 use super::{Grads, Row, Rule};
-use crate::dim::Dim;
+use crate::dim::{Dim, Shape};
 use crate::ir::{Attr, ValueId};
 use crate::tensor::{DType, Tensor};
 
@@ -23,6 +24,19 @@ pub(super) const RULES: &[Row] = &[
     ("Split", "", split),
     ("Slice", "", slice),
     ("Gather", "", gather),
+    ("Tile", "", tile),
+    ("Trilu", "", |r| {
+        let mut inputs = r.node.inputs.clone();
+        *inputs.first_mut().ok_or("input 0 is missing")? = Some(r.dy()?);
+        Ok(vec![Some(r.b.emit("Trilu", "", &inputs, r.node.attrs.clone(), 1)[0])])
+    }),
+    ("ReverseSequence", "", |r| {
+        // Reversed again, each element is back in its place.
+        let (dy, lengths) = (r.dy()?, r.x(1)?);
+        Ok(vec![Some(
+            r.b.emit("ReverseSequence", "", &[Some(dy), Some(lengths)], r.node.attrs.clone(), 1)[0],
+        )])
+    }),
 ];
 
 fn reshaped(r: &mut Rule<'_, '_>) -> Grads {
@@ -96,40 +110,33 @@ pub(super) fn zeros_like(r: &mut Rule<'_, '_>, x: ValueId) -> ValueId {
     y
 }
 
-/// Slices of step 1: the gradient is padded with zeros to the input's size. The amounts come from sizes at run time
-/// where they are not constant.
+/// A slice of step 1: the gradient is padded with zeros to the input's size. The amounts come from sizes at run time
+/// where they are not constant. Steps of another size leave gaps: each element goes to where it was taken from.
 fn slice(r: &mut Rule<'_, '_>) -> Grads {
     let (dy, x) = (r.dy()?, r.x(0)?);
     let shape = r.shape(x)?;
-    let starts = r.numbers(1)?;
-    let axes = match r.node.input(3) {
-        Some(_) => r.numbers(3)?,
-        None => (0..starts.len() as i64).collect(),
+    let ones = match r.node.input(4) {
+        Some(_) => r.numbers(4).is_ok_and(|steps| steps.iter().all(|s| *s == 1)),
+        None => true,
     };
-    if let Some(steps) = r.node.input(4).map(|_| r.numbers(4)).transpose()?
-        && steps.iter().any(|s| *s != 1)
-    {
-        return Err("slices with a step other than 1 are not derived".into());
-    }
-    let out = r.shape(r.y(0)?)?;
-    let mut before = vec![Dim::from(0); shape.len()];
-    let mut after = vec![Dim::from(0); shape.len()];
-    for (start, axis) in starts.iter().zip(&axes) {
-        let a = r.axis(*axis, shape.len())?;
-        let from = if *start < 0 { shape[a].plus(&Dim::from(*start)) } else { Dim::from(*start) };
-        // A start past an end means that end.
-        let from = match (from.known(), shape[a].known()) {
-            (Some(from), Some(size)) => Dim::from(from.clamp(0, size.max(0))),
-            _ => from,
-        };
-        after[a] = shape[a].minus(&from).minus(&out[a]);
-        before[a] = from;
-    }
-    let amounts: Vec<Dim> = before.into_iter().chain(after).collect();
-    let known: Option<Vec<i64>> = amounts.iter().map(Dim::known).collect();
-    let pads = match known {
+    let axes = match r.node.input(3) {
+        Some(_) => r.numbers(3).ok(),
+        None => {
+            r.shape(r.x(1)?)?.first().and_then(Dim::known).map(|n| (0..n.min(shape.len() as i64)).collect())
+        }
+    };
+    let Some(axes) = axes.filter(|_| ones) else {
+        let rest: Vec<_> = r.node.inputs.get(1..).unwrap_or_default().to_vec();
+        return copied_with(r, &rest);
+    };
+    let axes: Vec<usize> = axes.iter().map(|a| r.axis(*a, shape.len())).collect::<Result<_, _>>()?;
+    let pads = match r.numbers(1) {
+        Ok(starts) => known_pads(r, &starts, &axes, &shape)?,
+        Err(_) => None,
+    };
+    let pads = match pads {
         Some(n) => r.b.ints(&n),
-        None => pads_at_run_time(r, dy, x, &starts, &axes, shape.len())?,
+        None => pads_at_run_time(r, dy, x, &axes, shape.len())?,
     };
     let zero = r.c(0.0, x);
     let g = r.op("Pad", &[dy, pads, zero]);
@@ -137,31 +144,72 @@ fn slice(r: &mut Rule<'_, '_>) -> Grads {
     Ok(vec![Some(g)])
 }
 
+/// How much a slice from `starts` on leaves away before and after, if that is known.
+fn known_pads(
+    r: &Rule<'_, '_>,
+    starts: &[i64],
+    axes: &[usize],
+    shape: &Shape,
+) -> Result<Option<Vec<i64>>, String> {
+    let out = r.shape(r.y(0)?)?;
+    let mut before = vec![Dim::from(0); shape.len()];
+    let mut after = vec![Dim::from(0); shape.len()];
+    for (start, a) in starts.iter().zip(axes) {
+        let from = if *start < 0 { shape[*a].plus(&Dim::from(*start)) } else { Dim::from(*start) };
+        // A start past an end means that end.
+        let from = match (from.known(), shape[*a].known()) {
+            (Some(from), Some(size)) => Dim::from(from.clamp(0, size.max(0))),
+            _ => from,
+        };
+        let cut = out.get(*a).ok_or("the slice has fewer axes than its input")?;
+        after[*a] = shape[*a].minus(&from).minus(cut);
+        before[*a] = from;
+    }
+    Ok(before.iter().chain(&after).map(Dim::known).collect())
+}
+
 fn pads_at_run_time(
     r: &mut Rule<'_, '_>,
     dy: ValueId,
     x: ValueId,
-    starts: &[i64],
-    axes: &[i64],
+    axes: &[usize],
     rank: usize,
 ) -> Result<ValueId, String> {
-    let (size, cut) = (r.op("Shape", &[x]), r.op("Shape", &[dy]));
-    let (mut fixed, mut from_end) = (vec![0i64; rank], vec![0i64; rank]);
-    for (start, axis) in starts.iter().zip(axes) {
-        let a = r.axis(*axis, rank)?;
-        fixed[a] = *start;
-        from_end[a] = i64::from(*start < 0);
-    }
-    let fixed = r.b.ints(&fixed);
-    let from_end = r.b.ints(&from_end);
-    let shift = r.op("Mul", &[size, from_end]);
-    let before = r.op("Add", &[fixed, shift]);
-    let zero = r.b.ints(&[0]);
-    let before = r.op("Max", &[before, zero]);
+    let (size, cut, starts) = (r.op("Shape", &[x]), r.op("Shape", &[dy]), r.x(1)?);
+    let starts = r.b.cast(starts, DType::I64);
+    // The start on each axis of the input: the one that is given, or zero.
+    let none = r.b.ints(&[0]);
+    let starts = r.op_with("Concat", &[starts, none], &[("axis", Attr::Int(0))]);
+    let which: Vec<i64> = (0..rank)
+        .map(|a| axes.iter().position(|b| *b == a).map_or(axes.len() as i64, |k| k as i64))
+        .collect();
+    let which = r.b.ints(&which);
+    let from = r.op("Gather", &[starts, which]);
+    let before = wrap_negative(r, from, size);
+    let before = r.op("Max", &[before, none]);
     let before = r.op("Min", &[before, size]);
     let rest = r.op("Sub", &[size, cut]);
     let after = r.op("Sub", &[rest, before]);
     Ok(r.op_with("Concat", &[before, after], &[("axis", Attr::Int(0))]))
+}
+
+/// Each axis is split into its repetitions and its own elements, and the repetitions are summed.
+fn tile(r: &mut Rule<'_, '_>) -> Grads {
+    let (dy, x, repeats) = (r.dy()?, r.x(0)?, r.x(1)?);
+    let shape = r.shape(x)?;
+    let one = r.b.ints(&[1]);
+    let own = r.b.shape_of(x, Some(&shape));
+    let (times, own) = (r.op("Unsqueeze", &[repeats, one]), r.op("Unsqueeze", &[own, one]));
+    let pairs = r.op_with("Concat", &[times, own], &[("axis", Attr::Int(1))]);
+    let flat = r.b.ints(&[-1]);
+    let split = r.op("Reshape", &[pairs, flat]);
+    let parts = r.op_with("Reshape", &[dy, split], &[("allowzero", Attr::Int(1))]);
+    let axes: Vec<i64> = (0..shape.len() as i64).map(|a| 2 * a).collect();
+    let axes = r.b.ints(&axes);
+    let attrs = [("keepdims", Attr::Int(0)), ("noop_with_empty_axes", Attr::Int(1))];
+    let g = r.op_with("ReduceSum", &[parts, axes], &attrs);
+    r.b.graph.fact_mut(g).shape = Some(shape);
+    Ok(vec![Some(g), None])
 }
 
 /// The gradient of a table of which rows were taken: each gradient row is added to its place. By one-hot product
@@ -220,7 +268,7 @@ fn gather(r: &mut Rule<'_, '_>) -> Grads {
 }
 
 /// Indices may count from the end; the scatter of an execution provider need not understand that.
-fn wrap_negative(r: &mut Rule<'_, '_>, index: ValueId, size: ValueId) -> ValueId {
+pub(super) fn wrap_negative(r: &mut Rule<'_, '_>, index: ValueId, size: ValueId) -> ValueId {
     let zero = r.b.constant(Tensor::scalar(0i64));
     let negative = r.op("Less", &[index, zero]);
     let wrapped = r.op("Add", &[index, size]);

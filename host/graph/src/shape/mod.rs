@@ -3,7 +3,7 @@
 mod activation;
 mod attention;
 mod conv;
-mod einsum;
+pub(crate) mod einsum;
 mod elementwise;
 mod linear;
 mod loss;
@@ -14,7 +14,7 @@ mod recurrent;
 mod reduce;
 mod scatter;
 mod sizes;
-mod window;
+pub(crate) mod window;
 
 use std::collections::HashMap;
 use std::sync::OnceLock;

@@ -162,6 +162,9 @@ fn split(i: &Infer<'_>) -> Option<Vec<Fact>> {
 /// The size that a slice leaves of `size`; `None` when it depends on what the symbols are.
 fn sliced(size: &Dim, start: &Dim, end: &Dim, step: i64) -> Option<Dim> {
     if let (Some(n), Some(s), Some(e)) = (size.known().filter(|n| *n >= 0), start.known(), end.known()) {
+        if n == 0 {
+            return Some(Dim::from(0));
+        }
         let clamp =
             |v: i64, low: i64, high: i64| (if v < 0 { v.saturating_add(n) } else { v }).clamp(low, high);
         let count = if step > 0 {
@@ -194,8 +197,9 @@ fn slice(i: &Infer<'_>) -> Option<Vec<Fact>> {
     let x = i.shape(0)?;
     let unknown = || one(i.dtype(0), Some((0..x.len()).map(|k| i.unknown(k)).collect()));
     let (Some(starts), Some(ends)) = (i.elements(1), i.elements(2)) else { return unknown() };
-    let axes: Vec<i64> = if i.has(3) { i.numbers(3)? } else { (0..starts.len() as i64).collect() };
-    let steps: Vec<i64> = if i.has(4) { i.numbers(4)? } else { vec![1; starts.len()] };
+    let axes = if i.has(3) { i.numbers(3) } else { Some((0..starts.len() as i64).collect()) };
+    let steps = if i.has(4) { i.numbers(4) } else { Some(vec![1; starts.len()]) };
+    let (Some(axes), Some(steps)) = (axes, steps) else { return unknown() };
     let mut out = x.clone();
     for (k, axis) in axes.iter().enumerate() {
         let (a, step) = (i.axis(*axis, x.len())?, *steps.get(k)?);
@@ -236,21 +240,22 @@ fn gather_nd(i: &Infer<'_>) -> Option<Vec<Fact>> {
 
 fn pad(i: &Infer<'_>) -> Option<Vec<Fact>> {
     let x = i.shape(0)?;
-    let Some(pads) = i.elements(1) else {
+    let axes = if i.has(3) { i.numbers(3) } else { Some((0..x.len() as i64).collect()) };
+    let (Some(pads), Some(axes)) = (i.elements(1), axes) else {
         return one(i.dtype(0), Some((0..x.len()).map(|k| i.unknown(k)).collect()));
     };
-    let axes: Vec<usize> = match i.has(3) {
-        true => i.numbers(3)?.iter().map(|a| i.axis(*a, x.len())).collect::<Option<_>>()?,
-        false => (0..x.len()).collect(),
-    };
     let mut out = x.clone();
-    for (k, a) in axes.iter().enumerate() {
-        out[*a] = out[*a].plus(pads.get(k)?).plus(pads.get(k + axes.len())?);
+    for (k, axis) in axes.iter().enumerate() {
+        let a = i.axis(*axis, x.len())?;
+        out[a] = out[a].plus(pads.get(k)?).plus(pads.get(k + axes.len())?);
     }
     one(i.dtype(0), Some(out))
 }
 
 fn tile(i: &Infer<'_>) -> Option<Vec<Fact>> {
-    let (x, repeats) = (i.shape(0)?, i.elements(1)?);
+    let x = i.shape(0)?;
+    let Some(repeats) = i.elements(1) else {
+        return one(i.dtype(0), Some((0..x.len()).map(|k| i.unknown(k)).collect()));
+    };
     one(i.dtype(0), Some(x.iter().zip(repeats).map(|(d, r)| d.times(r)).collect()))
 }

@@ -143,6 +143,16 @@ impl Dim {
         self.0.keys().flatten().map(|s| &**s)
     }
 
+    /// The same size with other names for some of its symbols.
+    pub fn renamed(&self, name: &dyn Fn(&str) -> Option<String>) -> Dim {
+        let one = |s: &Arc<str>| name(s).map_or_else(|| s.clone(), Arc::from);
+        self.0.iter().fold(Dim::default(), |sum, (m, c)| {
+            let mut m: Monomial = m.iter().map(one).collect();
+            m.sort();
+            sum.plus(&Dim(BTreeMap::from([(m, *c)])))
+        })
+    }
+
     /// The value under an assignment of the symbols; `None` where one is missing or the number overflows.
     pub fn evaluate(&self, of: &dyn Fn(&str) -> Option<i64>) -> Option<i64> {
         self.0.iter().try_fold(0i64, |sum, (m, c)| {

@@ -348,6 +348,11 @@ impl Graph {
         self.names.insert(name.to_string(), id);
     }
 
+    /// All values, in the order of their numbers.
+    pub fn values(&self) -> impl Iterator<Item = ValueId> + use<> {
+        (0..u32::try_from(self.values.len()).unwrap_or(u32::MAX)).map(ValueId)
+    }
+
     /// Number of values ever made; ids are below it.
     pub fn value_count(&self) -> usize {
         self.values.len()

@@ -69,7 +69,7 @@ fn decode(
     // Bodies use the model's own operator set, so they are pasted before it is brought up.
     functions::inline(&mut graph, &|_| true).map_err(invalid)?;
     upgrade::upgrade(&mut graph, WORKING_OPSET).map_err(invalid)?;
-    shape::infer(&mut graph);
+    shape::infer_with_own_names(&mut graph);
     graph.files = MappedFiles::new(own.into_iter().chain(reader.tensors.mapped()).collect());
     let files = std::iter::once(path.to_path_buf()).chain(reader.tensors.files()).collect();
     Ok((graph, files))

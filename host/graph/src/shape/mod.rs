@@ -8,6 +8,7 @@ mod elementwise;
 mod linear;
 mod loss;
 mod movement;
+mod names;
 mod norm;
 mod quant;
 mod recurrent;
@@ -15,6 +16,8 @@ mod reduce;
 mod scatter;
 mod sizes;
 pub(crate) mod window;
+
+pub use names::infer_with_own_names;
 
 use std::collections::HashMap;
 use std::sync::OnceLock;

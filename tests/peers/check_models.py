@@ -22,6 +22,23 @@ KINDS = ["ts", "dynamo", "ts.ort", "dynamo.ort", "ts.qdq", "dynamo.qdq", "ts.dyn
 ALONG = 0.9
 
 
+HEADER = """# Models
+
+Architectures of Hugging Face Transformers whose gradients by `graft grad` were compared with PyTorch's: tiny random
+configurations, run with sizes of batch and sequence other than those they were exported with. A cell holds the largest
+relative error of an output or a gradient and, in brackets, how many parameters were compared; where a file does not
+work, the error. After dynamic or static quantisation there is the smallest cosine between a gradient and that of the
+float model. *Fixed sizes*: the exporter can't make that model's sizes dynamic.
+
+The page is made by two scripts, which need Python with PyTorch:
+
+```sh
+python tests/peers/export_models.py ZOO
+python tests/peers/check_models.py target/release/graft ZOO > docs/models.md
+```
+"""
+
+
 def grad(graft, folder, io, out):
     names = [k[5:] for k in io if k.startswith("grad:")]
     command = [graft, "grad", f"{folder}/model.onnx", "--tensors", f"{folder}/io.safetensors", "--out", out]
@@ -48,7 +65,9 @@ def check(graft, folder):
         try:
             ours = grad(graft, folder, io, f"{to}/out.safetensors")
         except (RuntimeError, subprocess.TimeoutExpired) as e:
-            return "**" + str(e).replace("|", "/").replace(folder, "…")[:400] + "**", False
+            # What the user could do instead is the same advice in every cell.
+            text = str(e).split(", and it lies between")[0].split("; gradients need it")[0]
+            return "**" + text.removeprefix("error: ").replace("|", "/").replace(folder, "…")[:300] + "**", False
     wanted = [k for k in io if k.startswith(("out:", "grad:"))]
     norms = {k: float(np.linalg.norm(io[k].astype(np.float64))) for k in wanted}
     typical = float(np.median(list(norms.values())))
@@ -89,7 +108,7 @@ def main(graft, zoo, only):
                 right, wrong = right + (good is True), wrong + (good is False)
                 print(f"{name}.{kind}: {cells[name, kind]}", file=sys.stderr, flush=True)
     cell = lambda name, kind: cells.get((name, kind), "")
-    print(f"{right} files right, {wrong} not.\n")
+    print(f"{HEADER}\nOf {right + wrong} files {right} are right.\n")
     print("| architecture | TorchScript exporter | torch.export |\n|---|---|---|")
     for name in names:
         print(f"| {name} | {cell(name, 'ts')} | {cell(name, 'dynamo')} |")

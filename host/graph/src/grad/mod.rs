@@ -29,6 +29,7 @@ use std::sync::OnceLock;
 use crate::builder::Builder;
 use crate::dim::Shape;
 use crate::ir::{Attr, Graph, Node, ValueId};
+use crate::shape;
 use crate::sites::module_path;
 use crate::tensor::DType;
 
@@ -76,10 +77,12 @@ pub enum GradError {
         value: String,
     },
     /// An output's shape can't be inferred, so its cotangent can't be declared.
-    #[error("the shape of output '{value}' can't be inferred; gradients need it")]
+    #[error("the shape of output '{value}' can't be inferred{since}; gradients need it")]
     UnknownShape {
         /// The output.
         value: String,
+        /// The operator that keeps it from being known, in words that go on with the sentence.
+        since: String,
     },
     /// Gradients exist for floating-point values only.
     #[error("'{value}' is of type {dtype}; only floating-point values have gradients")]
@@ -132,8 +135,11 @@ impl Rule<'_, '_> {
         self.b.graph.dtype(v).unwrap_or(DType::F32)
     }
     pub(crate) fn shape(&self, v: ValueId) -> Result<Shape, String> {
-        let name = || format!("the shape of '{}' is not known", self.b.graph.name_of(v));
-        self.b.graph.shape(v).cloned().ok_or_else(name)
+        let why = || {
+            let since = shape::unknown_since(self.b.graph, v);
+            format!("the shape of '{}' is not known{since}", self.b.graph.name_of(v))
+        };
+        self.b.graph.shape(v).cloned().ok_or_else(why)
     }
     pub(crate) fn rank(&self, v: ValueId) -> Result<usize, String> {
         self.shape(v).map(|s| s.len())

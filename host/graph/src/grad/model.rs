@@ -7,6 +7,7 @@ use crate::builder::Builder;
 use crate::cse::join_equal;
 use crate::ir::{Graph, ValueId};
 use crate::raise::raise;
+use crate::shape;
 use crate::tensor::Tensor;
 
 /// A model that computes gradients: inputs are those of the forward model and one cotangent `ct:OUTPUT` for each float
@@ -39,7 +40,11 @@ pub fn gradient_model(forward: &Graph, wrt: Option<&[String]>) -> Result<Gradien
     let mut seeds = Vec::with_capacity(outputs.len());
     for o in outputs {
         let (name, fact) = (format!("ct:{}", graph.name_of(o)), graph.fact(o).clone());
-        let shape = fact.shape.ok_or_else(|| GradError::UnknownShape { value: graph.name_of(o).into() })?;
+        let unknown = || GradError::UnknownShape {
+            value: graph.name_of(o).into(),
+            since: shape::unknown_since(&graph, o),
+        };
+        let shape = fact.shape.ok_or_else(unknown)?;
         let dtype = fact.dtype.unwrap_or(crate::DType::F32);
         seeds.push((o, graph.add_input(&name, dtype, shape)));
     }

@@ -119,6 +119,34 @@ pub fn infer_node(graph: &Graph, node: &Node) -> Option<Vec<Fact>> {
     table().get(node.op.as_str()).and_then(|rule| rule(&Infer { graph, node }))
 }
 
+/// Which operator keeps the shape of `value` from being known, in words that go on with a sentence: the first on the
+/// way to it whose inputs' shapes are known. Empty where there is none.
+pub fn unknown_since(graph: &Graph, value: ValueId) -> String {
+    let made_by = graph.producers();
+    let mut at = value;
+    // Each step goes to an earlier node.
+    for _ in 0..=graph.nodes.len() {
+        let Some(node) = made_by.get(at.index()).copied().flatten().and_then(|i| graph.nodes.get(i)) else {
+            return match at == value {
+                true => String::new(),
+                false => format!(", since that of '{}' is not", graph.name_of(at)),
+            };
+        };
+        match node.inputs.iter().flatten().find(|v| graph.shape(**v).is_none()) {
+            Some(earlier) => at = *earlier,
+            None => {
+                let module = crate::sites::module_path(node).unwrap_or_else(|| "?".into());
+                return format!(
+                    ", since that of operator {} is not (node '{}', module '{module}')",
+                    node.full_op(),
+                    node.name
+                );
+            }
+        }
+    }
+    String::new()
+}
+
 /// Infers the facts of every value from inputs and constants on. What the graph knew before stays where nothing
 /// better is inferred.
 pub fn infer(graph: &mut Graph) {
@@ -140,5 +168,36 @@ pub fn infer_at(graph: &mut Graph, i: usize) {
             known.shape = fact.shape;
         }
         known.elements = fact.elements;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_keeps_a_shape_from_being_known_is_named() {
+        let mut g = Graph::new("t", 20);
+        let x = g.add_input("x", DType::F32, vec![Dim::from("n")]);
+        let mut last = x;
+        for (name, op, domain) in
+            [("a", "Relu", ""), ("b", "Odd", "acme"), ("c", "Relu", ""), ("d", "Relu", "")]
+        {
+            let y = g.add_value(&format!("{name}_out"), Fact::default());
+            g.nodes.push(Node {
+                op: op.into(),
+                domain: domain.into(),
+                name: name.into(),
+                inputs: vec![Some(last)],
+                outputs: vec![Some(y)],
+                ..Node::default()
+            });
+            last = y;
+        }
+        infer(&mut g);
+        assert!(g.shape(last).is_none());
+        let since = unknown_since(&g, last);
+        assert!(since.contains("acme::Odd") && since.contains("node 'b'"), "{since}");
+        assert_eq!(unknown_since(&g, x), "");
     }
 }

@@ -190,6 +190,9 @@ def gradients_of(wrapped, inputs, model, cotangents=None):
         values, grad = p.detach().numpy(), p.grad.numpy()
         if values.ndim == 2:
             by_bytes[values.T.tobytes(), values.T.shape] = (key, grad.T)
+        if values.ndim == 1:
+            # Gemma's norms scale by one more than their weight, which exporters add up.
+            by_bytes[(values + np.float32(1)).tobytes(), values.shape] = (key, grad)
         by_bytes[values.tobytes(), values.shape] = (key, grad)
         # An exporter may drop or add dimensions of one element.
         by_bytes.setdefault((values.tobytes(), None), (key, grad))

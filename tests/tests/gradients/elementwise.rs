@@ -54,6 +54,7 @@ pub const CASES: &[Row] = &[
     ("Min", Exact, extremum),
     ("Where", Exact, choice),
     ("Cast", Approximate, cast),
+    ("CastLike", Approximate, cast_like),
     ("Clip", Exact, clip),
 ];
 
@@ -127,6 +128,13 @@ fn choice(op: &'static str, d: &mut Draw<'_>) -> Case {
         Arg::Float(d.reals(&b, ANY, &[])),
     ];
     case(op, args, &[])
+}
+
+fn cast_like(op: &'static str, d: &mut Draw<'_>) -> Case {
+    let like = if d.below(2) == 0 { Tensor::scalar(0.0f32) } else { Tensor::scalar(0.0f64) };
+    let mut c = unary(op, d, ANY, &[]);
+    c.args.push(Arg::Constant(like));
+    c
 }
 
 fn cast(op: &'static str, d: &mut Draw<'_>) -> Case {

@@ -165,13 +165,16 @@ pub(super) const RULES: &[Row] = &[
         let b = if r.wants(2) { Some(r.op("Where", &[c, zero, dy])) } else { None };
         Ok(vec![None, a, b])
     }),
-    ("Cast", "", |r| {
-        let (dy, x) = (r.dy()?, r.x(0)?);
-        let dtype = r.dtype(x);
-        Ok(vec![Some(r.b.cast(dy, dtype))])
-    }),
+    ("Cast", "", cast),
+    ("CastLike", "only the type of the second input is used", cast),
     ("Clip", "", clip),
 ];
+
+fn cast(r: &mut Rule<'_, '_>) -> Grads {
+    let (dy, x) = (r.dy()?, r.x(0)?);
+    let dtype = r.dtype(x);
+    Ok(vec![Some(r.b.cast(dy, dtype))])
+}
 
 /// `1 − x²` as `(1 − x)(1 + x)`: nothing cancels near the ends.
 fn one_minus_square(r: &mut Rule<'_, '_>) -> Result<ValueId, String> {

@@ -15,6 +15,7 @@ struct Change {
 }
 
 const CHANGES: &[Change] = &[
+    Change { op: "BatchNormalization", since: 9, apply: statistics_by_channel },
     Change { op: "Slice", since: 10, apply: |g, n| attrs_to_inputs(g, n, &["starts", "ends", "axes"]) },
     Change { op: "Clip", since: 11, apply: |g, n| floats_to_inputs(g, n, &["min", "max"]) },
     Change {
@@ -114,6 +115,17 @@ fn dropout_is_identity(_: &mut Graph, n: &mut Node) -> Result<(), String> {
     Ok(())
 }
 
+/// Before operator set 9 `spatial` said whether statistics are by channel, which they have been since.
+fn statistics_by_channel(_: &mut Graph, n: &mut Node) -> Result<(), String> {
+    match n.attrs.remove("spatial") {
+        None | Some(Attr::Int(1)) => Ok(()),
+        _ => Err(format!(
+            "BatchNormalization '{}' has statistics by element, which newer operator sets lack",
+            n.name
+        )),
+    }
+}
+
 fn count_split_outputs(_: &mut Graph, n: &mut Node) -> Result<(), String> {
     if n.input(1).is_none() {
         n.attrs.insert("num_outputs".into(), Attr::Int(n.outputs.len() as i64));
@@ -147,4 +159,25 @@ fn flattened_softmax(g: &mut Graph, n: &mut Node) -> Result<(), String> {
     *n = node("Reshape", &[soft, shape], y, Attrs::new());
     g.fact_mut(shape).elements = None::<Vec<Dim>>;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batch_norm_by_element_is_refused_and_by_channel_loses_the_attribute() {
+        let with = |spatial: i64| {
+            let mut g = Graph::new("old", 7);
+            g.nodes.push(Node {
+                op: "BatchNormalization".into(),
+                name: "/norm".into(),
+                attrs: Attrs::from([("spatial".into(), Attr::Int(spatial))]),
+                ..Node::default()
+            });
+            upgrade(&mut g, 20).map(|()| g.nodes.remove(0).attrs)
+        };
+        assert_eq!(with(1), Ok(Attrs::new()));
+        assert!(with(0).unwrap_err().contains("/norm"));
+    }
 }

@@ -3,7 +3,7 @@
 use graft_graph::grad::grad;
 use graft_graph::{Attr, Builder, DType, Dim, Graph, Tensor};
 use graft_tests::differences::Tolerance::{Close, Exact};
-use graft_tests::differences::{Arg, Case, Derived, Sizes};
+use graft_tests::differences::{Arg, Case, Derived, Sizes, tensor};
 use graft_tests::{Array, Draw, runtime};
 
 use crate::{Row, case};
@@ -17,8 +17,8 @@ pub const CASES: &[Row] = &[
     ("ReduceMax", Exact, extremum),
     ("ReduceMin", Exact, extremum),
     ("ReduceProd", Close, product),
-    ("ReduceL1", Exact, |op, d| reduction(op, d, POSITIVE)),
-    ("ReduceL2", Close, |op, d| reduction(op, d, POSITIVE)),
+    ("ReduceL1", Exact, magnitude),
+    ("ReduceL2", Close, magnitude),
     ("ReduceSumSquare", Close, |op, d| reduction(op, d, ANY)),
     ("ReduceLogSum", Close, |op, d| reduction(op, d, POSITIVE)),
     ("ReduceLogSumExp", Close, |op, d| reduction(op, d, ANY)),
@@ -40,6 +40,15 @@ fn reduction(op: &'static str, d: &mut Draw<'_>, range: (f64, f64)) -> Case {
     }
     if d.flag() {
         c.attrs.insert("noop_with_empty_axes".into(), Attr::Int(1));
+    }
+    c
+}
+
+/// Elements of either sign, none of them near zero.
+fn magnitude(op: &'static str, d: &mut Draw<'_>) -> Case {
+    let mut c = reduction(op, d, POSITIVE);
+    if let Some(Arg::Float(a)) = c.args.first_mut() {
+        a.values.iter_mut().filter(|v| **v > 1.5).for_each(|v| *v = 1.0 - *v);
     }
     c
 }
@@ -129,5 +138,46 @@ fn half_width_gradients_are_summed_in_float32() {
         let types: Vec<_> = sums.map(|n| (n.op.as_str(), g.dtype(n.input(0).unwrap()))).collect();
         assert!(types.len() > 4, "{types:?}");
         assert!(types.iter().all(|t| t.1 == Some(DType::F32)), "{types:?}");
+    }
+}
+
+/// The mean of more elements than a half-width float can count, of a bias that is added to each row.
+#[test]
+fn gradients_of_half_width_graphs_are_near_those_of_float32() {
+    let Some(runtime) = runtime() else { return };
+    let rows = 35_000;
+    let gradients = |half: bool, declared: Dim| {
+        let mut g = Graph::new("half", 20);
+        let x = g.add_input("x", DType::F32, vec![declared, 2.into()]);
+        let bias = g.add_input("bias", DType::F32, vec![2.into()]);
+        let at = g.add_constant("at", Tensor::vector(&vec![1i64; 3000]));
+        let mut b = Builder::new(&mut g, "");
+        let dtype = if half { DType::F16 } else { DType::F32 };
+        let [mut y, z] = [x, bias].map(|v| b.cast(v, dtype));
+        y = b.op("Add", &[y, z]);
+        y = b.op("Tanh", &[y]);
+        y = b.op_with("ReduceMean", &[y], &[("keepdims", Attr::Int(0))]);
+        // The same element three thousand times.
+        let taken = b.op("Gather", &[z, at]);
+        let taken = b.op_with("ReduceSum", &[taken], &[("keepdims", Attr::Int(0))]);
+        let y = b.op("Add", &[y, taken]);
+        let y = b.cast(y, DType::F32);
+        g.outputs = vec![y];
+        let mut d = Draw::new(&[9]);
+        let mut fed = |name: &str, shape: &[usize]| {
+            (name.to_string(), tensor(&d.reals(shape, (-1.0, 1.0), &[]), DType::F32))
+        };
+        let fed = [fed("x", &[rows, 2]), fed("bias", &[2])];
+        let mut derived = Derived::new(runtime, &g, &[x, bias], true).expect("a derivable graph");
+        derived.gradients(&fed, &mut || 1.0).expect("it runs").0
+    };
+    for declared in [Dim::from(rows), Dim::from("rows")] {
+        let (want, got) = (gradients(false, declared.clone()), gradients(true, declared));
+        for (want, got) in want.iter().zip(&got) {
+            let largest = want.iter().fold(0f64, |m, w| m.max(w.abs()));
+            for (w, g) in want.iter().zip(got) {
+                assert!((w - g).abs() <= 0.02 * largest, "{g} in half width, {w} in float32");
+            }
+        }
     }
 }

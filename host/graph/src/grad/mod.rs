@@ -19,6 +19,7 @@ mod quant;
 mod recurrent;
 mod reduce;
 mod scatter;
+mod trig;
 mod window;
 
 pub use model::{GradientModel, expose, gradient_model};
@@ -181,6 +182,7 @@ impl Rule<'_, '_> {
 /// The families of the table, in the manual's order.
 const FAMILIES: &[&[Row]] = &[
     elementwise::RULES,
+    trig::RULES,
     activation::RULES,
     linear::RULES,
     einsum::RULES,

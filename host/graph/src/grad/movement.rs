@@ -219,6 +219,8 @@ fn gather(r: &mut Rule<'_, '_>) -> Grads {
     let shape = r.shape(x)?;
     let axis = r.axis(r.node.int("axis", 0), shape.len())?;
     let index_rank = r.rank(at)?;
+    // Rows that were taken often add up.
+    let dy = r.wide(dy);
     // Bring the index axes of dy to the front: [index.., outer.., inner..] → [n, outer·inner].
     let total = r.rank(dy)?;
     let mut perm: Vec<i64> = (axis as i64..(axis + index_rank) as i64).collect();
@@ -241,7 +243,7 @@ fn gather(r: &mut Rule<'_, '_>) -> Grads {
         r.b.op_with("Shape", &[x], &[("start", Attr::Int(axis as i64)), ("end", Attr::Int(axis as i64 + 1))]);
     let width = r.op_with("Shape", &[rows], &[("start", Attr::Int(1)), ("end", Attr::Int(2))]);
     let table = r.op_with("Concat", &[size, width], &[("axis", Attr::Int(0))]);
-    let zero = r.c(0.0, x);
+    let zero = r.c(0.0, dy);
     let zeros = r.op("Expand", &[zero, table]);
     let index = wrap_negative(r, index, size);
     let one = r.b.ints(&[1]);

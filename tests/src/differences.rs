@@ -1,7 +1,7 @@
 //! Gradients against central finite differences.
 
 use graft_graph::grad::{expose, grad};
-use graft_graph::{Attrs, DType, Dim, Fact, Graph, Node, Shape, Tensor, ValueId, cse, onnx, shape};
+use graft_graph::{Attrs, DType, Dim, Fact, Graph, Node, Shape, Tensor, ValueId, cse, fused, onnx, shape};
 use graft_runtime::{Runtime, Session, SessionOptions, SessionSource};
 
 use crate::draw::Array;
@@ -60,7 +60,7 @@ pub enum Arg {
 /// One operator application with its inputs.
 #[derive(Debug, Clone)]
 pub struct Case {
-    /// Operator of ONNX's own domain.
+    /// Operator of ONNX's own domain, or `graft::Operator`.
     pub op: &'static str,
     /// Attributes.
     pub attrs: Attrs,
@@ -119,8 +119,13 @@ impl Case {
             });
         }
         g.outputs = (0..self.outputs).map(|k| g.add_value(&format!("y{k}"), Fact::default())).collect();
+        let (domain, op) = self.op.split_once("::").unwrap_or(("", self.op));
+        if let Some(own) = fused::find(domain, op) {
+            fused::declare(&mut g, own);
+        }
         g.nodes.push(Node {
-            op: self.op.into(),
+            op: op.into(),
+            domain: domain.into(),
             name: format!("/module/{}", self.op),
             inputs,
             outputs: g.outputs.iter().copied().map(Some).collect(),

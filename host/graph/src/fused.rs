@@ -32,6 +32,8 @@ pub const FUSED: &[Fused] = &[
         like: 1,
         body: layer_norm_grad,
     },
+    // y = x/√(mean(x²) + ε) · scale over the last axis (Zhang & Sennrich 2019).
+    Fused { name: "RMSNorm", inputs: &["x", "scale"], attributes: &["epsilon"], like: 0, body: rms_norm },
     // dx = y · (dy − Σ dy·y), softmax over the last axis; y is its output.
     Fused { name: "SoftmaxGrad", inputs: &["dy", "y"], attributes: &[], like: 1, body: softmax_grad },
 ];
@@ -50,15 +52,20 @@ pub(crate) fn infer(graph: &Graph, node: &Node) -> Option<Vec<Fact>> {
 
 /// Emits a fused operator; its decomposition joins the model's functions with the first use.
 pub fn emit(b: &mut Builder<'_>, name: &str, inputs: &[ValueId], attrs: &[(&str, Attr)]) -> ValueId {
-    if let Some(f) = find(GRAFT_DOMAIN, name)
-        && !b.graph.functions.iter().any(|g| g.domain == GRAFT_DOMAIN && g.name == name)
-    {
-        b.graph.functions.push(function(f));
-        b.graph.opsets.insert(GRAFT_DOMAIN.into(), 1);
+    if let Some(f) = find(GRAFT_DOMAIN, name) {
+        declare(b.graph, f);
     }
     let attrs: Attrs = attrs.iter().map(|(k, v)| (k.to_string(), v.clone())).collect();
     let inputs: Vec<Option<ValueId>> = inputs.iter().copied().map(Some).collect();
     b.emit(name, GRAFT_DOMAIN, &inputs, attrs, 1)[0]
+}
+
+/// Makes the operator known in `graph`: its decomposition joins the model's functions, once.
+pub fn declare(graph: &mut Graph, f: &Fused) {
+    if !graph.functions.iter().any(|g| g.domain == GRAFT_DOMAIN && g.name == f.name) {
+        graph.functions.push(function(f));
+        graph.opsets.insert(GRAFT_DOMAIN.into(), 1);
+    }
 }
 
 /// The operator as a model-local function.
@@ -104,11 +111,16 @@ fn last_axis_mean(b: &mut Builder<'_>, x: ValueId) -> ValueId {
     b.op("ReduceMean", &[x, axes])
 }
 
-fn layer_norm_grad(b: &mut Builder<'_>, i: &[ValueId]) -> ValueId {
-    let (dy, x, scale) = (i[0], i[1], i[2]);
+/// The attribute `epsilon` as a scalar of the type that `x` has.
+fn epsilon(b: &mut Builder<'_>, x: ValueId) -> ValueId {
     let reference = Attrs::from([("value_float".to_string(), Attr::Reference("epsilon".into(), 1))]);
     let eps = b.emit("Constant", "", &[], reference, 1)[0];
-    let eps = b.op("CastLike", &[eps, x]);
+    b.op("CastLike", &[eps, x])
+}
+
+fn layer_norm_grad(b: &mut Builder<'_>, i: &[ValueId]) -> ValueId {
+    let (dy, x, scale) = (i[0], i[1], i[2]);
+    let eps = epsilon(b, x);
     let (xhat, inv) = normalised(b, x, eps);
     let g = b.op("Mul", &[dy, scale]);
     normalised_grad(b, g, xhat, inv)
@@ -135,6 +147,18 @@ fn normalised_grad(b: &mut Builder<'_>, g: ValueId, xhat: ValueId, inv: ValueId)
     let d = b.op("Sub", &[g, mean]);
     let d = b.op("Sub", &[d, along]);
     b.op("Mul", &[d, inv])
+}
+
+fn rms_norm(b: &mut Builder<'_>, i: &[ValueId]) -> ValueId {
+    let (x, scale) = (i[0], i[1]);
+    let eps = epsilon(b, x);
+    let square = b.op("Mul", &[x, x]);
+    let mean = last_axis_mean(b, square);
+    let sum = b.op("Add", &[mean, eps]);
+    let root = b.op("Sqrt", &[sum]);
+    let inv = b.op("Reciprocal", &[root]);
+    let xhat = b.op("Mul", &[x, inv]);
+    b.op("Mul", &[xhat, scale])
 }
 
 fn softmax_grad(b: &mut Builder<'_>, i: &[ValueId]) -> ValueId {

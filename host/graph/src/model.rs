@@ -104,15 +104,11 @@ fn width(graph: &Graph, v: ValueId, rank: usize) -> Option<i64> {
 /// Values that may be the hidden states of a model whose outputs do not show them: what its last normalisations give,
 /// the last first.
 pub fn hidden_candidates(graph: &Graph) -> Vec<ValueId> {
-    let norms = ["LayerNormalization", "RMSNormalization"];
+    let norms = ["LayerNormalization", "RMSNormalization", "RMSNorm"];
     let fits = |v: &ValueId| width(graph, *v, 3).is_some_and(|w| w > 1);
     let made = |n: &crate::ir::Node| n.output(0).filter(fits);
     let normed = graph.nodes.iter().rev().filter(|n| norms.contains(&n.op.as_str())).filter_map(made);
-    let mut all: Vec<ValueId> = normed.take(3).collect();
-    // A scaled sum is how RMSNorm looks before it is recognised.
-    let scaled = graph.nodes.iter().rev().filter(|n| n.is("Mul")).filter_map(made);
-    all.extend(scaled.take(if all.is_empty() { 3 } else { 0 }));
-    all
+    normed.take(3).collect()
 }
 
 /// Reads the model's inputs and finds its hidden states: the value called `hidden` if given, else an output of rank 3

@@ -1,9 +1,13 @@
 //! `raise`: subgraphs that exporters write for one operator become that operator, so that everything after sees few,
 //! known operators. One pattern a row.
 
+mod gelu;
+mod norm;
+
 use std::collections::HashMap;
 
-use crate::ir::{Attr, Attrs, Graph, Node, ValueId};
+use crate::fused;
+use crate::ir::{Attrs, Graph, Node, ValueId};
 
 /// What a pattern sees: the graph and who makes each value.
 struct Match<'a> {
@@ -23,8 +27,11 @@ struct Pattern {
 
 const PATTERNS: &[Pattern] = &[
     Pattern { name: "inference dropout", root: "Dropout", find: inference_dropout },
-    Pattern { name: "exact Gelu", root: "Mul", find: exact_gelu },
-    Pattern { name: "LayerNorm", root: "Add", find: layer_norm },
+    Pattern { name: "idle Cast", root: "Cast", find: idle_cast },
+    Pattern { name: "exact Gelu", root: "Mul", find: gelu::exact },
+    Pattern { name: "tanh Gelu", root: "Mul", find: gelu::tanh },
+    Pattern { name: "LayerNorm", root: "Add", find: norm::layer_norm },
+    Pattern { name: "RMSNorm", root: "Mul", find: norm::rms_norm },
 ];
 
 /// Replaces every subgraph that a pattern recognises, and tells how often each did.
@@ -46,6 +53,9 @@ pub fn raise(graph: &mut Graph) -> Vec<(&'static str, usize)> {
         }
         counts.push((p.name, found.len()));
         for (i, new) in found {
+            if let Some(own) = fused::find(&new.domain, &new.op) {
+                fused::declare(graph, own);
+            }
             graph.nodes[i] = new;
         }
         graph.remove_dead();
@@ -135,137 +145,15 @@ fn inference_dropout(m: &Match<'_>, n: &Node) -> Found {
     replaced(n, "Identity", &[n.input(0)?], Attrs::new())
 }
 
-/// `x · ½ · (1 + erf(x/√2))` in any order of the factors.
-fn exact_gelu(m: &Match<'_>, n: &Node) -> Found {
-    let mut factors = Vec::new();
-    m.factors(n, 2, &mut factors);
-    if factors.len() != 3 {
+/// A `Cast` to the type that its input has already.
+fn idle_cast(m: &Match<'_>, n: &Node) -> Found {
+    let x = n.input(0)?;
+    let to = m.graph.dtype(x).map(|d| i64::from(d.onnx()))?;
+    if n.int("to", 0) != to {
         return None;
     }
-    let half = factors.iter().position(|v| m.is_number(*v, 0.5))?;
-    factors.remove(half);
-    let erf_arm = |v: ValueId| {
-        let add = m.maker_of(v, "Add")?;
-        let (erf, one) = m.either(add, |v| m.maker_of(v, "Erf").cloned())?;
-        if !m.is_number(one, 1.0) {
-            return None;
-        }
-        let inner = m.maker(erf.input(0)?)?;
-        match inner.op.as_str() {
-            "Div" if m.is_number(inner.input(1)?, std::f64::consts::SQRT_2) => inner.input(0),
-            "Mul" => {
-                let root = std::f64::consts::FRAC_1_SQRT_2;
-                m.either(inner, |v| m.is_number(v, root).then_some(())).map(|(_, x)| x)
-            }
-            _ => None,
-        }
-    };
-    let (x, other) = match (erf_arm(factors[0]), erf_arm(factors[1])) {
-        (Some(x), _) => (x, factors[1]),
-        (_, Some(x)) => (x, factors[0]),
-        _ => return None,
-    };
-    if x != other {
-        return None;
-    }
-    replaced(n, "Gelu", &[x], Attrs::new())
-}
-
-/// `(x − mean)/√(mean((x − mean)²) + ε)·scale + bias` over the last axis.
-fn layer_norm(m: &Match<'_>, n: &Node) -> Found {
-    let is_vector = |v: ValueId| {
-        let t = m.graph.constant(v)?;
-        (t.shape().len() == 1).then_some(v)
-    };
-    let (bias, scaled) = m.either(n, is_vector)?;
-    let (scale, normal) = m.either(m.maker_of(scaled, "Mul")?, is_vector)?;
-    let div = m.maker_of(normal, "Div")?;
-    let (centred, deviation) = (div.input(0)?, div.input(1)?);
-    let sub = m.maker_of(centred, "Sub")?;
-    let x = sub.input(0)?;
-    let over_last = |mean: &Node| {
-        let axes = mean.input(1).and_then(|v| m.graph.constant(v)?.to_i64s())?;
-        let rank = m.graph.shape(x)?.len() as i64;
-        (axes == [-1] || axes == [rank - 1]).then_some(()).filter(|()| mean.int("keepdims", 1) != 0)
-    };
-    let mean = m.maker_of(sub.input(1)?, "ReduceMean")?;
-    over_last(mean)?;
-    if mean.input(0)? != x {
-        return None;
-    }
-    let add = m.maker_of(m.maker_of(deviation, "Sqrt")?.input(0)?, "Add")?;
-    let (var, eps) = m.either(add, |v| m.maker_of(v, "ReduceMean").cloned())?;
-    over_last(&var)?;
-    let square = m.maker(var.input(0)?)?;
-    let squared = match square.op.as_str() {
-        "Pow" if m.is_number(square.input(1)?, 2.0) => square.input(0)?,
-        "Mul" if square.input(0) == square.input(1) => square.input(0)?,
-        _ => return None,
-    };
-    // Old exporters subtract the mean twice, once for each use.
-    let same = squared == centred
-        || m.maker_of(squared, "Sub").is_some_and(|s| s.input(0) == Some(x) && s.input(1) == sub.input(1));
-    let eps = m.number(eps).filter(|_| same)?;
-    let attrs = Attrs::from([("axis".into(), Attr::Int(-1)), ("epsilon".into(), Attr::Float(eps as f32))]);
-    replaced(n, "LayerNormalization", &[x, scale, bias], attrs)
+    replaced(n, "Identity", &[x], Attrs::new())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::builder::Builder;
-    use crate::dim::Dim;
-    use crate::tensor::{DType, Tensor};
-
-    fn gelu_like(half: f32, root: f32) -> Graph {
-        let mut g = Graph::new("g", 20);
-        let x = g.add_input("x", DType::F32, vec![Dim::from("n"), Dim::from(4)]);
-        let mut b = Builder::new(&mut g, "");
-        let (r, one, h) = (b.scalar(root), b.scalar(1f32), b.scalar(half));
-        let d = b.op("Div", &[x, r]);
-        let e = b.op("Erf", &[d]);
-        let up = b.op("Add", &[e, one]);
-        let p = b.op("Mul", &[x, up]);
-        let y = b.op("Mul", &[p, h]);
-        g.outputs = vec![y];
-        g
-    }
-
-    #[test]
-    fn the_chain_that_the_old_exporter_writes_becomes_one_gelu() {
-        let mut g = gelu_like(0.5, std::f32::consts::SQRT_2);
-        assert_eq!(raise(&mut g), vec![("exact Gelu", 1)]);
-        assert_eq!(g.nodes.iter().map(|n| n.op.as_str()).collect::<Vec<_>>(), ["Gelu"]);
-    }
-
-    #[test]
-    fn near_misses_stay_what_they_are() {
-        for (half, root) in [(0.4, std::f32::consts::SQRT_2), (0.5, 1.5)] {
-            let mut g = gelu_like(half, root);
-            assert_eq!(raise(&mut g), vec![]);
-            assert_eq!(g.nodes.len(), 5);
-        }
-    }
-
-    #[test]
-    fn a_decomposed_layer_norm_is_recognised() {
-        let mut g = Graph::new("g", 20);
-        let x = g.add_input("x", DType::F32, vec![Dim::from("n"), Dim::from(4)]);
-        let mut b = Builder::new(&mut g, "");
-        let (s, c) = (b.constant(Tensor::vector(&[1f32; 4])), b.constant(Tensor::vector(&[0f32; 4])));
-        let (axes, two, eps) = (b.ints(&[-1]), b.scalar(2f32), b.scalar(1e-5f32));
-        let mean = b.op("ReduceMean", &[x, axes]);
-        let d = b.op("Sub", &[x, mean]);
-        let sq = b.op("Pow", &[d, two]);
-        let var = b.op("ReduceMean", &[sq, axes]);
-        let v = b.op("Add", &[var, eps]);
-        let sd = b.op("Sqrt", &[v]);
-        let n = b.op("Div", &[d, sd]);
-        let n = b.op("Mul", &[n, s]);
-        let y = b.op("Add", &[n, c]);
-        g.outputs = vec![y];
-        assert_eq!(raise(&mut g), vec![("LayerNorm", 1)]);
-        assert_eq!(g.nodes.len(), 1);
-        assert_eq!(g.nodes[0].float("epsilon", 0.0), 1e-5);
-    }
-}
+mod tests;

@@ -97,16 +97,15 @@ struct Finder<'a> {
 
 impl Finder<'_> {
     fn site(&self, n: &Node) -> Option<Site> {
-        if !n.domain.is_empty() {
-            return None;
-        }
-        match n.op.as_str() {
+        match n.full_op().as_str() {
             "MatMul" => self.matmul(n),
             "Gemm" => self.gemm(n),
             "Gather" => self.embedding(n),
-            "LayerNormalization" | "RMSNormalization" | "GroupNormalization" | "InstanceNormalization" => {
-                self.norm(n)
-            }
+            "LayerNormalization"
+            | "graft::RMSNorm"
+            | "RMSNormalization"
+            | "GroupNormalization"
+            | "InstanceNormalization" => self.norm(n),
             "Conv" => self.conv(n),
             _ => None,
         }

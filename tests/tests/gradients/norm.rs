@@ -14,11 +14,20 @@ const POSITIVE: (f64, f64) = (0.5, 2.5);
 pub const CASES: &[Row] = &[
     ("LayerNormalization", Close, layer_norm),
     ("RMSNormalization", Close, rms_norm),
+    ("graft::RMSNorm", Close, raised_rms_norm),
     ("InstanceNormalization", Approximate, instance_norm),
     ("GroupNormalization", Close, group_norm),
     ("BatchNormalization", Close, batch_norm),
     ("LpNormalization", Close, lp_norm),
 ];
+
+fn raised_rms_norm(op: &'static str, d: &mut Draw<'_>) -> Case {
+    let mut shape = d.shape(0..=2);
+    let n = d.size(2..=5);
+    shape.push(n);
+    let args = vec![float(d, &shape), float(d, &[n])];
+    case(op, args, &[("epsilon", Attr::Float(0.1))])
+}
 
 fn float(d: &mut Draw<'_>, shape: &[usize]) -> Arg {
     Arg::Float(d.reals(shape, RANGE, &[]))

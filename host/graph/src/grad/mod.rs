@@ -203,11 +203,16 @@ fn table() -> &'static HashMap<&'static str, RuleFn> {
     TABLE.get_or_init(|| FAMILIES.iter().copied().flatten().map(|(op, _, rule)| (*op, *rule)).collect())
 }
 
-/// Operators of ONNX's own domain that have a gradient rule, sorted.
+/// Operators that have a gradient rule, sorted; those of another domain than ONNX's own as `domain::Operator`.
 pub fn supported() -> Vec<&'static str> {
     let mut names: Vec<_> = table().keys().copied().collect();
     names.sort_unstable();
     names
+}
+
+/// The rule table for the manual: operator and what a user should know of its gradient, in the table's order.
+pub fn manual() -> impl Iterator<Item = (&'static str, &'static str)> {
+    FAMILIES.iter().copied().flatten().map(|(op, note, _)| (*op, *note))
 }
 
 /// Operators through which nothing flows back although their result is a float: piecewise constant ones.
@@ -365,7 +370,7 @@ fn apply(
     outputs: Vec<Option<ValueId>>,
     wanted: Vec<bool>,
 ) -> Result<Vec<Option<ValueId>>, GradError> {
-    let rule = table().get(node.op.as_str()).filter(|_| node.domain.is_empty());
+    let rule = table().get(node.full_op().as_str());
     let Some(rule) = rule else {
         let module = module_path(node).unwrap_or_else(|| "?".into());
         return Err(GradError::NoRule { op: node.full_op(), node: node.name.clone(), module });

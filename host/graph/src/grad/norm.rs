@@ -8,6 +8,7 @@ use crate::ir::{Attr, ValueId};
 pub(super) const RULES: &[Row] = &[
     ("LayerNormalization", "", layer_norm),
     ("RMSNormalization", "", rms_norm),
+    ("graft::RMSNorm", "what the pattern of an RMSNorm is raised to", rms_norm),
     ("InstanceNormalization", "", instance_norm),
     ("GroupNormalization", "", group_norm),
     ("BatchNormalization", "with frozen statistics, as exported for inference", batch_norm),

@@ -10,6 +10,7 @@ pub mod fused;
 pub mod grad;
 pub mod hoist;
 pub mod ir;
+pub mod memory;
 pub mod model;
 pub mod onnx;
 pub mod raise;
@@ -17,6 +18,7 @@ pub mod shape;
 pub mod sites;
 pub mod split;
 pub mod tensor;
+pub mod tied;
 mod upgrade;
 
 pub use builder::Builder;

@@ -4,6 +4,7 @@ mod methods;
 mod operators;
 mod report;
 mod sites;
+mod training;
 
 use std::path::PathBuf;
 
@@ -13,7 +14,8 @@ use graft_tasks::{Base, BaseOptions};
 
 use self::methods::Training;
 use self::operators::Gradient;
-use self::report::{Port, Report};
+use self::report::{Port, Report, Tied};
+use self::training::Batch;
 use crate::table::{Page, Table, bytes, count, show_json};
 
 /// Show what a base has: inputs, sites, what is differentiable, what each method would train
@@ -35,6 +37,16 @@ pub struct Args {
     /// List each site, not each group of numbered ones
     #[arg(long)]
     all: bool,
+    /// Report what a training run would meet: derive the training step of every installed method, tell what stands in
+    /// the way, and estimate its memory
+    #[arg(long)]
+    train: bool,
+    /// Rows of the batch that memory is estimated for
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(i64).range(1..=65_536), requires = "train")]
+    batch_size: i64,
+    /// Tokens of each row of that batch
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(i64).range(1..=1_048_576), requires = "train")]
+    length: i64,
     /// Plugin folder to search first (repeatable)
     #[arg(long, value_name = "DIR")]
     plugin_dir: Vec<PathBuf>,
@@ -51,14 +63,15 @@ pub fn run(args: Args) -> Result<()> {
     let runtime = Runtime::start(&RuntimeOptions { library: args.library.clone(), threads: None })?;
     let options = BaseOptions { hidden: args.hidden.clone(), ..BaseOptions::default() };
     let base = Base::open(runtime, &args.base, &options)?;
-    let report = Report::of(&base, &args.plugin_dir)?;
+    let batch = args.train.then_some(Batch { rows: args.batch_size, length: args.length });
+    let report = Report::of(&base, &args.plugin_dir, batch)?;
     if args.json {
         return show_json(&serde_json::to_value(&report)?);
     }
-    page(&report, args.all).show()
+    page(&report, args.all, batch).show()
 }
 
-fn page(r: &Report, all: bool) -> Page {
+fn page(r: &Report, all: bool, batch: Option<Batch>) -> Page {
     let mut page = Page::new();
     overview(&mut page, r);
     page.heading("Inputs and outputs");
@@ -81,10 +94,13 @@ fn page(r: &Report, all: bool) -> Page {
         false => page.table(&table),
     }
     for t in &r.tied {
-        page.line(format!("tied: {} is the weight of {}", t.weight, t.sites.join(", ")));
+        page.line(tied_text(t));
     }
     operators(&mut page, r);
     training(&mut page, &r.methods);
+    if let Some(batch) = batch {
+        steps(&mut page, &r.methods, batch);
+    }
     page
 }
 
@@ -163,4 +179,50 @@ fn training(page: &mut Page, methods: &[Training]) {
         false => page.table(&table),
     }
     failed.iter().for_each(|f| page.line(f));
+}
+
+fn tied_text(t: &Tied) -> String {
+    let copy = |c: &report::Twin| format!("{}{}", c.weight, if c.transposed { " (transposed)" } else { "" });
+    let copies: Vec<String> = t.copies.iter().map(copy).collect();
+    let mut text = format!("tied: {}", t.weight);
+    if !copies.is_empty() {
+        text += &format!(" is stored again as {}", copies.join(", "));
+    }
+    if !t.sites.is_empty() {
+        text += if copies.is_empty() { " is the weight of " } else { "; it is the weight of " };
+        text += &t.sites.join(", ");
+    }
+    text
+}
+
+fn steps(page: &mut Page, methods: &[Training], batch: Batch) {
+    page.heading(&format!(
+        "A training step of {} rows of {} tokens, without the objective's head",
+        batch.rows, batch.length
+    ));
+    let mut table =
+        Table::new(&["method", "example", "#nodes", "#with gradients", "#activations", "#weights"]);
+    let mut notes = Vec::new();
+    for m in methods {
+        let Some(s) = &m.step else { continue };
+        let [forward, nodes] = [s.forward_nodes, s.nodes].map(|n| n.to_string());
+        let sizes = match &s.obstacle {
+            None => [nodes, bytes(s.activation_bytes), bytes(s.weight_bytes)],
+            Some(o) => {
+                notes.push(format!("{} ({}) can't train this base: {}", m.method, m.example, o.message));
+                ["—".into(), "—".into(), "—".into()]
+            }
+        };
+        if s.unknown_sizes > 0 {
+            notes.push(format!(
+                "{} ({}): {} values of unknown size are not counted",
+                m.method, m.example, s.unknown_sizes
+            ));
+        }
+        let [with, activations, weights] = sizes;
+        table.row([m.method.clone(), m.example.clone(), forward, with, activations, weights]);
+    }
+    page.table(&table);
+    notes.iter().for_each(|n| page.line(n));
+    page.line("Weights are mapped from the base's files and shared by every run; a provider's own scratch space comes on top.");
 }

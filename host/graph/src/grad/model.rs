@@ -8,7 +8,7 @@ use crate::cse::join_equal;
 use crate::ir::{Graph, ValueId};
 use crate::raise::raise;
 use crate::shape;
-use crate::tensor::Tensor;
+use crate::tied::{Copy, copies};
 
 /// A model that computes gradients: inputs are those of the forward model and one cotangent `ct:OUTPUT` for each float
 /// output; outputs are those of the forward model and one `grad:VALUE` for each wanted value.
@@ -49,10 +49,10 @@ pub fn gradient_model(forward: &Graph, wrt: Option<&[String]>) -> Result<Gradien
         seeds.push((o, graph.add_input(&name, dtype, shape)));
     }
     let trainable = trainable_constants(&graph, &seeds.iter().map(|s| s.0).collect::<Vec<_>>());
-    let partners: Vec<Vec<(ValueId, bool)>> =
-        wanted.iter().map(|v| tied_to(&graph, *v, &trainable)).collect();
+    let tied = |v: &ValueId| if trainable.contains(v) { copies(&graph, *v, &trainable) } else { Vec::new() };
+    let partners: Vec<Vec<Copy>> = wanted.iter().map(tied).collect();
     let mut all = wanted.clone();
-    all.extend(partners.iter().flatten().map(|p| p.0));
+    all.extend(partners.iter().flatten().map(|p| p.value));
     all.sort_unstable();
     all.dedup();
     let own: HashMap<ValueId, ValueId> =
@@ -64,51 +64,20 @@ pub fn gradient_model(forward: &Graph, wrt: Option<&[String]>) -> Result<Gradien
     Ok(GradientModel { graph, wrt })
 }
 
-/// The constants among `trainable` that are the same parameter as `v`, and whether they are its transpose: exporters
-/// write a matrix that has two uses (input and output embedding) a second time, often transposed. A matrix of one
-/// number throughout is tied to none.
-fn tied_to(graph: &Graph, v: ValueId, trainable: &[ValueId]) -> Vec<(ValueId, bool)> {
-    let matrix = |v: ValueId| graph.constant(v).filter(|t| t.shape().len() == 2);
-    let Some(t) = matrix(v).filter(|t| trainable.contains(&v) && !is_uniform(t)) else { return Vec::new() };
-    let tie = |other: &ValueId| {
-        let o = matrix(*other).filter(|o| *other != v && o.dtype() == t.dtype())?;
-        if o.shape() == t.shape() && o.bytes() == t.bytes() {
-            return Some((*other, false));
-        }
-        is_transpose(t, o).then_some((*other, true))
-    };
-    trainable.iter().filter_map(tie).collect()
-}
-
-fn is_uniform(t: &Tensor) -> bool {
-    let size = t.dtype().bits() / 8;
-    t.bytes().chunks(size.max(1)).all(|e| e == &t.bytes()[..size])
-}
-
-fn is_transpose(a: &Tensor, b: &Tensor) -> bool {
-    let (rows, columns, size) = (a.shape()[0], a.shape()[1], a.dtype().bits() / 8);
-    b.shape() == [columns, rows]
-        && (0..rows).all(|i| {
-            (0..columns).all(|j| {
-                let (p, q) = ((i * columns + j) * size, (j * rows + i) * size);
-                a.bytes()[p..p + size] == b.bytes()[q..q + size]
-            })
-        })
-}
-
 /// The gradient of each wanted value, with those of its partners added.
 fn sum_tied(
     graph: &mut Graph,
     wanted: &[ValueId],
-    partners: &[Vec<(ValueId, bool)>],
+    partners: &[Vec<Copy>],
     own: &HashMap<ValueId, ValueId>,
 ) -> Vec<ValueId> {
     let mut b = Builder::new(graph, "grad/tied/");
     let mut sums = Vec::with_capacity(wanted.len());
     for (v, partners) in wanted.iter().zip(partners) {
         let mut sum = own[v];
-        for (p, transposed) in partners {
-            let g = if *transposed { b.op("Transpose", &[own[p]]) } else { own[p] };
+        for p in partners {
+            let g = own[&p.value];
+            let g = if p.transposed { b.op("Transpose", &[g]) } else { g };
             sum = b.op("Add", &[sum, g]);
         }
         sums.push(sum);

@@ -10,6 +10,8 @@ use graft_tasks::Base;
 use serde::Serialize;
 use serde_json::Value as Json;
 
+use super::training::{self, Batch, StepGraph};
+
 /// A method with one of its examples, written into the base.
 #[derive(Serialize)]
 pub struct Training {
@@ -21,6 +23,9 @@ pub struct Training {
     /// Sites that the method took.
     pub sites: usize,
     pub error: Option<String>,
+    /// The training step, where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<StepGraph>,
 }
 
 impl Training {
@@ -36,8 +41,9 @@ impl Training {
     }
 }
 
-/// Applies every installed method to the base, once for each of its examples.
-pub fn of(base: &Base, plugin_dirs: &[PathBuf]) -> Result<Vec<Training>> {
+/// Applies every installed method to the base, once for each of its examples. For a `batch`, the training step is
+/// derived, too.
+pub fn of(base: &Base, plugin_dirs: &[PathBuf], batch: Option<Batch>) -> Result<Vec<Training>> {
     let mut seen = BTreeSet::new();
     let mut all = Vec::new();
     for Found { path, manifest } in find::list(plugin_dirs)? {
@@ -47,14 +53,14 @@ pub fn of(base: &Base, plugin_dirs: &[PathBuf]) -> Result<Vec<Training>> {
             for example in examples(item) {
                 let counted = plugin.as_ref().map_err(ToString::to_string);
                 let counted =
-                    counted.and_then(|p| trained(base, p, item, &example).map_err(|e| e.to_string()));
-                let (parameters, sites, error) = match counted {
-                    Ok((n, sites)) => (Some(n), sites, None),
-                    Err(e) => (None, 0, Some(e)),
+                    counted.and_then(|p| trained(base, p, item, &example, batch).map_err(|e| e.to_string()));
+                let (parameters, sites, step, error) = match counted {
+                    Ok((n, sites, step)) => (Some(n), sites, step, None),
+                    Err(e) => (None, 0, None, Some(e)),
                 };
                 let Example { title, config } = example;
                 let method = item.id.clone();
-                all.push(Training { method, example: title, config, parameters, sites, error });
+                all.push(Training { method, example: title, config, parameters, sites, error, step });
             }
         }
     }
@@ -74,11 +80,12 @@ fn trained(
     plugin: &Plugin,
     item: &Item,
     example: &Example,
-) -> graft_plugins::Result<(u64, usize)> {
+    batch: Option<Batch>,
+) -> graft_plugins::Result<(u64, usize, Option<StepGraph>)> {
     let method = Method::new(plugin, &item.id, &example.config)?;
     let adapted = adapt(&base.graph, &base.model, Some(&method), None, false)?;
     let size = |shape: &[usize]| shape.iter().fold(1u64, |n, d| n.saturating_mul(*d as u64));
     let parameters = adapted.params.iter().fold(0u64, |n, p| n.saturating_add(size(&p.shape)));
     let sites: BTreeSet<&String> = adapted.matched.iter().flat_map(|m| &m.matched).collect();
-    Ok((parameters, sites.len()))
+    Ok((parameters, sites.len(), batch.map(|b| training::step(base, &adapted, b))))
 }

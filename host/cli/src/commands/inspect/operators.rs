@@ -60,7 +60,7 @@ pub fn of(graph: &Graph, hidden: Option<ValueId>) -> Vec<Operator> {
     let mut flat: HashMap<String, bool> = HashMap::new();
     for (i, node) in graph.nodes.iter().enumerate() {
         let op = node.full_op();
-        let gradient = if node.domain.is_empty() && rules.contains(node.op.as_str()) {
+        let gradient = if rules.contains(op.as_str()) {
             Gradient::Rule
         } else if !on_path[i] || *flat.entry(op.clone()).or_insert_with(|| is_flat(node)) {
             Gradient::NotNeeded

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::methods::{self, Training};
 use super::operators::{self, Operator};
+use super::training::Batch;
 
 /// A base as it is shown. Sizes are in elements unless they say bytes.
 #[derive(Serialize)]
@@ -84,11 +85,20 @@ pub struct Site {
     pub bias: Option<String>,
 }
 
-/// A weight that several sites use.
+/// A weight that several sites use, or that the file holds more than once.
 #[derive(Serialize)]
 pub struct Tied {
     pub weight: String,
     pub sites: Vec<String>,
+    /// Other initializers with the same content.
+    pub copies: Vec<Twin>,
+}
+
+/// An initializer with the content of another one.
+#[derive(Serialize)]
+pub struct Twin {
+    pub weight: String,
+    pub transposed: bool,
 }
 
 /// Whether the whole base can be differentiated.
@@ -103,7 +113,7 @@ pub struct Gradients {
 
 impl Report {
     /// Looks at everything. Runs the code of installed methods.
-    pub fn of(base: &Base, plugin_dirs: &[PathBuf]) -> Result<Report> {
+    pub fn of(base: &Base, plugin_dirs: &[PathBuf], batch: Option<Batch>) -> Result<Report> {
         let (graph, model) = (&base.graph, &base.model);
         let role_of_output = |v: ValueId| match Some(v) {
             v if v == model.hidden => Some("hidden states"),
@@ -129,11 +139,11 @@ impl Report {
             hidden: model.hidden.map(|v| Port::of(graph, v, None)),
             hidden_candidates: candidates.into_iter().map(|v| graph.name_of(v).to_string()).collect(),
             pooled: model.pooled.map(|v| Port::of(graph, v, None)),
-            tied: tied(&sites),
+            tied: tied(&sites, &copies(graph)),
             sites,
             operators: operators::of(graph, model.hidden),
             gradients: gradients(graph),
-            methods: methods::of(base, plugin_dirs)?,
+            methods: methods::of(base, plugin_dirs, batch)?,
         })
     }
 }
@@ -167,8 +177,16 @@ fn sites_of(graph: &Graph) -> Vec<Site> {
         .collect()
 }
 
-/// Weights with more than one site; a layer that is called twice is one site.
-fn tied(sites: &[Site]) -> Vec<Tied> {
+/// Each weight that is in the file more than once, with its copies.
+fn copies(graph: &Graph) -> Vec<(String, Vec<Twin>)> {
+    let name = |v: ValueId| graph.name_of(v).to_string();
+    let twin = |c: &graft_graph::tied::Copy| Twin { weight: name(c.value), transposed: c.transposed };
+    let group = |(v, c): (ValueId, Vec<graft_graph::tied::Copy>)| (name(v), c.iter().map(twin).collect());
+    graft_graph::tied::groups(graph).into_iter().map(group).collect()
+}
+
+/// Weights with more than one site or more than one copy; a layer that is called twice is one site.
+fn tied(sites: &[Site], copies: &[(String, Vec<Twin>)]) -> Vec<Tied> {
     let mut users: IndexMap<&str, Vec<String>> = IndexMap::new();
     for s in sites {
         let of = users.entry(&s.weight).or_default();
@@ -176,8 +194,16 @@ fn tied(sites: &[Site]) -> Vec<Tied> {
             of.push(s.path.clone());
         }
     }
+    let mut all: Vec<Tied> = Vec::new();
+    for (weight, twins) in copies {
+        let names = std::iter::once(weight).chain(twins.iter().map(|t| &t.weight));
+        let sites = names.filter_map(|n| users.shift_remove(n.as_str())).flatten().collect();
+        let copies = twins.iter().map(|t| Twin { weight: t.weight.clone(), ..*t }).collect();
+        all.push(Tied { weight: weight.clone(), sites, copies });
+    }
     let several = users.into_iter().filter(|(_, paths)| paths.len() > 1);
-    several.map(|(weight, sites)| Tied { weight: weight.into(), sites }).collect()
+    all.extend(several.map(|(weight, sites)| Tied { weight: weight.into(), sites, copies: Vec::new() }));
+    all
 }
 
 /// Derives the gradients of everything: the only way to know that they can be derived.
@@ -210,8 +236,16 @@ mod tests {
     #[test]
     fn a_weight_of_two_modules_is_tied_and_a_module_called_twice_is_not() {
         let sites = [site("embed", "w"), site("head", "w"), site("again", "v"), site("again", "v")];
-        let tied = tied(&sites);
+        let tied = tied(&sites, &[]);
         assert_eq!(tied.len(), 1);
         assert_eq!((tied[0].weight.as_str(), tied[0].sites.join(" ")), ("w", "embed head".into()));
+    }
+
+    #[test]
+    fn copies_of_a_weight_are_one_group_with_the_sites_of_each() {
+        let sites = [site("embed", "w"), site("head", "w.transposed")];
+        let twin = Twin { weight: "w.transposed".into(), transposed: true };
+        let tied = tied(&sites, &[("w".into(), vec![twin])]);
+        assert_eq!((tied.len(), tied[0].sites.join(" "), tied[0].copies.len()), (1, "embed head".into(), 1));
     }
 }

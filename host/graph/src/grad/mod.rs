@@ -15,10 +15,12 @@ mod loss;
 mod model;
 mod movement;
 mod norm;
+mod pool;
 mod quant;
 mod recurrent;
 mod reduce;
 mod scatter;
+mod sliding;
 mod trig;
 mod window;
 
@@ -187,6 +189,7 @@ const FAMILIES: &[&[Row]] = &[
     linear::RULES,
     einsum::RULES,
     conv::RULES,
+    pool::RULES,
     norm::RULES,
     reduce::RULES,
     loss::RULES,

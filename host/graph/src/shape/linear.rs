@@ -1,4 +1,4 @@
-//! Products, normalisation, convolution and pooling.
+//! Products and normalisation.
 
 use super::{Infer, Rule, one};
 use crate::dim::{Dim, Shape, broadcast};
@@ -13,11 +13,6 @@ pub(super) const RULES: &[(&str, Rule)] = &[
     ("InstanceNormalization", |i| one(i.dtype(0), i.shape(0).cloned())),
     ("GroupNormalization", |i| one(i.dtype(0), i.shape(0).cloned())),
     ("LpNormalization", |i| one(i.dtype(0), i.shape(0).cloned())),
-    ("Conv", conv),
-    ("MaxPool", |i| pool(i)),
-    ("AveragePool", |i| pool(i)),
-    ("GlobalAveragePool", global_pool),
-    ("GlobalMaxPool", global_pool),
 ];
 
 /// The shape of a matrix product as numpy defines it.
@@ -61,50 +56,4 @@ fn layer_norm(i: &Infer<'_>) -> Option<Vec<Fact>> {
     });
     let s = Fact { dtype: Some(crate::tensor::DType::F32), shape: statistics, elements: None };
     Some(vec![y, s.clone(), s])
-}
-
-/// Size of a sliding window's result along one axis.
-fn window(i: &Infer<'_>, input: &Dim, kernel: i64, k: usize, rank: usize) -> Option<Dim> {
-    let at = |name: &str, k: usize, default: i64| {
-        i.node.ints(name).and_then(|v| v.get(k).copied()).unwrap_or(default)
-    };
-    let (stride, dilation) = (at("strides", k, 1).max(1), at("dilations", k, 1));
-    let reach = dilation.checked_mul(kernel.checked_sub(1)?)?.checked_add(1)?;
-    let auto = i.node.text("auto_pad").unwrap_or("NOTSET");
-    if auto.starts_with("SAME") {
-        return Some(input.plus(&Dim::from(stride - 1)).floor_div(&Dim::from(stride)));
-    }
-    let pads = if auto == "VALID" { 0 } else { at("pads", k, 0).checked_add(at("pads", k + rank, 0))? };
-    let mut free = input.plus(&Dim::from(pads.checked_sub(reach)?));
-    if i.node.int("ceil_mode", 0) != 0 {
-        free = free.plus(&Dim::from(stride - 1));
-    }
-    Some(free.floor_div(&Dim::from(stride)).plus(&Dim::from(1)))
-}
-
-fn conv(i: &Infer<'_>) -> Option<Vec<Fact>> {
-    let (x, w) = (i.shape(0)?, i.shape(1)?);
-    let rank = x.len().checked_sub(2)?;
-    let mut out = vec![x[0].clone(), w.first()?.clone()];
-    for k in 0..rank {
-        out.push(window(i, &x[k + 2], w.get(k + 2)?.known()?, k, rank)?);
-    }
-    one(i.dtype(0), Some(out))
-}
-
-fn pool(i: &Infer<'_>) -> Option<Vec<Fact>> {
-    let x = i.shape(0)?;
-    let rank = x.len().checked_sub(2)?;
-    let kernel = i.node.ints("kernel_shape")?;
-    let mut out = x[..2].to_vec();
-    for k in 0..rank {
-        out.push(window(i, &x[k + 2], *kernel.get(k)?, k, rank)?);
-    }
-    one(i.dtype(0), Some(out))
-}
-
-fn global_pool(i: &Infer<'_>) -> Option<Vec<Fact>> {
-    let mut out = i.shape(0)?.clone();
-    out.iter_mut().skip(2).for_each(|d| *d = Dim::from(1));
-    one(i.dtype(0), Some(out))
 }

@@ -1,10 +1,12 @@
 //! `split`: a graph in two, what depends on no given input and the rest.
 //!
 //! What this keeps may be computed once per example and stored, so it is cut only where one row of the cut belongs to
-//! one example and has a fixed size: every cut value is `[batch, …]` with numbers behind the batch. Whether rows are
-//! independent and padding is invisible is for the caller to make sure of.
+//! one example and has a fixed size: every cut value is `[batch, …]` with numbers behind the batch, and the analysis of
+//! axes proves that axis 0 is the batch and that its rows are independent. Whether padding reaches the cut, where that
+//! is not proven either way, is for the caller to try.
 
-use crate::dim::Dim;
+use crate::axes::{Axes, Batch};
+use crate::dim::{Dim, show};
 use crate::ir::{Graph, ValueId};
 
 /// The two halves of a graph.
@@ -15,11 +17,24 @@ pub struct Split {
     pub rest: Graph,
     /// Names of the cut values.
     pub cut: Vec<String>,
+    /// Why padding is not proven to be invisible to the cut; none where it is.
+    pub doubt: Option<String>,
 }
 
-/// Cuts `graph` in front of whatever depends on one of `changing` (inputs of the graph). `None` where there is nothing
-/// to save, or where a cut value has no fixed size per row of `batch`.
-pub fn split(graph: &Graph, changing: &[ValueId], batch: &Dim) -> Option<Split> {
+/// Why a graph is not cut.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Whole {
+    /// There is nothing to save, or what there is has no fixed size per example.
+    NothingFixed,
+    /// A value with fixed sizes is not proven to have one independent row for each example.
+    Unproven(String),
+}
+
+/// Cuts `graph` in front of whatever depends on one of `changing` (inputs of the graph). `axes` is the analysis of it.
+///
+/// # Errors
+/// Why it stays whole.
+pub fn split(graph: &Graph, changing: &[ValueId], axes: &Axes) -> Result<Split, Whole> {
     let mut changes = vec![false; graph.value_count()];
     changing.iter().for_each(|v| changes[v.index()] = true);
     for n in &graph.nodes {
@@ -36,12 +51,30 @@ pub fn split(graph: &Graph, changing: &[ValueId], batch: &Dim) -> Option<Split> 
         }
     }
     let fixed = |v: &ValueId| match graph.shape(*v).map(Vec::as_slice) {
-        Some([first, rest @ ..]) => first == batch && rest.iter().all(|d| d.known().is_some()),
+        Some([_, rest @ ..]) => rest.iter().all(|d| d.known().is_some()),
         _ => false,
     };
+    // What does not depend on the batch has no row for each example.
+    let one_for_all = |v: &ValueId| axes.batch(*v) == Batch::None;
     let saves = cut.iter().any(|v| !graph.inputs.contains(v));
-    if !saves || !cut.iter().all(fixed) {
-        return None;
+    if !saves || !cut.iter().all(fixed) || cut.iter().any(one_for_all) {
+        return Err(Whole::NothingFixed);
+    }
+    let about = |v: ValueId, what: &str, reason: Option<crate::axes::Reason>| {
+        let shape = graph.shape(v).map_or_else(String::new, |s: &Vec<Dim>| show(s));
+        let reason = reason.map_or_else(String::new, |r| format!(": {r}"));
+        format!("'{}' {shape} {what}{reason}", graph.name_of(v))
+    };
+    let mut doubt = None;
+    for v in &cut {
+        let s = axes.summary(*v);
+        if s.batch != Batch::Axis(0) {
+            let what = "is not proven to have one independent row for each example";
+            return Err(Whole::Unproven(about(*v, what, s.mixed_by)));
+        }
+        if !s.padding_invisible && doubt.is_none() {
+            doubt = Some(about(*v, "may depend on padding", s.padding_by));
+        }
     }
     let mut frozen = graph.clone();
     frozen.outputs.clone_from(&cut);
@@ -55,13 +88,15 @@ pub fn split(graph: &Graph, changing: &[ValueId], batch: &Dim) -> Option<Split> 
     }
     rest.remove_dead();
     let cut = cut.iter().map(|v| graph.name_of(*v).to_string()).collect();
-    Some(Split { frozen, rest, cut })
+    Ok(Split { frozen, rest, cut, doubt })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::axes::analyse;
     use crate::builder::Builder;
+    use crate::model::Role;
     use crate::tensor::{DType, Tensor};
 
     fn head_over(axes: &[i64]) -> (Graph, ValueId) {
@@ -77,10 +112,14 @@ mod tests {
         (g, w)
     }
 
+    fn cut(g: &Graph, w: ValueId, role: Role) -> Result<Split, Whole> {
+        split(g, &[w], &analyse(g, &[(g.inputs[0], role)]))
+    }
+
     #[test]
     fn pooled_features_are_cut_before_the_head() {
         let (g, w) = head_over(&[1]);
-        let s = split(&g, &[w], &Dim::from("batch")).unwrap();
+        let s = cut(&g, w, Role::Pixels).unwrap();
         assert_eq!((s.frozen.nodes.len(), s.rest.nodes.len(), s.cut.len()), (1, 1, 1));
         assert_eq!(s.rest.inputs.len(), 2);
     }
@@ -88,14 +127,45 @@ mod tests {
     #[test]
     fn a_cut_across_the_batch_or_with_a_free_length_is_refused() {
         let (g, w) = head_over(&[0]);
-        assert!(split(&g, &[w], &Dim::from("batch")).is_none());
+        assert!(cut(&g, w, Role::Pixels).is_err());
         let (mut g, w) = head_over(&[1]);
         let x = g.inputs[0];
         let y = Builder::new(&mut g, "").op("MatMul", &[x, w]);
         g.outputs = vec![y];
-        assert!(
-            split(&g, &[w], &Dim::from("batch")).is_none(),
-            "nothing is saved: the input itself is the cut"
-        );
+        let whole = cut(&g, w, Role::Pixels).err();
+        assert_eq!(whole, Some(Whole::NothingFixed), "nothing is saved: the input itself is the cut");
+    }
+
+    #[test]
+    fn what_is_not_proven_is_told_with_the_operator() {
+        let mut g = Graph::new("g", 20);
+        let x = g.add_input("pixels", DType::F32, vec![Dim::from("batch"), Dim::from(3)]);
+        let w = g.add_input("w", DType::F32, vec![Dim::from(3), Dim::from(2)]);
+        let mut b = Builder::new(&mut g, "");
+        let axis = b.ints(&[0]);
+        let mean = b.op("ReduceMean", &[x, axis]);
+        let centred = b.op("Sub", &[x, mean]);
+        let y = b.op("MatMul", &[centred, w]);
+        g.outputs = vec![y];
+        match cut(&g, w, Role::Pixels).err() {
+            Some(Whole::Unproven(why)) => assert!(why.contains("ReduceMean"), "{why}"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_mean_over_padding_is_cut_with_a_doubt() {
+        let mut g = Graph::new("g", 20);
+        let x = g.add_input("input_ids", DType::I64, vec![Dim::from("batch"), Dim::from("seq")]);
+        let w = g.add_input("w", DType::F32, vec![Dim::from(2), Dim::from(2)]);
+        let table = g.add_constant("table", Tensor::new([2, 2], &[1f32, 2.0, 3.0, 4.0]).unwrap());
+        let mut b = Builder::new(&mut g, "");
+        let axis = b.ints(&[1]);
+        let rows = b.op("Gather", &[table, x]);
+        let mean = b.op_with("ReduceMean", &[rows, axis], &[("keepdims", crate::Attr::Int(0))]);
+        let y = b.op("MatMul", &[mean, w]);
+        g.outputs = vec![y];
+        let doubt = cut(&g, w, Role::Ids).unwrap().doubt.expect("padding is seen");
+        assert!(doubt.contains("ReduceMean"), "{doubt}");
     }
 }

@@ -169,6 +169,9 @@ fn conclude(job: &Job, outcome: &Outcome, first_step: f64, as_json: bool) {
     if outcome.cached {
         eprintln!("the base ran once per example; training read its features");
     }
+    if let Some(why) = &outcome.uncached {
+        eprintln!("the base ran in every epoch, its features are not kept: {why}");
+    }
     if r.ended == Ended::Early {
         eprintln!("stopped early: the evaluation no longer improved");
     }

@@ -4,6 +4,7 @@ use super::level::{Level, cast, evaluate};
 use super::state::{Affine, Axis, State, Tag};
 use super::{Rule, Step};
 use crate::dim::Dim;
+use crate::tensor::DType;
 
 pub(super) const RULES: &[(&str, Rule)] = &[
     ("Add", each),
@@ -94,7 +95,12 @@ fn along(step: &Step<'_>, inputs: &[usize]) -> Option<Vec<State>> {
         out.relevel(&|l| cast(l, to));
     }
     compare(op, &states, &mut out);
-    out.affine = affine(op, &states, out.axes.as_ref().map_or(0, Vec::len));
+    out.affine = affine(
+        op,
+        &states,
+        out.axes.as_ref().map_or(0, Vec::len),
+        step.node.output(0).and_then(|v| step.graph.dtype(v)),
+    );
     Some(vec![out])
 }
 
@@ -190,7 +196,7 @@ fn spread(s: &State, rank: usize) -> Option<Affine> {
     Some(Affine { of, plus: a.plus.clone() })
 }
 
-fn affine(op: &str, states: &[&State], rank: usize) -> Option<Affine> {
+fn affine(op: &str, states: &[&State], rank: usize, to: Option<DType>) -> Option<Affine> {
     let first = spread(states.first()?, rank)?;
     let second = || spread(states.get(1)?, rank);
     let zip = |b: &Affine, f: fn(&Dim, &Dim) -> Dim| Affine {
@@ -203,7 +209,10 @@ fn affine(op: &str, states: &[&State], rank: usize) -> Option<Affine> {
         plus: a.plus.times(by),
     };
     match op {
-        "Identity" | "Cast" => Some(first),
+        "Identity" => Some(first),
+        "Cast" => {
+            to.filter(|t| matches!(t, DType::I64 | DType::I32 | DType::F32 | DType::F64)).map(|_| first)
+        }
         "Add" => Some(zip(&second()?, Dim::plus)),
         "Sub" => Some(zip(&second()?, Dim::minus)),
         "Mul" => match second()? {

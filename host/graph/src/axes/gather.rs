@@ -16,7 +16,7 @@ fn gather(step: &Step<'_>) -> Option<Vec<State>> {
     let (before, picked, after) = (&data[..axis], &data[axis], &data[axis + 1..]);
     let around =
         |middle: Vec<Axis>| before.iter().cloned().chain(middle).chain(after.iter().cloned()).collect();
-    if let Some(tags) = in_order(step, picked, indices) {
+    if let Some(tags) = in_order(picked, indices) {
         let mut out = step.join(&[0])?;
         out.axes = Some(around(tags));
         (out.all, out.kept, out.diagonal) = (x.all, x.kept, x.diagonal);
@@ -43,7 +43,7 @@ fn gather(step: &Step<'_>) -> Option<Vec<State>> {
 }
 
 /// Where `indices` are the numbers of `picked` in their order, spread over axes: those axes, with what runs along them.
-fn in_order(step: &Step<'_>, picked: &Axis, indices: &State) -> Option<Vec<Axis>> {
+fn in_order(picked: &Axis, indices: &State) -> Option<Vec<Axis>> {
     let (affine, axes) = (indices.affine.as_ref()?, indices.axes.as_deref()?);
     if !affine.plus.is(0) || !(picked.has_batch() || picked.has_seq()) {
         return None;
@@ -59,7 +59,6 @@ fn in_order(step: &Step<'_>, picked: &Axis, indices: &State) -> Option<Vec<Axis>
         stride = stride.times(&part.dim);
     }
     let rest = (0..axes.len()).filter(|k| !taken[*k]).all(|k| affine.of[k].is(0) || axes[k].dim.is(1));
-    let _ = step;
     rest.then_some(tags)
 }
 
@@ -79,6 +78,9 @@ fn gather_nd(step: &Step<'_>) -> Option<Vec<State>> {
         return Some(vec![out]);
     }
     let numbers = step.graph.constant(step.node.input(1)?)?.to_i64s()?;
+    if numbers.is_empty() {
+        return None;
+    }
     let shape: Vec<usize> =
         outer.iter().map(|a| usize::try_from(a.dim.known()?).ok()).collect::<Option<_>>()?;
     let mut tags: Vec<Axis> = outer.iter().map(|a| Axis::same(&a.dim)).collect();

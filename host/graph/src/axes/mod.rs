@@ -7,8 +7,10 @@
 //! has zeros for, at the end of a row; every row has at least one position that is not padded. Weights and activations
 //! are taken to be finite.
 
+mod claims;
 mod elementwise;
 mod gather;
+mod inputs;
 mod level;
 mod linear;
 mod movement;
@@ -23,92 +25,14 @@ mod window;
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
+pub use self::claims::{Axes, Batch, Reason, Summary};
+use self::inputs::{Known, read_inputs};
 use self::level::Level;
 use self::state::{Affine, Axis, Cause, State, Tag};
 use crate::dim::{Dim, Shape};
 use crate::ir::{Attr, Fact, Graph, Node, ValueId};
-use crate::model::Role;
+use crate::model::{Model, Role};
 use crate::sites::module_path;
-
-/// Inputs that are 1 for tokens and 0 for padding. Other masks may mark anything.
-const PADDING_MASKS: [&str; 6] = [
-    "attention_mask",
-    "mask",
-    "input_mask",
-    "padding_mask",
-    "encoder_attention_mask",
-    "decoder_attention_mask",
-];
-
-/// Where the batch is in a value.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Batch {
-    /// Along this axis.
-    Axis(usize),
-    /// Nowhere: the value does not depend on the batch.
-    None,
-    /// Folded into an axis with others, `position` of them outside of it.
-    Merged {
-        /// The axis that it is folded into.
-        axis: usize,
-        /// How many were folded in before it.
-        position: usize,
-    },
-    /// It is not proven where.
-    Unknown,
-}
-
-/// Where and why something could not be proven.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Reason {
-    /// The operator, or nothing for an input of the graph.
-    pub op: String,
-    /// The node's name.
-    pub node: String,
-    /// Module path of the node, where it has one.
-    pub module: Option<String>,
-    /// What it does.
-    pub why: &'static str,
-}
-
-impl std::fmt::Display for Reason {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let place = self.module.as_deref().unwrap_or(&self.node);
-        match self.op.as_str() {
-            "" => write!(f, "input '{}': {}", self.node, self.why),
-            op => write!(f, "{op} ({place}) {}", self.why),
-        }
-    }
-}
-
-/// What is proven of one value, for a table.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Summary {
-    /// Where the batch is.
-    pub batch: Batch,
-    /// Rows are proven to be independent.
-    pub rows_independent: bool,
-    /// Padding is proven not to reach it.
-    pub padding_invisible: bool,
-    /// The first operator that mixes rows, as far as can be told.
-    pub mixed_by: Option<Reason>,
-    /// The first operator that lets padding in, as far as can be told.
-    pub padding_by: Option<Reason>,
-}
-
-/// A sequence that inputs have.
-pub(crate) struct Sequence {
-    dim: Dim,
-    input: ValueId,
-}
-
-/// What is proven of the values of a graph.
-pub struct Axes {
-    states: Vec<Option<State>>,
-    sequences: Vec<Sequence>,
-    places: Vec<Reason>,
-    inputs: HashMap<ValueId, Reason>,
-}
 
 /// What a rule sees of the node that it follows.
 pub(crate) struct Step<'a> {
@@ -117,36 +41,6 @@ pub(crate) struct Step<'a> {
     at: usize,
     states: &'a [Option<State>],
     known: &'a Known,
-}
-
-/// What the inputs told.
-struct Known {
-    batch: Option<Dim>,
-    sequences: Vec<Sequence>,
-    /// Symbols of inputs that are neither the batch nor a sequence.
-    others: Vec<String>,
-}
-
-impl Known {
-    fn sequence(&self, dim: &Dim) -> Option<usize> {
-        self.sequences.iter().position(|s| s.dim == *dim && dim.known().is_none())
-    }
-
-    /// True where `dim` may depend on the number of rows.
-    fn counts_rows(&self, dim: &Dim) -> bool {
-        let clean = |s: &str| {
-            self.others.iter().any(|o| o == s) || self.sequences.iter().any(|q| q.dim == Dim::symbol(s))
-        };
-        !dim.symbols().all(clean)
-    }
-
-    /// True where `dim` may depend on the length of a sequence.
-    fn counts_positions(&self, dim: &Dim) -> bool {
-        let clean = |s: &str| {
-            self.others.iter().any(|o| o == s) || self.batch.as_ref().is_some_and(|b| *b == Dim::symbol(s))
-        };
-        !dim.symbols().all(clean)
-    }
 }
 
 /// From a node to what is known of its outputs; `None` where nothing is.
@@ -371,143 +265,8 @@ pub fn analyse(graph: &Graph, roles: &[(ValueId, Role)]) -> Axes {
     Axes { states, sequences: known.sequences, places, inputs }
 }
 
-/// Gives each input its axes, and each axis that is neither the batch nor a known sequence a symbol of its own.
-fn read_inputs(graph: &mut Graph, roles: &[(ValueId, Role)], states: &mut [Option<State>]) -> Known {
-    let role_of = |v: ValueId| roles.iter().find(|(r, _)| *r == v).map_or(Role::Other, |(_, r)| *r);
-    let of_role = |r: Role| graph.inputs.iter().copied().filter(move |v| role_of(*v) == r);
-    let order = [Role::Ids, Role::Pixels, Role::Mask, Role::Types, Role::Positions];
-    let first = order.into_iter().flat_map(of_role).next();
-    let batch = first.and_then(|v| graph.shape(v)?.first().cloned()).filter(|d| !d.is(1));
-    let mut known = Known { batch, sequences: Vec::new(), others: Vec::new() };
-    let mut keys: Vec<(Dim, bool)> = Vec::new();
-    for v in graph.inputs.clone() {
-        let Some(mut shape) = graph.shape(v).cloned() else { continue };
-        let role = role_of(v);
-        let name = graph.name_of(v).to_string();
-        let rank = shape.len();
-        let masks = role == Role::Mask && PADDING_MASKS.contains(&name.as_str());
-        let mut s = State::free(None).level(Level::Tame);
-        let mut axes = Vec::new();
-        for (k, d) in shape.iter_mut().enumerate() {
-            let batched = known.batch.as_ref() == Some(&*d) && (role != Role::Other || d.known().is_none());
-            let token = rank == 2 && matches!(role, Role::Ids | Role::Mask | Role::Types | Role::Positions);
-            let tag = if k == 0 && batched {
-                s.rows = true;
-                Tag::Batch
-            } else if k == 1 && token && !d.is(1) {
-                let key = (d.clone(), name.contains("decoder"));
-                let pad = if masks { Level::Number(0.0) } else { Level::Tame };
-                let number = keys.iter().position(|q| *q == key).unwrap_or_else(|| {
-                    let taken = known.batch.as_ref() == Some(&key.0) || keys.iter().any(|q| q.0 == key.0);
-                    let dim = if taken && d.known().is_none() {
-                        Dim::symbol(format!("{d}'{name}"))
-                    } else {
-                        d.clone()
-                    };
-                    keys.push(key);
-                    known.sequences.push(Sequence { dim, input: v });
-                    keys.len() - 1
-                });
-                *d = known.sequences[number].dim.clone();
-                Tag::Seq(number, pad)
-            } else {
-                if d.known().is_none() {
-                    let own = format!("{d}'{name}:{k}");
-                    known.others.push(own.clone());
-                    *d = Dim::symbol(own);
-                    if k == 0 {
-                        let why = "its first dimension is not the batch";
-                        s.mix(Cause { node: None, why });
-                        s.show(Cause { node: None, why });
-                    }
-                }
-                if d.is(1) { Tag::Same } else { Tag::Own }
-            };
-            axes.push(Axis::new(tag, d.clone()));
-        }
-        // A mask is 1 wherever it is not 0.
-        if masks && axes.iter().any(Axis::has_seq) {
-            (s.kept, s.diagonal) = (Level::Number(1.0), Level::Number(1.0));
-        }
-        if role != Role::Other && !s.rows {
-            let fixed = known.batch.is_none() || shape.first().is_some_and(|d| !d.is(1));
-            if fixed {
-                s.mix(Cause { node: None, why: "no dimension of it is a batch" });
-            }
-        }
-        s.axes = Some(axes);
-        states[v.index()] = Some(s);
-        graph.fact_mut(v).shape = Some(shape);
-    }
-    known
-}
-
-impl Axes {
-    fn state(&self, v: ValueId) -> Option<&State> {
-        self.states.get(v.index())?.as_ref()
-    }
-
-    /// Where the batch is in `v`.
-    pub fn batch(&self, v: ValueId) -> Batch {
-        let Some(s) = self.state(v).filter(|s| s.mixed.is_none() && !s.batch_size) else {
-            return Batch::Unknown;
-        };
-        if !s.rows {
-            return Batch::None;
-        }
-        for (axis, a) in s.axes.iter().flatten().enumerate() {
-            let place = a.parts().iter().position(|p| matches!(p.tag, Tag::Batch));
-            match (&a.tag, place) {
-                (Tag::Batch, _) => return Batch::Axis(axis),
-                (_, Some(position)) => return Batch::Merged { axis, position },
-                _ => {}
-            }
-        }
-        Batch::Unknown
-    }
-
-    /// The axes of `v` that are a sequence each, with the first input that has this sequence.
-    pub fn sequences(&self, v: ValueId) -> Vec<(usize, ValueId)> {
-        let axes = self.state(v).and_then(|s| s.axes.as_deref()).unwrap_or(&[]);
-        let of = |(k, a): (usize, &Axis)| match a.tag {
-            Tag::Seq(n, _) => self.sequences.get(n).map(|s| (k, s.input)),
-            _ => None,
-        };
-        axes.iter().enumerate().filter_map(of).collect()
-    }
-
-    /// True where row `i` of `v` is proven to depend on row `i` of each batched input alone, wherever in the batch it is
-    /// and however many rows there are.
-    pub fn rows_independent(&self, v: ValueId) -> bool {
-        self.batch(v) != Batch::Unknown
-    }
-
-    /// True where `v`, at positions that are not padded, is proven to depend neither on what inputs hold at padded ones
-    /// nor on how many there are.
-    pub fn padding_invisible(&self, v: ValueId) -> bool {
-        self.state(v).is_some_and(|s| s.mixed.is_none() && s.visible.is_none() && !s.length && !s.batch_size)
-    }
-
-    /// All that is proven of `v`.
-    pub fn summary(&self, v: ValueId) -> Summary {
-        let reason = |c: Option<Cause>| match c {
-            Some(Cause { node: Some(n), why }) => self.places.get(n).map(|r| Reason { why, ..r.clone() }),
-            Some(Cause { node: None, why }) => {
-                let fits = |i: &&ValueId| {
-                    self.state(**i).is_some_and(|s| s.mixed.or(s.visible).is_some_and(|c| c.why == why))
-                };
-                let input = self.inputs.keys().filter(fits).min()?;
-                Some(Reason { why, ..self.inputs[input].clone() })
-            }
-            None => None,
-        };
-        let s = self.state(v);
-        Summary {
-            batch: self.batch(v),
-            rows_independent: self.rows_independent(v),
-            padding_invisible: self.padding_invisible(v),
-            mixed_by: reason(s.and_then(|s| s.mixed)),
-            padding_by: reason(s.and_then(|s| s.visible.or(s.mixed))),
-        }
-    }
+/// What is proven of the hidden states of a base, or of its first output where it shows none.
+pub fn of_model(graph: &Graph, model: &Model) -> Option<Summary> {
+    let v = model.hidden.or(graph.outputs.first().copied())?;
+    Some(analyse(graph, &model.inputs).summary(v))
 }

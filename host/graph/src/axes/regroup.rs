@@ -4,6 +4,9 @@ use super::Step;
 use super::state::{Affine, Axis, State, Tag};
 use crate::dim::Dim;
 
+/// Axes that are followed inside of one; a crafted graph could otherwise double them at every step.
+const MAX_PARTS: usize = 16;
+
 /// Follows the axes of `x` into `shape`, which has the same elements in the same order. Axes are cut where the sizes in
 /// front of them multiply to the same for all sizes of the symbols; where what lies between two cuts is folded into one
 /// axis it can be unfolded again.
@@ -45,7 +48,7 @@ pub(crate) fn regroup(step: &Step<'_>, x: &State, shape: &[Dim], out: &mut State
                     false => Tag::Own,
                 };
                 let plain = from.iter().all(|(_, a)| matches!(a.tag, Tag::Same | Tag::Own));
-                if let (false, [t]) = (plain, to) {
+                if let (false, [t], true) = (plain, to, from.len() <= MAX_PARTS) {
                     new[*t].tag = Tag::Merged(from.iter().map(|(_, a)| (*a).clone()).collect());
                 } else {
                     for (_, a) in from {

@@ -38,10 +38,13 @@ pub(super) fn constant(t: &Tensor) -> State {
 /// True where a constant says the same again along axis `k`, as one that an exporter expanded does.
 fn repeats(t: &Tensor, k: usize) -> bool {
     let (bits, n) = (t.dtype().bits(), t.shape()[k]);
+    if t.is_empty() || n < 2 {
+        return n == 1;
+    }
     let inner: usize = t.shape()[k + 1..].iter().product();
     let width = bits / 8 * inner;
-    if t.len() > MAX_REGULAR || !bits.is_multiple_of(8) || width == 0 || n < 2 {
-        return n == 1;
+    if t.len() > MAX_REGULAR || !bits.is_multiple_of(8) || width == 0 {
+        return false;
     }
     let bytes: &[u8] = t.bytes();
     bytes

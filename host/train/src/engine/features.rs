@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
-use graft_graph::split::{Split, split};
-use graft_graph::{Dim, Graph, Tensor, ValueId};
+use graft_graph::axes::analyse;
+use graft_graph::split::{Split, Whole, split};
+use graft_graph::{Graph, Tensor, ValueId};
 use graft_plugins::{Adapted, api};
 use graft_runtime::SessionOptions;
 use graft_tasks::{Base, Examples, Feed, Program, Result, TextFeed, run_all};
@@ -37,20 +38,18 @@ impl Feed for Features {
 }
 
 /// The cut of an adapted graph, where one can be made: nothing trainable lies in front of it.
-pub(super) fn cut(base: &Base, adapted: &Adapted) -> Option<Split> {
+pub(super) fn cut(base: &Base, adapted: &Adapted) -> std::result::Result<Split, Whole> {
     let mut changing: Vec<ValueId> = adapted.params.iter().map(|p| p.value).collect();
     changing.extend(adapted.settings.iter().map(|s| s.value));
     changing.extend(adapted.noises.iter().map(|n| n.value));
     changing.extend(adapted.states.iter().map(|s| s.value));
     changing.extend(adapted.inputs.iter().map(|(_, v)| *v));
-    let batch: Dim = base.graph.shape(*base.graph.inputs.first()?)?.first()?.clone();
-    let made = split(&adapted.graph, &changing, &batch)?;
+    let axes = analyse(&adapted.graph, &base.model.inputs);
+    let made = split(&adapted.graph, &changing, &axes)?;
     let f32s = |name: &String| {
-        let v = adapted.graph.find(name)?;
-        (adapted.graph.dtype(v) == Some(graft_graph::DType::F32)).then_some(())
+        adapted.graph.find(name).is_some_and(|v| adapted.graph.dtype(v) == Some(graft_graph::DType::F32))
     };
-    made.cut.iter().map(f32s).collect::<Option<Vec<()>>>()?;
-    Some(made)
+    if made.cut.iter().all(f32s) { Ok(made) } else { Err(Whole::NothingFixed) }
 }
 
 /// Computes features with the frozen half of a graph.
@@ -80,9 +79,9 @@ impl Extractor {
         Ok(Features { tensors, rows: examples.len() })
     }
 
-    /// Whether rows are independent and padding is invisible, tried on the shortest and the longest example: alone they
-    /// must give what they give together.
-    pub(super) fn is_sound(&mut self, base: &Base, examples: &Examples, pad: i64) -> Result<bool> {
+    /// Whether padding is invisible, where that is not proven: the shortest and the longest example must give alone what
+    /// they give together.
+    pub(super) fn hides_padding(&mut self, base: &Base, examples: &Examples, pad: i64) -> Result<bool> {
         let lengths = examples.lengths();
         let order = |r: &usize| lengths[*r];
         let (Some(short), Some(long)) =

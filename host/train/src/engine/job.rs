@@ -6,6 +6,7 @@ use graft_adapters::{DataFile, StoredAdapter, Training};
 use graft_data::{Order, Stats, Tokenizer};
 use graft_graph::Tensor;
 use graft_graph::hoist::hoist;
+use graft_graph::split::Whole;
 use graft_plugins::adapt::Param;
 use graft_plugins::api::{FieldKind, Metric};
 use graft_plugins::{Adapted, Method, Objective, adapt};
@@ -107,6 +108,8 @@ pub struct Outcome {
     pub trainable: usize,
     /// Whether the frozen part was computed once per example.
     pub cached: bool,
+    /// Why it was not, where the base has frozen features of a fixed size.
+    pub uncached: Option<String>,
 }
 
 impl Job {
@@ -201,22 +204,34 @@ impl Job {
         let mut params = parameters(&adapted, &first)?;
         let mut saver = self.saver(&adapted, &first);
         let (base, options) = (&self.base, &self.options);
-        // The frozen half is computed once per example where the graph can be cut and the cut proves sound.
-        let mut extractor = None;
-        let split = if self.prepared.is_none() { cut(base, &adapted) } else { None };
-        let split = match split {
-            Some(s) => {
+        // The frozen half is computed once per example where the cut is proven to have a row for each, and padding is
+        // proven not to reach it; where only the latter is open, it is tried.
+        let (mut extractor, mut uncached) = (None, None);
+        let made = if self.prepared.is_none() { cut(base, &adapted) } else { Err(Whole::NothingFixed) };
+        let split = match made {
+            Ok(s) => {
                 let mut e = Extractor::new(base, &s, options)?;
-                let sound = e.is_sound(base, &self.train, self.pad)?;
-                extractor = sound.then_some(e);
-                sound.then_some(s)
+                match &s.doubt {
+                    Some(doubt) if !e.hides_padding(base, &self.train, self.pad)? => {
+                        uncached = Some(format!("{doubt}; tried on two examples, it does"));
+                        None
+                    }
+                    _ => {
+                        extractor = Some(e);
+                        Some(s)
+                    }
+                }
             }
-            None => None,
+            Err(Whole::Unproven(why)) => {
+                uncached = Some(why);
+                None
+            }
+            Err(Whole::NothingFixed) => None,
         };
         let graph = split.as_ref().map_or(&adapted.graph, |s| &s.rest);
         let profiled = SessionOptions { profile: self.profile.clone(), ..options.clone() };
         let mut engine = Step::new(base, &adapted, graph, self.recipe.seed, &profiled)?;
-        let forward_split = split.as_ref().and_then(|_| cut(base, &forward));
+        let forward_split = split.as_ref().and_then(|_| cut(base, &forward).ok());
         let forward_graph = forward_split.as_ref().map_or(&forward.graph, |s| &s.rest);
         let mut feed_of = |examples| -> Result<Box<dyn Feed + '_>, JobError> {
             match (&mut extractor, &forward_split) {
@@ -300,7 +315,7 @@ impl Job {
         saver.training.metrics = metrics_json(&report, test.as_deref());
         saver.training.steps = report.steps;
         saver.save(&params)?;
-        Ok(Outcome { trainable: params.elements(), cached: split.is_some(), report, test })
+        Ok(Outcome { trainable: params.elements(), cached: split.is_some(), uncached, report, test })
     }
 
     /// What the method and the objective would train on this base, and where.

@@ -462,7 +462,7 @@ impl Graph {
 }
 
 /// Calls `see` with each value of `outer` that a subgraph of `node` reads by name.
-fn captured(node: &Node, outer: &Graph, see: &mut dyn FnMut(ValueId)) {
+pub(crate) fn captured(node: &Node, outer: &Graph, see: &mut dyn FnMut(ValueId)) {
     for attr in node.attrs.values() {
         let Attr::Graph(g) = attr else { continue };
         let made = g.producers();

@@ -11,6 +11,7 @@ pub mod fused;
 pub mod grad;
 pub mod hoist;
 pub mod ir;
+pub mod lower;
 pub mod memory;
 pub mod model;
 pub mod onnx;

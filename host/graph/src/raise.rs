@@ -34,11 +34,12 @@ const PATTERNS: &[Pattern] = &[
     Pattern { name: "RMSNorm", root: "Mul", find: norm::rms_norm },
 ];
 
-/// Replaces every subgraph that a pattern recognises, and tells how often each did.
+/// Replaces operators outside ONNX's plain set (see [`lower`](crate::lower)), then every subgraph that a pattern
+/// recognises, and tells how often each did.
 pub fn raise(graph: &mut Graph) -> Vec<(&'static str, usize)> {
     // What nobody reads must not keep a pattern from being seen.
     graph.remove_dead();
-    let mut counts = Vec::new();
+    let mut counts = crate::lower::lower(graph);
     for p in PATTERNS {
         let m = Match { graph, made: graph.producers() };
         let found: Vec<(usize, Node)> = graph

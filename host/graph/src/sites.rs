@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 
 use crate::ir::{Graph, Node, ValueId};
+use crate::tensor::DType;
 
 /// What a site is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -77,6 +78,10 @@ fn scope_path(list: &str) -> Option<String> {
 
 /// A name without what parameters are called: `a.b.bias` → `a.b`.
 fn parameter_path(name: &str) -> Option<String> {
+    // Quantisers of models add what they call the parts and what stands for the whole.
+    let name = ["_DequantizeLinear_Output", "_quantized", "_QDQ", "_Q4", "_Q4G32"]
+        .iter()
+        .fold(name, |name, s| name.strip_suffix(s).unwrap_or(name));
     [".weight", ".bias", ".gamma", ".beta"].iter().find_map(|s| name.strip_suffix(s)).map(str::to_string)
 }
 
@@ -85,19 +90,21 @@ fn parameter_path(name: &str) -> Option<String> {
 pub fn sites(graph: &Graph) -> Vec<Site> {
     let consumers = graph.consumers();
     let outputs: HashSet<ValueId> = graph.outputs.iter().copied().collect();
-    let find = Finder { graph, consumers, outputs };
+    let find = Finder { graph, consumers, producers: graph.producers(), outputs };
     graph.nodes.iter().filter_map(|n| find.site(n)).collect()
 }
 
 struct Finder<'a> {
     graph: &'a Graph,
     consumers: Vec<Vec<usize>>,
+    producers: Vec<Option<usize>>,
     outputs: HashSet<ValueId>,
 }
 
 impl Finder<'_> {
     fn site(&self, n: &Node) -> Option<Site> {
         match n.full_op().as_str() {
+            "com.microsoft::MatMulNBits" => self.packed(n),
             "MatMul" => self.matmul(n),
             "Gemm" => self.gemm(n),
             "Gather" => self.embedding(n),
@@ -111,9 +118,26 @@ impl Finder<'_> {
         }
     }
 
+    /// The shape of a float constant, or of one that is kept quantised.
     fn float_constant(&self, v: ValueId, rank: usize) -> Option<&[usize]> {
-        let t = self.graph.constant(v)?;
-        (t.dtype().is_float() && t.shape().len() == rank).then(|| t.shape())
+        let stored = self.producers[v.index()].map(|i| &self.graph.nodes[i]);
+        let t = match stored.filter(|n| n.is("DequantizeLinear")) {
+            Some(n) => self.graph.constant(n.input(0)?)?,
+            None => self.graph.constant(v).filter(|t| t.dtype().is_float())?,
+        };
+        (t.shape().len() == rank).then(|| t.shape())
+    }
+
+    /// The one node that reads `v`, which is no output of the graph.
+    fn only_reader(&self, v: ValueId) -> Option<&Node> {
+        let [reader] = self.consumers[v.index()].as_slice() else { return None };
+        Some(&self.graph.nodes[*reader]).filter(|_| !self.outputs.contains(&v))
+    }
+
+    /// What stands for `v` behind a quantiser of activations.
+    fn behind_quantiser(&self, v: ValueId) -> Option<ValueId> {
+        let quantised = self.only_reader(v).filter(|n| n.is("QuantizeLinear"))?.output(0)?;
+        self.only_reader(quantised).filter(|n| n.is("DequantizeLinear"))?.output(0)
     }
 
     fn path(&self, n: &Node, parameters: &[Option<ValueId>]) -> Option<String> {
@@ -123,11 +147,8 @@ impl Finder<'_> {
 
     /// The bias that the only reader of `y` adds, and its sum.
     fn bias_behind(&self, y: ValueId, width: usize) -> Option<(ValueId, ValueId)> {
-        let [reader] = self.consumers[y.index()].as_slice() else { return None };
-        let add = &self.graph.nodes[*reader];
-        if !add.is("Add") || self.outputs.contains(&y) {
-            return None;
-        }
+        let y = self.behind_quantiser(y).unwrap_or(y);
+        let add = self.only_reader(y).filter(|n| n.is("Add"))?;
         let other = add.inputs.iter().flatten().find(|v| **v != y)?;
         (self.float_constant(*other, 1)? == [width]).then_some((*other, add.output(0)?))
     }
@@ -152,6 +173,28 @@ impl Finder<'_> {
         })
     }
 
+    /// A product with a weight `[out, in]` of a few bits, packed.
+    fn packed(&self, n: &Node) -> Option<Site> {
+        let (input, weight, y) = (n.input(0)?, n.input(1)?, n.output(0)?);
+        let size = |name: &str| usize::try_from(n.int(name, 0)).ok().filter(|n| *n > 0);
+        let (in_features, out_features) = (size("K")?, size("N")?);
+        let behind = if n.input(5).is_none() { self.bias_behind(y, out_features) } else { None };
+        let (bias, output) = (behind.map(|b| b.0).or(n.input(5)), behind.map_or(y, |b| b.1));
+        let path = self.path(n, &[bias, Some(weight)])?;
+        let kind = SiteKind::Linear;
+        Some(Site {
+            path,
+            kind,
+            input,
+            output,
+            weight,
+            weight_is_out_in: true,
+            bias,
+            in_features,
+            out_features,
+        })
+    }
+
     fn gemm(&self, n: &Node) -> Option<Site> {
         let (input, weight, output) = (n.input(0)?, n.input(1)?, n.output(0)?);
         if n.int("transA", 0) != 0 || n.float("alpha", 1.0) != 1.0 || n.float("beta", 1.0) != 1.0 {
@@ -167,8 +210,22 @@ impl Finder<'_> {
     }
 
     fn embedding(&self, n: &Node) -> Option<Site> {
-        let (weight, input, output) = (n.input(0)?, n.input(1)?, n.output(0)?);
-        let &[in_features, out_features] = self.float_constant(weight, 2)? else { return None };
+        let (weight, input, mut output) = (n.input(0)?, n.input(1)?, n.output(0)?);
+        // Rows of a quantised table are dequantised once they are taken.
+        let stored = || {
+            let t = self.graph.constant(weight).filter(|t| matches!(t.dtype(), DType::I8 | DType::U8))?;
+            let real = self.only_reader(output).filter(|n| n.is("DequantizeLinear"))?;
+            Some((t.shape(), real.output(0)?))
+        };
+        let shape = match self.float_constant(weight, 2) {
+            Some(shape) => shape,
+            None => {
+                let (shape, real) = stored()?;
+                output = real;
+                shape
+            }
+        };
+        let &[in_features, out_features] = shape else { return None };
         if n.int("axis", 0) != 0 {
             return None;
         }

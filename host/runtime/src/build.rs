@@ -80,6 +80,8 @@ fn configure(
     b = b.with_memory_pattern(o.memory_pattern).doing(doing)?;
     b = b.with_deterministic_compute(o.deterministic).doing(doing)?;
     b = b.with_intra_op_spinning(o.spinning).doing(doing)?;
+    // Products with a dequantised weight may be joined to one kernel, which would by default round activations to 8 bits.
+    b = b.with_config_entry("session.qdq_matmulnbits_accuracy_level", "1").doing(doing)?;
     if kernels {
         b = b.with_operators(kernels::domain().doing(doing)?).doing(doing)?;
     }

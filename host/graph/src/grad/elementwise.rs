@@ -107,8 +107,9 @@ pub(super) const RULES: &[Row] = &[
 
 fn cast(r: &mut Rule<'_, '_>) -> Grads {
     let (dy, x) = (r.dy()?, r.x(0)?);
-    let dtype = r.dtype(x);
-    Ok(vec![Some(r.b.cast(dy, dtype))])
+    // The gradient that a quantised integer carries is a float.
+    let dtype = Some(r.dtype(x)).filter(|d| d.is_float());
+    Ok(vec![Some(dtype.map_or(dy, |d| r.b.cast(dy, d)))])
 }
 
 /// `x − b·trunc(x/b)`, whose sign is that of `x`: the only remainder that ONNX has of floats.

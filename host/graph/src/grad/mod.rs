@@ -31,7 +31,7 @@ use std::sync::OnceLock;
 
 use crate::builder::Builder;
 use crate::dim::Shape;
-use crate::ir::{Attr, Graph, Node, ValueId};
+use crate::ir::{Attr, Graph, Node, ValueId, captured};
 use crate::shape;
 use crate::sites::module_path;
 use crate::tensor::DType;
@@ -237,16 +237,24 @@ fn is_differentiable(node: &Node) -> bool {
     !(node.domain.is_empty() && FLAT.contains(&node.op.as_str()))
 }
 
-/// For each value: whether it depends on one of `sources` through float values and operators that are not flat.
+/// For each value: whether it depends on one of `sources` through operators that are not flat and values that carry
+/// gradients: floats and what floats were quantised to.
 fn depends_on(graph: &Graph, sources: &[ValueId], stopped: &[ValueId]) -> Vec<bool> {
     let mut on = vec![false; graph.value_count()];
     sources.iter().for_each(|v| on[v.index()] = true);
     for n in &graph.nodes {
-        if !is_differentiable(n) || !n.inputs.iter().flatten().any(|v| on[v.index()]) {
+        let flowing = |(k, v): (usize, &Option<ValueId>)| v.filter(|v| on[v.index()] && quant::flows(n, k));
+        let mut sources: Vec<ValueId> = n.inputs.iter().enumerate().filter_map(flowing).collect();
+        captured(n, graph, &mut |v| sources.extend(Some(v).filter(|v| on[v.index()])));
+        if !is_differentiable(n) || sources.is_empty() {
             continue;
         }
-        for o in n.outputs.iter().flatten() {
-            on[o.index()] = graph.dtype(*o).is_none_or(DType::is_float) && !stopped.contains(o);
+        let held = sources.iter().any(|v| graph.dtype(*v).is_some_and(|d| !d.is_float()));
+        for (k, o) in n.outputs.iter().enumerate().filter_map(|(k, o)| o.map(|o| (k, o))) {
+            let carries = |d: DType| {
+                quant::carried(n, k, d, held) || d.is_float() && !(k > 0 && n.is("DynamicQuantizeLinear"))
+            };
+            on[o.index()] = graph.dtype(o).is_none_or(carries) && !stopped.contains(&o);
         }
     }
     on
@@ -259,6 +267,7 @@ fn leads_to(graph: &Graph, targets: &[ValueId]) -> Vec<bool> {
     for n in graph.nodes.iter().rev() {
         if n.outputs.iter().flatten().any(|o| on[o.index()]) {
             n.inputs.iter().flatten().for_each(|v| on[v.index()] = true);
+            captured(n, graph, &mut |v| on[v.index()] = true);
         }
     }
     on
@@ -276,8 +285,10 @@ fn leads_to_differentiably(graph: &Graph, targets: &[ValueId]) -> Vec<bool> {
     targets.iter().for_each(|v| on[v.index()] = true);
     for n in graph.nodes.iter().rev().filter(|n| is_differentiable(n)) {
         if n.outputs.iter().flatten().any(|o| on[o.index()]) {
-            let floats = n.inputs.iter().flatten().filter(|v| graph.dtype(**v).is_none_or(DType::is_float));
-            floats.for_each(|v| on[v.index()] = true);
+            let carries = |d: DType| d.is_float() || quant::carried(n, 0, d, true);
+            let back =
+                n.inputs.iter().enumerate().filter(|(k, _)| quant::flows(n, *k)).filter_map(|(_, v)| *v);
+            back.filter(|v| graph.dtype(*v).is_none_or(carries)).for_each(|v| on[v.index()] = true);
         }
     }
     on
@@ -317,6 +328,10 @@ pub fn grad(
         }
         let wanted: Vec<bool> = node.inputs.iter().map(|v| v.is_some_and(on_path)).collect();
         if !wanted.contains(&true) {
+            // What a branch or a loop's body reads by name is no input.
+            if node.attrs.values().any(|a| matches!(a, Attr::Graph(_))) {
+                return Err(no_rule(b.graph, &node));
+            }
             continue;
         }
         b.set_metadata(node.metadata.clone());
@@ -373,15 +388,32 @@ fn apply(
     outputs: Vec<Option<ValueId>>,
     wanted: Vec<bool>,
 ) -> Result<Vec<Option<ValueId>>, GradError> {
+    quant::check(b, node, &wanted).map_err(|detail| unsupported(b.graph, node, detail))?;
     let rule = table().get(node.full_op().as_str());
-    let Some(rule) = rule else {
-        let module = module_path(node).unwrap_or_else(|| "?".into());
-        return Err(GradError::NoRule { op: node.full_op(), node: node.name.clone(), module });
-    };
+    let Some(rule) = rule else { return Err(no_rule(b.graph, node)) };
     let made = rule(&mut Rule { b: &mut *b, node, outputs, wanted });
     let mut made = made.map_err(|detail| unsupported(b.graph, node, detail))?;
     made.resize(node.inputs.len(), None);
     Ok(made)
+}
+
+/// Why there is no gradient of an operator that the table lacks.
+fn no_rule(graph: &Graph, node: &Node) -> GradError {
+    let way_out = match node.op.as_str() {
+        "If" => {
+            Some("a branch that is chosen at run time is not derived; export the model with the choice fixed")
+        }
+        "Loop" | "Scan" | "SequenceMap" => {
+            Some("loops are not derived; export the model with a fixed number of steps, which unrolls it")
+        }
+        _ => None,
+    };
+    let way_out = way_out.map(str::to_string).filter(|_| node.domain.is_empty());
+    if let Some(detail) = way_out.or_else(|| crate::lower::refusal(graph, node)) {
+        return unsupported(graph, node, detail);
+    }
+    let module = module_path(node).unwrap_or_else(|| "?".into());
+    GradError::NoRule { op: node.full_op(), node: node.name.clone(), module }
 }
 
 fn unsupported(_: &Graph, node: &Node, detail: String) -> GradError {

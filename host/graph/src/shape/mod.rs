@@ -23,7 +23,7 @@ use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use crate::dim::{Dim, Shape};
-use crate::ir::{Fact, Graph, Node, ValueId};
+use crate::ir::{Fact, GRAFT_DOMAIN, Graph, Node, ValueId};
 use crate::tensor::DType;
 
 /// What a rule sees of the node that it infers.
@@ -113,10 +113,10 @@ pub fn supported() -> impl Iterator<Item = &'static str> {
 
 /// Infers facts of the outputs of node `node` of `graph`, from the facts of its inputs.
 pub fn infer_node(graph: &Graph, node: &Node) -> Option<Vec<Fact>> {
-    if !node.domain.is_empty() {
+    if node.domain == GRAFT_DOMAIN {
         return crate::fused::infer(graph, node);
     }
-    table().get(node.op.as_str()).and_then(|rule| rule(&Infer { graph, node }))
+    table().get(node.full_op().as_str()).and_then(|rule| rule(&Infer { graph, node }))
 }
 
 /// Which operator keeps the shape of `value` from being known, in words that go on with a sentence: the first on the

@@ -183,7 +183,14 @@ impl Writer {
     }
 
     pub(super) fn initializer_named(&self, name: &str) -> Result<ValueId> {
-        let found = self.graph.find(name).filter(|v| self.graph.constant(*v).is_some());
+        // A weight that is kept quantised is read as what it is dequantised to.
+        let real = |v: ValueId| {
+            let made = self.graph.nodes.iter().find(|n| n.outputs.contains(&Some(v)));
+            made.filter(|n| n.is("DequantizeLinear"))
+                .and_then(|n| n.input(0))
+                .is_some_and(|q| self.graph.constant(q).is_some())
+        };
+        let found = self.graph.find(name).filter(|v| self.graph.constant(*v).is_some() || real(*v));
         found.ok_or_else(|| Error::new(Code::REFUSED, format!("the base has no initializer `{name}`")))
     }
 

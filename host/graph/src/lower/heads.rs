@@ -1,0 +1,141 @@
+//! What the attention operators share: heads, masks, the product itself.
+
+use super::Lower;
+use crate::ir::{Attr, ValueId};
+
+/// Scaled dot-product attention (Vaswani et al. 2017) over `[batch, heads, sequence, width]`.
+pub(super) struct Attend {
+    pub(super) q: ValueId,
+    pub(super) k: ValueId,
+    pub(super) v: ValueId,
+    /// Factor of the scores; 0 for one over the root of a head's width.
+    pub(super) scale: f32,
+    /// Bound that scores are squashed to; 0 for none.
+    pub(super) softcap: f32,
+    /// Added to the scores.
+    pub(super) biases: Vec<ValueId>,
+    /// Boolean, broadcast to the scores: which keys a query sees.
+    pub(super) seen: Option<ValueId>,
+    /// A query that sees no key gets zeros instead of a mean.
+    pub(super) blank: bool,
+}
+
+impl Lower<'_, '_> {
+    /// The attribute that counts heads.
+    pub(super) fn head_count(&self, name: &str) -> Result<i64, String> {
+        let n = self.node.int(name, 0);
+        if n < 1 { Err(format!("attribute {name} must say how many heads there are")) } else { Ok(n) }
+    }
+
+    /// `[batch, sequence, heads·width]` → `[batch, heads, sequence, width]`.
+    pub(super) fn heads(&mut self, x: ValueId, n: i64) -> Result<ValueId, String> {
+        let width = self.width(x, -1)?;
+        if self.rank(x)? != 3 || width % n != 0 {
+            return Err(format!("'{}' can't be cut into {n} heads", self.b.graph.name_of(x)));
+        }
+        let cut = self.reshape(x, &[0, 0, n, width / n]);
+        Ok(self.transpose(cut, &[0, 2, 1, 3]))
+    }
+
+    /// `[batch, heads, sequence, width]` → `[batch, sequence, heads·width]`.
+    pub(super) fn merged(&mut self, x: ValueId) -> Result<ValueId, String> {
+        let (n, width) = (self.width(x, 1)?, self.width(x, -1)?);
+        let all = n.checked_mul(width).ok_or("heads are too wide")?;
+        let back = self.transpose(x, &[0, 2, 1, 3]);
+        Ok(self.reshape(back, &[0, 0, all]))
+    }
+
+    /// Each head of keys or values as often as there are query heads to it, one after the other.
+    pub(super) fn repeated(&mut self, x: ValueId, n: i64) -> Result<ValueId, String> {
+        let (own, width) = (self.width(x, 1)?, self.width(x, -1)?);
+        if own == n {
+            return Ok(x);
+        }
+        if n % own != 0 {
+            return Err(format!("{n} query heads do not share {own} heads of keys evenly"));
+        }
+        let apart = self.unsqueeze(x, &[2]);
+        let times = self.b.ints(&[1, 1, n / own, 1, 1]);
+        let all = self.op("Expand", &[apart, times]);
+        Ok(self.reshape(all, &[0, n, -1, width]))
+    }
+
+    /// Which keys a query sees that looks back only: at most `window` of them, if one is given.
+    pub(super) fn looking_back(&mut self, q: ValueId, k: ValueId, window: Option<i64>) -> ValueId {
+        let (rows, columns) = (self.count(q, 2), self.count(k, 2));
+        let (rows, columns) = (self.unsqueeze(rows, &[1]), self.unsqueeze(columns, &[0]));
+        let back = self.op("GreaterOrEqual", &[rows, columns]);
+        let Some(window) = window else { return back };
+        let distance = self.op("Sub", &[rows, columns]);
+        let window = self.b.scalar(window);
+        let near = self.op("Less", &[distance, window]);
+        self.op("And", &[back, near])
+    }
+
+    /// What ONNX Runtime's operators add to scores for a mask of integers: `filter` where a key is not seen. A mask
+    /// is `[batch]` (lengths), `[batch, keys]` or `[batch, queries, keys]`.
+    pub(super) fn padding(&mut self, mask: ValueId, k: ValueId, like: ValueId) -> Result<ValueId, String> {
+        let shape = self.shape(mask)?;
+        let dtype = self.b.graph.dtype(mask).ok_or("the type of the mask is not known")?;
+        let zero = self.b.scalar(0i32);
+        let zero = self.b.cast(zero, dtype);
+        let seen = match shape.as_slice() {
+            [n] if self.shape(k)?.first().is_some_and(|b| b == n) => {
+                let (columns, lengths) = (self.count(k, 2), self.b.cast(mask, crate::DType::I64));
+                let (columns, lengths) = (self.unsqueeze(columns, &[0]), self.unsqueeze(lengths, &[1]));
+                let seen = self.op("Less", &[columns, lengths]);
+                self.unsqueeze(seen, &[1, 2])
+            }
+            [_, _] => {
+                let seen = self.op("Greater", &[mask, zero]);
+                self.unsqueeze(seen, &[1, 2])
+            }
+            [_, _, _] => {
+                let seen = self.op("Greater", &[mask, zero]);
+                self.unsqueeze(seen, &[1])
+            }
+            _ => {
+                return Err(format!(
+                    "gradients with a mask of shape {} are not derived; export with a mask [batch, sequence]",
+                    crate::dim::show(&shape)
+                ));
+            }
+        };
+        let filter = f64::from(self.node.float("mask_filter_value", -10_000.0));
+        let (none, filter) = (self.c(0.0, like), self.c(filter, like));
+        Ok(self.op("Where", &[seen, none, filter]))
+    }
+
+    /// The attention itself: `[batch, heads, queries, width of values]`.
+    pub(super) fn attend(&mut self, a: Attend) -> Result<ValueId, String> {
+        let heads = self.width(a.q, 1)?;
+        let (k, v) = (self.repeated(a.k, heads)?, self.repeated(a.v, heads)?);
+        let scale = match a.scale {
+            0.0 => 1.0 / (self.width(a.q, -1)? as f64).sqrt(),
+            s => f64::from(s),
+        };
+        let scale = self.c(scale, a.q);
+        let (q, k) = (self.op("Mul", &[a.q, scale]), self.transpose(k, &[0, 1, 3, 2]));
+        let mut scores = self.op("MatMul", &[q, k]);
+        if a.softcap > 0.0 {
+            let cap = self.c(f64::from(a.softcap), scores);
+            let small = self.op("Div", &[scores, cap]);
+            let squashed = self.op("Tanh", &[small]);
+            scores = self.op("Mul", &[squashed, cap]);
+        }
+        for bias in a.biases {
+            scores = self.op("Add", &[scores, bias]);
+        }
+        if let Some(seen) = a.seen {
+            // Lowest number instead of minus infinity: a query that sees nothing gets a mean, not NaN.
+            let lowest = self.c(f64::from(f32::MIN), scores);
+            scores = self.op("Where", &[seen, scores, lowest]);
+        }
+        let mut weights = self.op_with("Softmax", &[scores], &[("axis", Attr::Int(-1))]);
+        if let Some(seen) = a.seen.filter(|_| a.blank) {
+            let none = self.c(0.0, weights);
+            weights = self.op("Where", &[seen, weights, none]);
+        }
+        Ok(self.op("MatMul", &[weights, v]))
+    }
+}

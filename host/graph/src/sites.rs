@@ -63,7 +63,11 @@ pub fn module_path(node: &Node) -> Option<String> {
     if let Some(path) = scopes.and_then(|(_, v)| scope_path(v)) {
         return Some(path);
     }
-    let name = node.name.strip_prefix('/')?;
+    let mut name = node.name.strip_prefix('/')?;
+    if let Some(fused) = name.strip_suffix('/') {
+        // ONNX Runtime calls what it fuses `NODE/FUSION/`, after one of the nodes.
+        name = fused.rsplit_once('/')?.0;
+    }
     let (modules, _) = name.rsplit_once('/')?;
     Some(modules.replace('/', "."))
 }
@@ -307,6 +311,8 @@ mod tests {
         let new =
             node("node_MatMul_102", Some("['', 'model', 'model.encoder.layer.0.output.dense', 'linear_3']"));
         assert_eq!(module_path(&new).as_deref(), Some("model.encoder.layer.0.output.dense"));
+        let fused = node("/layers.0/norm/Mul_1/SimplifiedLayerNormFusion/", None);
+        assert_eq!(module_path(&fused).as_deref(), Some("layers.0.norm"));
         assert_eq!(module_path(&node("MatMul_12", None)), None);
         assert_eq!(parameter_path("a.b.bias").as_deref(), Some("a.b"));
     }

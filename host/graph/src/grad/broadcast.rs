@@ -11,8 +11,11 @@ use crate::tensor::{DType, Tensor};
 /// are found at run time.
 pub(super) fn undo(b: &mut Builder<'_>, g: ValueId, x: ValueId) -> Result<ValueId, String> {
     let known = |b: &Builder<'_>, v: ValueId| {
-        let name = b.graph.name_of(v).to_string();
-        b.graph.shape(v).cloned().ok_or(format!("the shape of '{name}' is not known"))
+        let why = || {
+            let since = crate::shape::unknown_since(b.graph, v);
+            format!("the shape of '{}' is not known{since}", b.graph.name_of(v))
+        };
+        b.graph.shape(v).cloned().ok_or_else(why)
     };
     let want = known(b, x)?;
     let Some(have) = b.graph.shape(g).cloned() else {

@@ -52,6 +52,12 @@ impl Known {
     }
 }
 
+/// A dimension as the file names it: reading gives dimensions of the same name in another input that input's name behind
+/// theirs. All inputs are fed the same rows, and the inputs of one side the same tokens.
+fn plain(dim: &Dim, input: &str) -> Dim {
+    dim.renamed(&|s| s.strip_suffix(input)?.strip_suffix('_').filter(|s| !s.is_empty()).map(str::to_string))
+}
+
 /// Gives each input its axes, and each axis that is neither the batch nor a known sequence a symbol of its own.
 pub(super) fn read_inputs(
     graph: &mut Graph,
@@ -62,7 +68,8 @@ pub(super) fn read_inputs(
     let of_role = |r: Role| graph.inputs.iter().copied().filter(move |v| role_of(*v) == r);
     let order = [Role::Ids, Role::Pixels, Role::Mask, Role::Types, Role::Positions];
     let first = order.into_iter().flat_map(of_role).next();
-    let batch = first.and_then(|v| graph.shape(v)?.first().cloned()).filter(|d| !d.is(1));
+    let of_first = first.and_then(|v| Some(plain(graph.shape(v)?.first()?, graph.name_of(v))));
+    let batch = of_first.filter(|d| !d.is(1));
     let mut known = Known { batch, sequences: Vec::new(), others: Vec::new() };
     let mut keys: Vec<(Dim, bool)> = Vec::new();
     for v in graph.inputs.clone() {
@@ -71,6 +78,7 @@ pub(super) fn read_inputs(
         let name = graph.name_of(v).to_string();
         let rank = shape.len();
         let masks = role == Role::Mask && PADDING_MASKS.contains(&name.as_str());
+        shape.iter_mut().for_each(|d| *d = plain(d, &name));
         let mut s = State::free(None).level(Level::Tame);
         let mut axes = Vec::new();
         for (k, d) in shape.iter_mut().enumerate() {

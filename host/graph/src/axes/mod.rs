@@ -3,7 +3,8 @@
 //!
 //! What it claims is proven through the operators; what is not proven is unknown, and the first operator that made it so
 //! is told. Names of dimensions are believed at the graph's inputs alone, and there only for axis 0 (the batch) and
-//! axis 1 of ids, masks, types and positions (a sequence); shapes behind them are inferred anew. Padding is what a mask
+//! axis 1 of ids, masks, types and positions (a sequence); shapes behind them are inferred anew. Inputs are fed the same
+//! rows in the same order, and those of one side the same tokens. Padding is what a mask
 //! has zeros for, at the end of a row; every row has at least one position that is not padded. Weights and activations
 //! are taken to be finite.
 
@@ -246,7 +247,7 @@ pub fn analyse(graph: &Graph, roles: &[(ValueId, Role)]) -> Axes {
         crate::shape::infer_at(&mut graph, at);
         let node = &graph.nodes[at];
         let step = Step { graph: &graph, node, at, states: &states, known: &known };
-        let rule = table().get(node.op.as_str()).filter(|_| node.domain.is_empty());
+        let rule = table().get(node.full_op().as_str());
         let found = rule.and_then(|r| r(&step)).unwrap_or_else(|| unknown(&step));
         let mut found: Vec<State> = found.into_iter().enumerate().map(|(k, s)| finish(&step, k, s)).collect();
         if found.len() < node.outputs.len() {

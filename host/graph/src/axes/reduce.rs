@@ -25,6 +25,7 @@ pub(super) const RULES: &[(&str, Rule)] = &[
     ("CumSum", cumulative),
     ("TopK", top),
     ("LayerNormalization", |s| norm(s, s.node.int("axis", -1), &[0, 1, 2])),
+    ("graft::RMSNorm", |s| norm(s, -1, &[0, 1])),
     ("RMSNormalization", |s| norm(s, s.node.int("axis", -1), &[0, 1])),
     ("SimplifiedLayerNormalization", |s| norm(s, s.node.int("axis", -1), &[0, 1])),
     ("InstanceNormalization", |s| norm(s, 2, &[0, 1, 2])),

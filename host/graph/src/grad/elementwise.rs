@@ -27,8 +27,12 @@ pub(super) const RULES: &[Row] = &[
         let share = r.op("Div", &[dy, n]);
         Ok(vec![Some(share); r.node.inputs.len()])
     }),
-    ("Pow", "", pow),
-    ("Sqrt", "", |r| {
+    (
+        "Pow",
+        "a power of 0 has no slope; neither has the exponent where the base is 0 and the power not negative",
+        pow,
+    ),
+    ("Sqrt", "infinite at zero", |r| {
         // dy / (2y)
         let (dy, y) = (r.dy()?, r.y(0)?);
         let two = r.c(2.0, y);
@@ -76,14 +80,14 @@ pub(super) const RULES: &[Row] = &[
         let d = r.op("Mul", &[y, rest]);
         Ok(vec![Some(r.op("Mul", &[dy, d]))])
     }),
-    ("Relu", "", |r| {
+    ("Relu", "zero at zero", |r| {
         // Zero at zero, as PyTorch has it.
         let (dy, x) = (r.dy()?, r.x(0)?);
         let zero = r.c(0.0, x);
         let on = r.op("Greater", &[x, zero]);
         Ok(vec![Some(r.op("Where", &[on, dy, zero]))])
     }),
-    ("Abs", "", |r| {
+    ("Abs", "zero at zero", |r| {
         // sign(x): zero at zero, as PyTorch has it.
         let (dy, x) = (r.dy()?, r.x(0)?);
         let sign = r.op("Sign", &[x]);
@@ -91,8 +95,8 @@ pub(super) const RULES: &[Row] = &[
     }),
     ("Mod", "of floats; at a jump the slope beside it", modulo),
     ("Gelu", "", gelu),
-    ("Max", "", extremum),
-    ("Min", "", extremum),
+    ("Max", "those that tie share the gradient evenly", extremum),
+    ("Min", "those that tie share the gradient evenly", extremum),
     ("Where", "", |r| {
         let (c, dy) = (r.x(0)?, r.dy()?);
         let zero = r.c(0.0, dy);
@@ -102,7 +106,7 @@ pub(super) const RULES: &[Row] = &[
     }),
     ("Cast", "", cast),
     ("CastLike", "only the type of the second input is used", cast),
-    ("Clip", "", clip),
+    ("Clip", "on a bound the slope is 1, and the bounds have none", clip),
 ];
 
 fn cast(r: &mut Rule<'_, '_>) -> Grads {

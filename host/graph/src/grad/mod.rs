@@ -12,6 +12,7 @@ mod einsum;
 mod elementwise;
 mod linear;
 mod loss;
+mod manual;
 mod model;
 mod movement;
 mod norm;
@@ -24,6 +25,7 @@ mod sliding;
 mod trig;
 mod window;
 
+pub use manual::manual;
 pub use model::{GradientModel, expose, gradient_model};
 
 use std::collections::HashMap;
@@ -182,28 +184,28 @@ impl Rule<'_, '_> {
 }
 
 /// The families of the table, in the manual's order.
-const FAMILIES: &[&[Row]] = &[
-    elementwise::RULES,
-    trig::RULES,
-    activation::RULES,
-    linear::RULES,
-    einsum::RULES,
-    conv::RULES,
-    pool::RULES,
-    norm::RULES,
-    reduce::RULES,
-    loss::RULES,
-    movement::RULES,
-    scatter::RULES,
-    window::RULES,
-    attention::RULES,
-    quant::RULES,
-    recurrent::RULES,
+const FAMILIES: &[(&str, &[Row])] = &[
+    ("Arithmetic and comparisons of elements", elementwise::RULES),
+    ("Trigonometric functions", trig::RULES),
+    ("Activation functions", activation::RULES),
+    ("Matrix products and softmax", linear::RULES),
+    ("Einsum", einsum::RULES),
+    ("Convolutions", conv::RULES),
+    ("Poolings", pool::RULES),
+    ("Normalisations", norm::RULES),
+    ("Reductions and running sums", reduce::RULES),
+    ("Losses", loss::RULES),
+    ("Moving elements", movement::RULES),
+    ("Taking and placing by index", scatter::RULES),
+    ("Padding, repeating, resampling", window::RULES),
+    ("Attention and rotary positions", attention::RULES),
+    ("Quantised operators", quant::RULES),
+    ("Recurrent operators", recurrent::RULES),
 ];
 
 fn table() -> &'static HashMap<&'static str, RuleFn> {
     static TABLE: OnceLock<HashMap<&'static str, RuleFn>> = OnceLock::new();
-    TABLE.get_or_init(|| FAMILIES.iter().copied().flatten().map(|(op, _, rule)| (*op, *rule)).collect())
+    TABLE.get_or_init(|| FAMILIES.iter().flat_map(|f| f.1).map(|(op, _, rule)| (*op, *rule)).collect())
 }
 
 /// Operators that have a gradient rule, sorted; those of another domain than ONNX's own as `domain::Operator`.
@@ -211,11 +213,6 @@ pub fn supported() -> Vec<&'static str> {
     let mut names: Vec<_> = table().keys().copied().collect();
     names.sort_unstable();
     names
-}
-
-/// The rule table for the manual: operator and what a user should know of its gradient, in the table's order.
-pub fn manual() -> impl Iterator<Item = (&'static str, &'static str)> {
-    FAMILIES.iter().copied().flatten().map(|(op, note, _)| (*op, *note))
 }
 
 /// Operators through which nothing flows back although their result is a float: piecewise constant ones.

@@ -42,7 +42,7 @@ pub enum Bias {
 
 impl Method for Lora {
     const ID: &'static str = "lora";
-    const SUMMARY: &'static str = "low-rank update of linear layers and convolutions (LoRA, rsLoRA)";
+    const SUMMARY: &'static str = "low-rank update of linear and conv layers (LoRA, rsLoRA)";
 
     fn check(&self) -> Result<()> {
         if self.r == 0 {

@@ -228,6 +228,10 @@ impl Job {
                         uncached = Some(format!("{doubt}; tried on two examples, it does"));
                         None
                     }
+                    _ if !e.has_room(base, &self.train, self.pad)? => {
+                        uncached = Some("the features of all examples take more than 2 GiB".into());
+                        None
+                    }
                     _ => {
                         extractor = Some(e);
                         Some(s)

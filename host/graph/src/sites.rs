@@ -242,6 +242,7 @@ impl Finder<'_> {
             bias,
             in_features,
             out_features,
+            conv: None,
         })
     }
 

@@ -336,6 +336,14 @@ impl<'h> Graph<'h> {
         Ok(self.values(host_op::POOLED, &())?.first().copied())
     }
 
+    /// The base's own logits, `[batch, labels]`, if it is a classifier.
+    ///
+    /// # Errors
+    /// Only if the host is of another version.
+    pub fn logits(&self) -> Result<Option<Value>> {
+        Ok(self.values(host_op::LOGITS, &())?.first().copied())
+    }
+
     /// An input of the base by its role: `ids`, `mask`, `positions`, `types`, `pixels`.
     ///
     /// # Errors

@@ -74,6 +74,8 @@ impl FieldKind {
     pub const LABEL: FieldKind = FieldKind(2);
     /// A number.
     pub const NUMBER: FieldKind = FieldKind(3);
+    /// An image that is decoded by the host. A base reads texts or images; fields of the other kind are left out.
+    pub const IMAGE: FieldKind = FieldKind(4);
 }
 
 /// A field of the data that an objective reads.

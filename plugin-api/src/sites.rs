@@ -1,6 +1,8 @@
 //! Sites and how patterns choose among them. The rules are those of Hugging Face PEFT
 //! (`check_target_module_exists`, `_maybe_include_all_linear_layers`).
 
+use std::collections::HashSet;
+
 use regex::Regex;
 
 use crate::config::{Names, nearest};
@@ -58,6 +60,8 @@ pub struct Site {
     pub transposed: bool,
     /// The host's number for this use of the module: one that is called twice is two sites of one path.
     pub number: u32,
+    /// How a convolution's kernel moves; `None` for other kinds.
+    pub conv: Option<wire::Conv>,
 }
 
 impl Site {
@@ -75,6 +79,14 @@ impl Site {
     /// `REFUSED` when the host found none.
     pub fn output(&self) -> Result<Value> {
         self.output.ok_or_else(|| self.lacks("output"))
+    }
+
+    /// How the kernel moves.
+    ///
+    /// # Errors
+    /// `REFUSED` for what is no convolution.
+    pub fn conv(&self) -> Result<&wire::Conv> {
+        self.conv.as_ref().ok_or_else(|| self.lacks("kernel"))
     }
 
     fn lacks(&self, what: &str) -> Error {
@@ -97,6 +109,7 @@ impl From<wire::Site> for Site {
             out_features: s.out_features,
             transposed: s.transposed,
             number: s.number,
+            conv: s.conv,
         }
     }
 }
@@ -126,16 +139,19 @@ impl Graph<'_> {
         };
         let targets = selection.targets.map_or("the default".to_owned(), ToString::to_string);
         self.report_matched(wire::Matched {
-            matched: matched.iter().map(|(s, _)| s.path.clone()).collect(),
-            unmatched: unmatched
-                .iter()
-                .filter(|(s, _)| selection.kinds.contains(&s.kind))
-                .map(|(s, _)| s.path.clone())
-                .collect(),
+            matched: modules(&matched, selection),
+            unmatched: modules(&unmatched, selection),
             pattern: targets,
         })?;
         Ok(matched.into_iter().map(|(s, _)| s).collect())
     }
+}
+
+/// The paths of sites of the selection's kinds, each once however often its module is called.
+fn modules(sites: &[(Site, bool)], selection: &Selection<'_>) -> Vec<String> {
+    let mut seen = HashSet::new();
+    let fits = |s: &&Site| selection.kinds.contains(&s.kind) && seen.insert(s.path.clone());
+    sites.iter().map(|(s, _)| s).filter(fits).map(|s| s.path.clone()).collect()
 }
 
 /// For each site, whether the selection takes it.

@@ -12,6 +12,7 @@ fn site(path: &str, kind: SiteKind) -> Site {
         out_features: 4,
         transposed: false,
         number: 1,
+        conv: None,
     }
 }
 

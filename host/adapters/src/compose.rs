@@ -25,7 +25,7 @@ pub struct Composition {
     pub head: Tensors,
     /// How the objective pools before the head, if it does.
     pub pooling: Option<String>,
-    /// The paths of the base's linear modules, so that the written target modules mean exactly those trained.
+    /// The paths of the base's modules that PEFT would wrap, so that the written target modules mean exactly those trained.
     pub base_modules: Vec<String>,
 }
 

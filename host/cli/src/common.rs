@@ -62,12 +62,19 @@ pub struct BaseArgs {
     /// The tokenizer.json [default: the one beside the model]
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
+    /// The preprocessor_config.json of a base of images [default: the one beside the model]
+    #[arg(long, value_name = "FILE")]
+    pub preprocessor: Option<PathBuf>,
 }
 
 impl BaseArgs {
     /// The options of [`graft_tasks::Base::open`].
     pub fn options(&self) -> BaseOptions {
-        BaseOptions { hidden: self.hidden.clone(), tokenizer: self.tokenizer.clone() }
+        BaseOptions {
+            hidden: self.hidden.clone(),
+            tokenizer: self.tokenizer.clone(),
+            preprocessor: self.preprocessor.clone(),
+        }
     }
 }
 

@@ -149,6 +149,16 @@ pub enum DataError {
     MaxLength { max_length: usize, special: usize },
     #[error("there are {second} second texts for {first} first ones; give one for each")]
     PairCount { first: usize, second: usize },
+    #[error("{}: this is no preprocessor_config.json that can be used: {message}", file.display())]
+    Preprocessor { file: PathBuf, message: String },
+    #[error("{place}: the image {} cannot be used: {message}", path.display())]
+    Image { place: Place, path: PathBuf, message: String },
+    #[error("{}: {message}", path.display())]
+    ImageFolder { path: PathBuf, message: String },
+    #[error(
+        "{count} images of this size take more than the limit of {limit} bytes; give fewer, or a smaller size"
+    )]
+    ImagesTooLarge { count: usize, limit: usize },
     #[error("a batch of no rows cannot be made into tensors; leave it out")]
     EmptyBatch,
     #[error(

@@ -100,6 +100,9 @@ pub struct ReadOptions {
 }
 
 pub(crate) fn read(path: &Path, options: &ReadOptions) -> Result<Table, DataError> {
+    if path.is_dir() {
+        return crate::images::read_folder(path, options);
+    }
     let format = options.format.map_or_else(|| Format::of(path), Ok)?;
     let encoding = encoding(options)?;
     let io = |source| DataError::Io { file: path.to_owned(), source };

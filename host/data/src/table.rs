@@ -58,7 +58,8 @@ pub struct Table {
 }
 
 impl Table {
-    /// Reads a file; the format comes from the ending unless the options give one. All cells stay strings: JSON
+    /// Reads a file; the format comes from the ending unless the options give one. A folder whose subfolders hold the
+    /// images of a class each is a table of the columns `image` and `label`. All cells stay strings: JSON
     /// numbers as they are written, Parquet integers in decimal, floats in the shortest form that reads back the
     /// same (`1.0`, `0.1`), booleans as `true` and `false`, dates as ISO 8601.
     ///

@@ -2,6 +2,7 @@
 
 use crate::dim::Dim;
 use crate::ir::{Graph, ValueId};
+use crate::sites::{Site, SiteKind, sites};
 use crate::tensor::DType;
 
 /// What an input of a base is for.
@@ -42,8 +43,10 @@ pub struct Model {
     pub inputs: Vec<(ValueId, Role)>,
     /// Hidden states `[batch, sequence, width]`.
     pub hidden: Option<ValueId>,
-    /// Pooled output `[batch, width]`.
+    /// Pooled output `[batch, width]`; for a base of images that only shows logits, what its last layer reads.
     pub pooled: Option<ValueId>,
+    /// The base's own logits `[batch, labels]`, where it is a classifier.
+    pub logits: Option<ValueId>,
 }
 
 impl Model {
@@ -117,7 +120,7 @@ pub fn hidden_candidates(graph: &Graph) -> Vec<ValueId> {
 /// # Errors
 /// [`ModelError::Hidden`] where `hidden` names no fitting value.
 pub fn describe(graph: &Graph, hidden: Option<&str>) -> Result<Model, ModelError> {
-    let inputs = graph.inputs.iter().map(|v| (*v, role(graph, *v))).collect();
+    let inputs: Vec<(ValueId, Role)> = graph.inputs.iter().map(|v| (*v, role(graph, *v))).collect();
     let outputs = &graph.outputs;
     let named = |wanted: &str| outputs.iter().copied().find(|v| graph.name_of(*v).contains(wanted));
     let is_logits = |v: &ValueId| graph.name_of(*v).contains("logits");
@@ -127,8 +130,23 @@ pub fn describe(graph: &Graph, hidden: Option<&str>) -> Result<Model, ModelError
             .filter(|v| width(graph, *v, 3).is_some())
             .or_else(|| outputs.iter().copied().find(|v| width(graph, *v, 3).is_some() && !is_logits(v))),
     };
-    let pooled = named("pool").filter(|v| width(graph, *v, 2).is_some());
-    Ok(Model { inputs, hidden: found, pooled })
+    let flat = |v: &ValueId| width(graph, *v, 2).is_some();
+    let pooled = named("pool").filter(flat);
+    // A model's only output, if it is flat, is its logits, whatever it is called.
+    let only = match outputs.as_slice() {
+        [only] => Some(*only).filter(|v| flat(v) && pooled.is_none()),
+        _ => None,
+    };
+    let logits = named("logits").filter(flat).or(only);
+    let images = inputs.iter().any(|(_, r)| *r == Role::Pixels);
+    let pooled = pooled.or_else(|| features(graph, logits.filter(|_| images)?).filter(flat));
+    Ok(Model { inputs, hidden: found, pooled, logits })
+}
+
+/// What the linear layer reads that gives the logits.
+fn features(graph: &Graph, logits: ValueId) -> Option<ValueId> {
+    let last = |s: &Site| s.kind == SiteKind::Linear && s.output == logits;
+    sites(graph).iter().find(|s| last(s)).map(|s| s.input)
 }
 
 /// The hidden states, or an error that lists what might be meant.

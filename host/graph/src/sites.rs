@@ -4,7 +4,7 @@
 //! names (`/encoder/layer.0/attention/self/query/MatMul`), and the names of the bias, scale or weight beside the
 //! operator.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::ir::{Graph, Node, ValueId};
 use crate::tensor::DType;
@@ -55,6 +55,25 @@ pub struct Site {
     pub in_features: usize,
     /// Width of the output.
     pub out_features: usize,
+    /// How a convolution's kernel moves; `None` for other kinds.
+    pub conv: Option<ConvShape>,
+}
+
+/// How a convolution's kernel moves over its input, with the operator's defaults filled in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConvShape {
+    /// Extents of the kernel.
+    pub kernel: Vec<i64>,
+    /// Steps along each axis.
+    pub strides: Vec<i64>,
+    /// Padding before each axis, then behind each.
+    pub pads: Vec<i64>,
+    /// Distances between the kernel's elements.
+    pub dilations: Vec<i64>,
+    /// Groups of channels that do not see each other.
+    pub group: i64,
+    /// `NOTSET`, or the rule that decides the padding instead of `pads`.
+    pub auto_pad: String,
 }
 
 /// The module path of a node, from metadata or from its name; `None` where neither holds one.
@@ -89,13 +108,39 @@ fn parameter_path(name: &str) -> Option<String> {
     [".weight", ".bias", ".gamma", ".beta"].iter().find_map(|s| name.strip_suffix(s)).map(str::to_string)
 }
 
-/// The sites of a graph, in the order of its nodes. Operators whose path can't be recovered are left out. A path
-/// that occurs twice (a layer called twice) is listed once for each use.
+/// The sites of a graph, in the order of its nodes. Operators whose path can't be recovered are left out. A module
+/// that is called several times is listed once for each use, always under the path of the first.
 pub fn sites(graph: &Graph) -> Vec<Site> {
     let consumers = graph.consumers();
     let outputs: HashSet<ValueId> = graph.outputs.iter().copied().collect();
     let find = Finder { graph, consumers, producers: graph.producers(), outputs };
-    graph.nodes.iter().filter_map(|n| find.site(n)).collect()
+    let mut all: Vec<Site> = graph.nodes.iter().filter_map(|n| find.site(n)).collect();
+    name_uses_alike(&mut all);
+    all
+}
+
+/// The old exporter numbers the calls of a module (`query`, `query_1`, `query_2`): these are uses of one module where
+/// weight and bias are the same too.
+fn name_uses_alike(sites: &mut [Site]) {
+    let mut seen: HashMap<(SiteKind, ValueId, Option<ValueId>), Vec<String>> = HashMap::new();
+    for s in sites {
+        let modules = seen.entry((s.kind, s.weight, s.bias)).or_default();
+        match modules.iter().find(|first| is_use_of(&s.path, first)) {
+            Some(first) => s.path.clone_from(first),
+            None => modules.push(s.path.clone()),
+        }
+    }
+}
+
+/// Whether `path` is `module`, but for the numbers of calls behind names.
+fn is_use_of(path: &str, module: &str) -> bool {
+    let number = |n: &str| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit());
+    let call = |(segment, name): (&str, &str)| match segment.strip_prefix(name) {
+        Some("") => true,
+        Some(rest) => rest.strip_prefix('_').is_some_and(number),
+        None => false,
+    };
+    path.split('.').count() == module.split('.').count() && path.split('.').zip(module.split('.')).all(call)
 }
 
 struct Finder<'a> {
@@ -174,6 +219,7 @@ impl Finder<'_> {
             bias,
             in_features,
             out_features,
+            conv: None,
         })
     }
 
@@ -196,6 +242,7 @@ impl Finder<'_> {
             bias,
             in_features,
             out_features,
+            conv: None,
         })
     }
 
@@ -210,7 +257,18 @@ impl Finder<'_> {
         let bias = n.input(2).filter(|v| self.float_constant(*v, 1).is_some());
         let path = self.path(n, &[bias, Some(weight)])?;
         let kind = SiteKind::Linear;
-        Some(Site { path, kind, input, output, weight, weight_is_out_in, bias, in_features, out_features })
+        Some(Site {
+            path,
+            kind,
+            input,
+            output,
+            weight,
+            weight_is_out_in,
+            bias,
+            in_features,
+            out_features,
+            conv: None,
+        })
     }
 
     fn embedding(&self, n: &Node) -> Option<Site> {
@@ -245,6 +303,7 @@ impl Finder<'_> {
             bias: None,
             in_features,
             out_features,
+            conv: None,
         })
     }
 
@@ -265,6 +324,7 @@ impl Finder<'_> {
             bias,
             in_features,
             out_features,
+            conv: None,
         })
     }
 
@@ -276,6 +336,21 @@ impl Finder<'_> {
         let groups = usize::try_from(n.int("group", 1)).ok()?;
         let (in_features, out_features) = (t.shape()[1].checked_mul(groups)?, t.shape()[0]);
         let kind = SiteKind::Conv;
+        let kernel: Vec<i64> =
+            t.shape()[2..].iter().map(|d| i64::try_from(*d).ok()).collect::<Option<_>>()?;
+        let ints = |name: &str, count: usize, default: i64| match n.ints(name) {
+            Some(v) => (v.len() == count).then(|| v.to_vec()),
+            None => Some(vec![default; count]),
+        };
+        let axes = kernel.len();
+        let conv = ConvShape {
+            strides: ints("strides", axes, 1)?,
+            pads: ints("pads", 2 * axes, 0)?,
+            dilations: ints("dilations", axes, 1)?,
+            group: n.int("group", 1),
+            auto_pad: n.text("auto_pad").unwrap_or("NOTSET").to_string(),
+            kernel,
+        };
         Some(Site {
             path,
             kind,
@@ -286,13 +361,16 @@ impl Finder<'_> {
             bias,
             in_features,
             out_features,
+            conv: Some(conv),
         })
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 mod tests {
     use super::*;
+    use crate::{Builder, DType, Dim, Tensor};
 
     fn node(name: &str, scopes: Option<&str>) -> Node {
         let metadata = scopes.map(|s| vec![("pkg.torch.onnx.name_scopes".to_string(), s.to_string())]);
@@ -315,5 +393,22 @@ mod tests {
         assert_eq!(module_path(&fused).as_deref(), Some("layers.0.norm"));
         assert_eq!(module_path(&node("MatMul_12", None)), None);
         assert_eq!(parameter_path("a.b.bias").as_deref(), Some("a.b"));
+    }
+
+    #[test]
+    fn calls_of_one_module_have_its_path_and_modules_that_only_share_a_weight_keep_theirs() {
+        let mut graph = Graph::new("calls", 20);
+        let x = graph.add_input("x", DType::F32, vec![Dim::from("n"), Dim::from(2)]);
+        let tensor = Tensor::new([2, 2], &[1f32, 2.0, 3.0, 4.0]).unwrap();
+        let [one, other] = ["one", "other"].map(|n| graph.add_constant(n, tensor.clone()));
+        let names = [("a.fc", one), ("a.fc_1", one), ("a_1.fc_12", one), ("a.fc_x", one), ("a.fc_2", other)];
+        let mut value = x;
+        for (path, weight) in names {
+            value = Builder::new(&mut graph, "").op("MatMul", &[value, weight]);
+            graph.nodes.last_mut().unwrap().name = format!("/{}/MatMul", path.replace('.', "/"));
+        }
+        graph.outputs = vec![value];
+        let paths: Vec<String> = sites(&graph).into_iter().map(|s| s.path).collect();
+        assert_eq!(paths, ["a.fc", "a.fc", "a.fc", "a.fc_x", "a.fc_2"]);
     }
 }

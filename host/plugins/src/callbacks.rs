@@ -82,6 +82,7 @@ fn dispatch(host: &mut dyn GraphHost, op: u32, request: &[u8]) -> Result<Vec<u8>
         }
         host_op::HIDDEN => value(host.hidden()?),
         host_op::POOLED => values(host.pooled()?.into_iter().collect()),
+        host_op::LOGITS => values(host.logits()?.into_iter().collect()),
         host_op::MODEL_INPUT => {
             values(host.model_input(&read::<wire::Named>(op, request)?.name)?.into_iter().collect())
         }

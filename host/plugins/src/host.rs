@@ -142,6 +142,13 @@ pub trait GraphHost {
     fn pooled(&mut self) -> Result<Option<u64>> {
         lacking("pooled")
     }
+    /// The base's own logits, if it is a classifier.
+    ///
+    /// # Errors
+    /// Only where there is no graph.
+    fn logits(&mut self) -> Result<Option<u64>> {
+        lacking("logits")
+    }
     /// An input of the base by role.
     ///
     /// # Errors

@@ -22,6 +22,8 @@ pub struct Base {
     pub model: Model,
     /// `tokenizer.json`, where one lies beside the model or one folder up.
     pub tokenizer: Option<PathBuf>,
+    /// `preprocessor_config.json`, likewise.
+    pub preprocessor: Option<PathBuf>,
     /// `model_type` of `config.json`, where there is one.
     pub model_type: Option<String>,
     files: Vec<PathBuf>,
@@ -37,6 +39,8 @@ pub struct BaseOptions {
     pub hidden: Option<String>,
     /// Tokenizer file to use instead of the one beside the model.
     pub tokenizer: Option<PathBuf>,
+    /// File of the images' preprocessing to use instead of the one beside the model.
+    pub preprocessor: Option<PathBuf>,
 }
 
 /// Largest `config.json` that is read, in bytes.
@@ -57,6 +61,7 @@ impl Base {
             |name: &str| [dir.join(name), dir.join("..").join(name)].into_iter().find(|p| p.is_file());
         Ok(Base {
             tokenizer: options.tokenizer.clone().or_else(|| beside("tokenizer.json")),
+            preprocessor: options.preprocessor.clone().or_else(|| beside("preprocessor_config.json")),
             model_type: beside("config.json").and_then(|p| model_type(&p)),
             path: file,
             dir,
@@ -104,12 +109,18 @@ impl Base {
         Ok(Tensor::new(tensor.shape(), &narrow)?)
     }
 
-    /// Hidden states or a pooled output, which objectives build on.
+    /// Whether what is fed are images, not token ids.
+    pub fn takes_images(&self) -> bool {
+        self.model.input(Role::Pixels).is_some() && self.model.input(Role::Ids).is_none()
+    }
+
+    /// Hidden states or a pooled output, which objectives build on; for a base of images its own logits do as well.
     ///
     /// # Errors
     /// Where the base has neither: the values that might be meant.
     pub fn require_states(&self) -> Result<()> {
-        if self.model.pooled.is_none() {
+        let logits = self.takes_images() && self.model.logits.is_some();
+        if self.model.pooled.is_none() && !logits {
             model::require_hidden(&self.graph, &self.model)?;
         }
         Ok(())

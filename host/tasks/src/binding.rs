@@ -96,9 +96,7 @@ pub fn objective_of(base: &Base, adapter: &StoredAdapter) -> Option<Choice> {
 
 /// The paths of every site of a base, each once.
 pub fn site_paths(graph: &Graph) -> Vec<String> {
-    let mut paths: Vec<String> = sites(graph).into_iter().map(|s| s.path).collect();
-    paths.dedup();
-    paths
+    sites(graph).into_iter().map(|s| s.path).collect::<indexmap::IndexSet<_>>().into_iter().collect()
 }
 
 /// The adapter's tensors for each parameter of the adapted graph, in the order of the parameters.

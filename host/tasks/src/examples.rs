@@ -1,8 +1,10 @@
-//! Examples: rows of fields, tokenised once, made into batches.
+//! Examples: rows of fields, tokenised or decoded once, made into batches.
 
 use std::collections::HashMap;
 
-use graft_data::{EncodeOptions, Encoding, Mapping, PadOptions, Table, TextBatch, Tokenizer};
+use graft_data::{
+    EncodeOptions, Encoding, Images, Mapping, PadOptions, Records, Table, TextBatch, Tokenizer,
+};
 use graft_graph::Tensor;
 use graft_graph::model::Role;
 use graft_plugins::Objective;
@@ -11,13 +13,15 @@ use graft_plugins::api::{Cell, Field, FieldKind, Row, Summary};
 use crate::base::Base;
 use crate::error::{Result, TaskError};
 
-/// Rows that were read and tokenised.
+/// Rows that were read, and their texts tokenised or their images decoded.
 #[derive(Clone, Debug, Default)]
 pub struct Examples {
-    /// The fields of each row besides the texts.
+    /// The fields of each row besides texts and images.
     pub rows: Vec<Row>,
-    /// The tokens of each row.
+    /// The tokens of each row; none where the rows are images.
     pub encodings: Vec<Encoding>,
+    /// The images, one for each row; `None` where the rows are texts.
+    pub images: Option<Images>,
     /// Rows that truncation cut.
     pub cut: usize,
     /// Where the rows come from, for messages.
@@ -55,19 +59,22 @@ impl Examples {
         let second = text_fields.get(1).and_then(|f| records.field(&f.name));
         let options = EncodeOptions { max_length, ..EncodeOptions::default() };
         let encoded = tokenizer.encode_batch(texts, second, &options)?;
-        let others: Vec<(&str, &[&str])> = fields
-            .iter()
-            .filter(|f| f.kind != FieldKind::TEXT)
-            .filter_map(|f| Some((f.name.as_str(), records.field(&f.name)?)))
-            .collect();
-        let cell = |values: &[&str], r: usize| Cell::Text(values[r].to_owned());
-        let row = |r: usize| Row { cells: others.iter().map(|(n, v)| (n.to_string(), cell(v, r))).collect() };
         Ok(Examples {
-            rows: (0..texts.len()).map(row).collect(),
+            rows: other_fields(&records, fields),
             encodings: encoded.rows,
+            images: None,
             cut: encoded.cut,
             origin: table.file().to_string(),
         })
+    }
+
+    /// The rows of a table whose images were read.
+    ///
+    /// # Errors
+    /// A column that is not there, a blank cell; each with its place.
+    pub fn of_table(table: &Table, mapping: &Mapping, fields: &[Field], images: Images) -> Result<Examples> {
+        let rows = other_fields(&table.records(mapping)?, fields);
+        Ok(Examples { rows, images: Some(images), origin: table.file().to_string(), ..Examples::default() })
     }
 
     /// Examples without labels from plain texts.
@@ -81,7 +88,8 @@ impl Examples {
         let options = EncodeOptions { max_length, ..EncodeOptions::default() };
         let encoded = tokenizer.encode_batch(texts, None, &options)?;
         let rows = vec![Row { cells: Vec::new() }; texts.len()];
-        Ok(Examples { rows, encodings: encoded.rows, cut: encoded.cut, origin: "the given texts".into() })
+        let origin = "the given texts".into();
+        Ok(Examples { rows, encodings: encoded.rows, images: None, cut: encoded.cut, origin })
     }
 
     /// Number of rows.
@@ -94,8 +102,11 @@ impl Examples {
         self.rows.is_empty()
     }
 
-    /// Tokens of each row.
+    /// Tokens of each row; 1 for each image.
     pub fn lengths(&self) -> Vec<usize> {
+        if self.images.is_some() {
+            return vec![1; self.len()];
+        }
         self.encodings.iter().map(|e| e.ids.len()).collect()
     }
 
@@ -103,8 +114,9 @@ impl Examples {
     pub fn select(&self, rows: &[usize]) -> Examples {
         Examples {
             rows: rows.iter().map(|r| self.rows[*r].clone()).collect(),
-            encodings: rows.iter().map(|r| self.encodings[*r].clone()).collect(),
-            cut: rows.iter().filter(|r| self.encodings[**r].is_cut()).count(),
+            encodings: rows.iter().filter_map(|r| self.encodings.get(*r).cloned()).collect(),
+            images: self.images.as_ref().map(|i| i.select(rows)),
+            cut: rows.iter().filter_map(|r| self.encodings.get(*r)).filter(|e| e.is_cut()).count(),
             origin: self.origin.clone(),
         }
     }
@@ -131,6 +143,12 @@ impl Examples {
     /// # Errors
     /// When the size overflows.
     pub fn base_batch(&self, base: &Base, rows: &[usize], pad: i64, length: Option<usize>) -> Result<Batch> {
+        if let Some(images) = &self.images {
+            let pixels = base.model.input(Role::Pixels).map(|v| base.graph.name_of(v).to_string());
+            let tensors =
+                pixels.map(|name| Ok((name, images.batch(rows)?))).into_iter().collect::<Result<_>>()?;
+            return Ok(Batch { tensors, rows: rows.len() });
+        }
         let encodings: Vec<&Encoding> = rows.iter().map(|r| &self.encodings[*r]).collect();
         let text = TextBatch::new(&encodings, &PadOptions { id: pad, length, ..PadOptions::default() })?;
         let shape = text.ids.shape().to_vec();
@@ -171,6 +189,16 @@ impl Examples {
             })
             .collect()
     }
+}
+
+/// The cells of each row that are neither text nor image.
+fn other_fields(records: &Records<'_>, fields: &[Field]) -> Vec<Row> {
+    let raw = |f: &&Field| f.kind != FieldKind::TEXT && f.kind != FieldKind::IMAGE;
+    let others: Vec<(&str, &[&str])> =
+        fields.iter().filter(raw).filter_map(|f| Some((f.name.as_str(), records.field(&f.name)?))).collect();
+    let cell = |values: &[&str], r: usize| Cell::Text(values[r].to_owned());
+    let row = |r: usize| Row { cells: others.iter().map(|(n, v)| (n.to_string(), cell(v, r))).collect() };
+    (0..records.len()).map(row).collect()
 }
 
 fn missing(file: &str, field: &str) -> TaskError {

@@ -6,6 +6,7 @@ mod error;
 mod evaluate;
 mod examples;
 mod gradients;
+mod intake;
 mod program;
 mod task;
 
@@ -14,5 +15,6 @@ pub use error::{Result, TaskError};
 pub use evaluate::{FORWARD_BATCH, Feed, TextFeed, judge, run_all};
 pub use examples::{Batch, Examples};
 pub use gradients::{GradientRun, gradients, save_standard};
+pub use intake::Intake;
 pub use program::Program;
 pub use task::Task;

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use graft_adapters::StoredAdapter;
-use graft_data::Tokenizer;
 use graft_graph::Tensor;
 use graft_graph::hoist::hoist;
 use graft_plugins::api::{self, Metric};
@@ -18,6 +17,7 @@ use crate::binding::{bind, method_of, objective_of};
 use crate::error::{Result, TaskError};
 use crate::evaluate::{TextFeed, judge, run_all};
 use crate::examples::Examples;
+use crate::intake::Intake;
 use crate::program::Program;
 
 /// An adapter bound to a base: its graph in a session, its parameters beside it.
@@ -114,14 +114,9 @@ impl Task {
     ///
     /// # Errors
     /// An adapter without a head; a label that it does not know.
-    pub fn evaluate(
-        &mut self,
-        base: &Base,
-        examples: &Examples,
-        tokenizer: &Tokenizer,
-    ) -> Result<Vec<Metric>> {
+    pub fn evaluate(&mut self, base: &Base, examples: &Examples, intake: &Intake) -> Result<Vec<Metric>> {
         self.objective()?.collate(&examples.rows, 0)?;
-        let outputs = self.outputs(base, examples, tokenizer.pad_id())?;
+        let outputs = self.outputs(base, examples, intake.pad_id())?;
         judge(self.objective()?, examples, outputs)
     }
 
@@ -129,9 +124,9 @@ impl Task {
     ///
     /// # Errors
     /// An adapter without a head.
-    pub fn predict(&mut self, base: &Base, examples: &Examples, tokenizer: &Tokenizer) -> Result<Vec<Value>> {
+    pub fn predict(&mut self, base: &Base, examples: &Examples, intake: &Intake) -> Result<Vec<Value>> {
         self.objective()?;
-        let outputs = self.outputs(base, examples, tokenizer.pad_id())?;
+        let outputs = self.outputs(base, examples, intake.pad_id())?;
         Ok(self.objective()?.decode(outputs)?)
     }
 }

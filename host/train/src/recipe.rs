@@ -41,6 +41,7 @@ pub struct Recipe {
     pub base: PathBuf,
     pub hidden: Option<String>,
     pub tokenizer: Option<PathBuf>,
+    pub preprocessor: Option<PathBuf>,
     pub data: Option<PathBuf>,
     pub batches: Option<PathBuf>,
     pub eval_data: Option<PathBuf>,

@@ -193,6 +193,32 @@ pub struct Site {
     /// The host's number for this use of the module, from 1: a module that is called twice is two sites of one path.
     #[prost(uint32, tag = "10")]
     pub number: u32,
+    /// For a convolution.
+    #[prost(message, optional, tag = "11")]
+    pub conv: Option<Conv>,
+}
+
+/// How a convolution's kernel moves over its input.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Conv {
+    /// Extents of the kernel.
+    #[prost(int64, repeated, tag = "1")]
+    pub kernel: Vec<i64>,
+    /// Steps along each axis.
+    #[prost(int64, repeated, tag = "2")]
+    pub strides: Vec<i64>,
+    /// Padding before each axis, then behind each.
+    #[prost(int64, repeated, tag = "3")]
+    pub pads: Vec<i64>,
+    /// Distances between the kernel's elements.
+    #[prost(int64, repeated, tag = "4")]
+    pub dilations: Vec<i64>,
+    /// Groups of channels that do not see each other.
+    #[prost(int64, tag = "5")]
+    pub group: i64,
+    /// `NOTSET`, or the rule that decides the padding instead of `pads`, as ONNX has it.
+    #[prost(string, tag = "6")]
+    pub auto_pad: String,
 }
 
 /// The sites of the base.

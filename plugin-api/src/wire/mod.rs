@@ -100,6 +100,8 @@ pub mod host_op {
     pub const RANDOM: u32 = 22;
     /// [`Matched`](super::Matched): which sites the method's pattern took and left.
     pub const MATCHED: u32 = 23;
+    /// Empty → [`Values`](super::Values): the base's own logits, empty when it has none.
+    pub const LOGITS: u32 = 24;
 
     /// What an operation is called in messages.
     pub fn name(op: u32) -> &'static str {
@@ -127,6 +129,7 @@ pub mod host_op {
             CANCELLED => "cancelled",
             RANDOM => "random",
             MATCHED => "matched",
+            LOGITS => "logits",
             _ => "an unknown operation",
         }
     }

@@ -1,4 +1,4 @@
-//! Pooling and head.
+//! Pooling and head, or the base's own head.
 
 use graft_plugin_api::*;
 
@@ -40,6 +40,22 @@ fn weighted_sum(g: &Graph<'_>, weights: Value, hidden: Value) -> Result<Value> {
 /// The token at a position: `[batch, hidden]`.
 fn at(g: &Graph<'_>, hidden: Value, position: i64) -> Result<Value> {
     g.gather(hidden, g.constant(Tensor::i64s("", &[], &[position]))?, 1)
+}
+
+/// The base's own logits, of which there must be one for each label.
+pub fn own(g: &Graph<'_>, labels: u64) -> Result<Value> {
+    let none =
+        || Error::new(Code::REFUSED, "the base has no logits of its own").help("choose another pooling");
+    let logits = g.logits()?.ok_or_else(none)?;
+    let width = g.fact(logits)?.shape.and_then(|s| s.last().and_then(Dim::known));
+    if width == Some(labels) {
+        return Ok(logits);
+    }
+    let found = width.map_or("an unknown number of".to_owned(), |n| n.to_string());
+    Err(Error::new(Code::REFUSED, format!("the base has {found} logits, and there are {labels} labels"))
+        .help(
+            "name all of them in the order of the logits with the option `labels`, or choose another pooling",
+        ))
 }
 
 /// `[batch, hidden]` → `[batch, labels]`, starting as the heads of Hugging Face's models do (normal of deviation 0.02,

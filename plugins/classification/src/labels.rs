@@ -2,7 +2,7 @@
 
 use graft_plugin_api::*;
 
-use crate::{Classification, NamedWeights, Weights};
+use crate::{Classification, NamedWeights, Pooling, Weights};
 
 /// Refuses configs that cannot work.
 pub fn check(c: &Classification) -> Result<()> {
@@ -10,6 +10,12 @@ pub fn check(c: &Classification) -> Result<()> {
         if !(0.0..1.0).contains(&value) {
             return fail!(CONFIG, "option `{name}`: {value} is not in [0, 1)");
         }
+    }
+    if c.pooling == Pooling::Logits && c.dropout > 0.0 {
+        return fail!(
+            CONFIG,
+            "option `dropout`: with `pooling = logits` there is no head that it could work on"
+        );
     }
     if let Some(labels) = &c.labels {
         if labels.len() < 2 {

@@ -1,5 +1,5 @@
-//! Classification: each row has one label out of a fixed list. A pooling of the base's hidden states, a linear head and
-//! the cross-entropy as `torch.nn.CrossEntropyLoss` defines it.
+//! Classification: each row has one label out of a fixed list. A pooling of the base's hidden states and a linear head,
+//! or the base's own logits, and the cross-entropy as `torch.nn.CrossEntropyLoss` defines it.
 
 mod answers;
 mod head;
@@ -13,7 +13,8 @@ config! {
     /// One label out of a fixed list for each row.
     pub struct Classification {
         /// How a row's hidden states become one vector: `mean` over the tokens, `cls` (the first), `last` (the last
-        /// token that is not padding) or `pooled` (the base's own pooled output).
+        /// token that is not padding), `pooled` (the base's own pooled output, or what the last layer of an image
+        /// classifier reads) or `logits` (none: the base's own logits, with `labels` in their order).
         pooling: Pooling = Pooling::Mean,
         /// Dropout on the input of the head, while training.
         dropout: f32 = 0.0,
@@ -40,6 +41,8 @@ pub enum Pooling {
     Last,
     /// The base's own pooled output.
     Pooled,
+    /// None, and no head: the base's own logits.
+    Logits,
 }
 
 /// Weight of each label in the loss.
@@ -99,6 +102,7 @@ impl Objective for Classification {
                 "rare labels count as much as frequent ones",
                 Self { class_weights: balanced, ..Self::default() },
             ),
+            ("the head that the base has already", Self { pooling: Pooling::Logits, ..Self::default() }),
             ("softer targets", Self { label_smoothing: 0.1, ..Self::default() }),
         ]
     }
@@ -106,6 +110,7 @@ impl Objective for Classification {
     fn fields(&self) -> Vec<Field> {
         vec![
             Field::new("text", FieldKind::TEXT, "what is classified"),
+            Field::new("image", FieldKind::IMAGE, "what is classified, for a base of images"),
             Field::new("label", FieldKind::LABEL, "the right label; not needed for answers"),
         ]
     }
@@ -119,8 +124,13 @@ impl Objective for Classification {
     }
 
     fn build(&self, g: &Graph<'_>) -> Result<Built> {
-        let pooled = g.dropout(head::pool(g, self.pooling)?, self.dropout, "head_dropout")?;
-        let logits = head::linear(g, pooled, self.labels()?.len() as u64)?;
+        let labels = self.labels()?.len() as u64;
+        let logits = if self.pooling == Pooling::Logits {
+            head::own(g, labels)?
+        } else {
+            let pooled = g.dropout(head::pool(g, self.pooling)?, self.dropout, "head_dropout")?;
+            head::linear(g, pooled, labels)?
+        };
         let loss = if g.training()? { Some(loss::build(self, g, logits)?) } else { None };
         Ok(Built { loss, outputs: vec![("logits".to_owned(), logits)] })
     }

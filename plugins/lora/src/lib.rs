@@ -1,11 +1,11 @@
 //! LoRA: `W x` becomes `W x + (alpha / r) · B A x` with `A` `[r, in]` and `B` `[out, r]` (Hu et al. 2021,
-//! "LoRA: Low-Rank Adaptation of Large Language Models"). Names, defaults and starting values are those of Hugging Face
-//! PEFT.
+//! "LoRA: Low-Rank Adaptation of Large Language Models"). Beside a convolution, `A` is a convolution that moves as the
+//! base's does, and `B` one of kernel 1. Names, shapes, defaults and starting values are those of Hugging Face PEFT.
 
 use graft_plugin_api::*;
 
 config! {
-    /// LoRA: a low-rank update beside each chosen linear layer.
+    /// LoRA: a low-rank update beside each chosen linear layer or convolution.
     pub struct Lora {
         /// Rank of the update.
         r: u64 = 8,
@@ -42,7 +42,7 @@ pub enum Bias {
 
 impl Method for Lora {
     const ID: &'static str = "lora";
-    const SUMMARY: &'static str = "low-rank update of linear layers (LoRA, rsLoRA)";
+    const SUMMARY: &'static str = "low-rank update of linear and conv layers (LoRA, rsLoRA)";
 
     fn check(&self) -> Result<()> {
         if self.r == 0 {
@@ -70,11 +70,14 @@ impl Method for Lora {
         let sites = g.select(&Selection {
             targets: self.target_modules.as_ref(),
             exclude: self.exclude_modules.as_ref(),
-            kinds: &[SiteKind::LINEAR],
+            kinds: &[SiteKind::LINEAR, SiteKind::CONV],
         })?;
         let r = self.r as f32;
         let scaling = g.setting("scaling", self.alpha / if self.use_rslora { r.sqrt() } else { r })?;
         g.each(&sites, |site| {
+            if site.kind == SiteKind::CONV {
+                return g.replace_output(site, g.add(site.output()?, self.conv(g, site, scaling)?)?);
+            }
             let a = ParamSpec::new("lora_A.weight", &[self.r, site.in_features])
                 .init(Init::KaimingUniform(5f64.sqrt()))
                 .paddable(0);
@@ -91,6 +94,45 @@ impl Method for Lora {
             Bias::LoraOnly => sites,
         };
         biased.iter().filter_map(|s| s.bias.as_deref()).try_for_each(|b| g.train_base(b).map(drop))
+    }
+}
+
+impl Lora {
+    /// The update beside a convolution. As in PEFT, `A` sees all channels whatever the groups of the base are, and `B`
+    /// has the base's groups.
+    fn conv(&self, g: &Graph<'_>, site: &Site, scaling: Value) -> Result<Value> {
+        let c = site.conv()?;
+        if c.dilations.iter().any(|d| *d != 1) {
+            let e =
+                Error::new(Code::UNSUPPORTED, "PEFT's LoRA has no update for a convolution with dilations");
+            return Err(e.help("leave the module out with `exclude_modules`"));
+        }
+        let group = u64::try_from(c.group).unwrap_or(0);
+        if group == 0 || self.r % group != 0 {
+            let e = Error::new(
+                Code::CONFIG,
+                format!("a rank of {} does not divide by {} groups", self.r, c.group),
+            );
+            return Err(e.help("choose another `r`, or leave the module out with `exclude_modules`"));
+        }
+        let extents = c.kernel.iter().map(|k| u64::try_from(*k).unwrap_or(0));
+        let shape: Vec<u64> = [self.r, site.in_features].into_iter().chain(extents).collect();
+        let a =
+            ParamSpec::new("lora_A.weight", &shape).init(Init::KaimingUniform(5f64.sqrt())).site(&site.path);
+        let ones = vec![1; c.kernel.len()];
+        let shape: Vec<u64> = [site.out_features, self.r / group].into_iter().chain(ones).collect();
+        let b = ParamSpec::new("lora_B.weight", &shape).site(&site.path);
+        // Channels may be added to the update only where no group cuts them apart.
+        let (a, b) = if group == 1 { (a.paddable(0), b.paddable(1)) } else { (a, b) };
+        let (a, b) = (g.param(a)?, g.param(b)?);
+        let x = g.dropout(site.input()?, self.dropout, "lora_dropout")?;
+        let mut attrs = vec![attr("kernel_shape", &c.kernel[..]), attr("strides", &c.strides[..])];
+        attrs.push(match c.auto_pad.as_str() {
+            "NOTSET" => attr("pads", &c.pads[..]),
+            rule => attr("auto_pad", rule),
+        });
+        let narrow = g.mul(g.emit("Conv", &[x, a], &attrs)?, scaling)?;
+        g.emit("Conv", &[narrow, b], &[attr("group", c.group)])
     }
 }
 

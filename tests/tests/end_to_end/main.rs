@@ -3,6 +3,7 @@
 
 mod answers;
 mod conformance;
+mod images;
 mod reproduced;
 mod settings;
 mod stored;

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use graft_adapters::{StoredAdapter, load};
-use graft_data::{Mapping, ReadOptions, Table, Tokenizer};
+use graft_data::{Mapping, ReadOptions, Table};
 use graft_runtime::peak_rss_mb;
-use graft_tasks::{Base, Examples, Task};
+use graft_tasks::{Base, Intake, Task};
 use serde_json::{Value, json};
 
 use crate::common::{BaseArgs, RuntimeArgs};
@@ -38,7 +38,7 @@ struct Common {
 
 struct Loaded {
     base: Base,
-    tokenizer: Tokenizer,
+    intake: Intake,
     tasks: Vec<(StoredAdapter, Task)>,
     max_length: Option<usize>,
 }
@@ -47,14 +47,7 @@ impl Common {
     fn load(&self) -> Result<Loaded> {
         let runtime = self.runtime.start()?;
         let base = Base::open(runtime, &self.base, &self.base_args.options())?;
-        let file = base.tokenizer.clone();
-        let file = file.with_context(|| {
-            format!(
-                "no tokenizer.json lies beside the model in {}: give --tokenizer FILE",
-                base.dir.display()
-            )
-        })?;
-        let tokenizer = Tokenizer::load(&file)?;
+        let intake = Intake::open(&base)?;
         let options = self.runtime.session("adapter")?;
         let mut tasks = Vec::new();
         for dir in &self.adapters {
@@ -64,7 +57,7 @@ impl Common {
         }
         let trained = tasks.iter().filter_map(|(stored, _)| trained_length(stored)).max();
         let max_length = self.max_length.or(trained).or_else(|| base.longest());
-        Ok(Loaded { base, tokenizer, tasks, max_length })
+        Ok(Loaded { base, intake, tasks, max_length })
     }
 }
 
@@ -77,12 +70,15 @@ impl Common {
 pub struct EvalArgs {
     #[command(flatten)]
     common: Common,
-    /// Labelled data: CSV, TSV, JSONL or Parquet
+    /// Labelled data: CSV, TSV, JSONL or Parquet, or a folder with one of images for each label
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
     /// Column of the texts
     #[arg(long, value_name = "COLUMN")]
     text: Option<String>,
+    /// Column of the images' files
+    #[arg(long, value_name = "COLUMN")]
+    image: Option<String>,
     /// Column of the labels
     #[arg(long, value_name = "COLUMN")]
     label: Option<String>,
@@ -111,9 +107,10 @@ pub fn eval(args: EvalArgs) -> Result<()> {
         let objective = task.objective.as_ref().context("the adapter has no head to evaluate")?;
         let fields = objective.fields()?;
         let mut mapping = Mapping::new();
-        for f in &fields {
+        for f in fields.iter().filter(|f| loaded.intake.reads(f)) {
             let given = match f.name.as_str() {
                 "text" => args.text.clone(),
+                "image" => args.image.clone(),
                 "label" => args.label.clone(),
                 _ => None,
             };
@@ -128,8 +125,8 @@ pub fn eval(args: EvalArgs) -> Result<()> {
             ..ReadOptions::default()
         };
         let table = Table::read(&args.data, &options)?;
-        let examples = Examples::read(&table, &mapping, &fields, &loaded.tokenizer, loaded.max_length)?;
-        let metrics = task.evaluate(&loaded.base, &examples, &loaded.tokenizer)?;
+        let examples = loaded.intake.examples(&table, &args.data, &mapping, &fields, loaded.max_length)?;
+        let metrics = task.evaluate(&loaded.base, &examples, &loaded.intake)?;
         let shown: serde_json::Map<String, Value> =
             metrics.iter().map(|m| (m.name.clone(), json!(m.value))).collect();
         for m in &metrics {
@@ -150,9 +147,10 @@ pub fn eval(args: EvalArgs) -> Result<()> {
     Ok(())
 }
 
-/// Answer texts with one or several adapters
+/// Answer texts or images with one or several adapters
 ///
-/// Texts come from the command line, from a file with one text a line, or from standard input (-).
+/// Texts come from the command line, from a file with one text a line, or from standard input (-). For a base of images
+/// they are the images' files.
 ///
 /// Example: graft predict --base minilm --adapter adapters/intent --adapter adapters/urgency "I can't log in"
 #[derive(clap::Args)]
@@ -198,10 +196,10 @@ pub fn predict(args: PredictArgs) -> Result<()> {
         bail!("there is no text to answer");
     }
     let mut loaded = args.common.load()?;
-    let examples = Examples::of_texts(&texts, &loaded.tokenizer, loaded.max_length)?;
+    let examples = loaded.intake.arguments(&texts, loaded.max_length)?;
     let mut answers: Vec<(String, Vec<Value>)> = Vec::new();
     for (_, task) in &mut loaded.tasks {
-        answers.push((task.name.clone(), task.predict(&loaded.base, &examples, &loaded.tokenizer)?));
+        answers.push((task.name.clone(), task.predict(&loaded.base, &examples, &loaded.intake)?));
     }
     let rows: Vec<Value> = (0..texts.len())
         .map(|i| {

@@ -257,6 +257,14 @@ impl GraphHost for Writer {
             out_features: s.out_features as u64,
             transposed: !s.weight_is_out_in,
             number: i as u32 + 1,
+            conv: s.conv.clone().map(|c| wire::Conv {
+                kernel: c.kernel,
+                strides: c.strides,
+                pads: c.pads,
+                dilations: c.dilations,
+                group: c.group,
+                auto_pad: c.auto_pad,
+            }),
         };
         Ok(self.sites.iter().enumerate().map(site).collect())
     }
@@ -279,6 +287,10 @@ impl GraphHost for Writer {
 
     fn pooled(&mut self) -> Result<Option<u64>> {
         Ok(self.model.pooled.map(|v| self.handle(v)))
+    }
+
+    fn logits(&mut self) -> Result<Option<u64>> {
+        Ok(self.model.logits.map(|v| self.handle(v)))
     }
 
     fn model_input(&mut self, role: &str) -> Result<Option<u64>> {

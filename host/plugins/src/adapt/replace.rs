@@ -48,10 +48,19 @@ impl Writer {
     pub(super) fn put_input(&mut self, site: u32, value: u64) -> Result<()> {
         let (index, new) = (self.site(site)?, self.value(value)?);
         let (path, weight) = (self.sites[index].path.clone(), self.sites[index].weight);
+        let output = self.sites[index].output;
         let old = self.inputs_now.get(&index).copied().unwrap_or(self.current(self.sites[index].input));
         self.must_fit(old, new).map_err(|e| e.at(&path))?;
         let made_from = self.ancestors(new);
-        let own = |n: &graft_graph::Node| n.inputs.contains(&Some(old)) && n.inputs.contains(&Some(weight));
+        // A module that is called twice on one value has two nodes with the same inputs; the output tells them apart.
+        let leads = |n: &graft_graph::Node| {
+            let behind =
+                |m: &graft_graph::Node| m.inputs.contains(&n.output(0)) && m.output(0) == Some(output);
+            n.output(0) == Some(output) || self.graph.nodes.iter().any(behind)
+        };
+        let own = |n: &graft_graph::Node| {
+            n.inputs.contains(&Some(old)) && n.inputs.contains(&Some(weight)) && leads(n)
+        };
         let Some(i) = self.graph.nodes.iter().take(self.base_nodes).position(own) else {
             return Err(Error::new(Code::REFUSED, "its input cannot be replaced").at(&path));
         };

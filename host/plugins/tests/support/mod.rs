@@ -107,6 +107,7 @@ impl GraphHost for Recorder {
             out_features: 32,
             transposed: true,
             number,
+            conv: None,
         };
         Ok(vec![site(1, "query"), site(2, "key"), site(3, "value")])
     }

@@ -13,6 +13,9 @@ use graft_tasks::{Base, Examples, Feed, Program, Result, TextFeed, run_all};
 /// reaches a feature changes it by much more.
 const TOLERANCE: f32 = 1e-4;
 
+/// Most bytes of features that are kept for the training data; where they would take more, the whole graph is run.
+const MAX_FEATURES: usize = 2 << 30;
+
 /// Features of examples: one tensor `[rows, …]` for each cut value.
 pub(super) struct Features {
     tensors: Vec<api::Tensor>,
@@ -77,6 +80,14 @@ impl Extractor {
     pub(super) fn features(&mut self, base: &Base, examples: &Examples, pad: i64) -> Result<Features> {
         let tensors = run_all(&mut self.program, &TextFeed { base, examples, pad }, &|_| None, &self.names)?;
         Ok(Features { tensors, rows: examples.len() })
+    }
+
+    /// Whether there is room to keep the features of all examples, by what one takes.
+    pub(super) fn has_room(&mut self, base: &Base, examples: &Examples, pad: i64) -> Result<bool> {
+        let first: Vec<usize> = (0..examples.len().min(1)).collect();
+        let row: usize =
+            self.features(base, &examples.select(&first), pad)?.tensors.iter().map(|t| t.data.len()).sum();
+        Ok(row.saturating_mul(examples.len()) <= MAX_FEATURES)
     }
 
     /// Whether padding is invisible, where that is not proven: the shortest and the longest example must give alone what

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use graft_adapters::{DataFile, StoredAdapter, Training};
-use graft_data::{Order, Stats, Tokenizer};
+use graft_data::{Order, Stats};
 use graft_graph::Tensor;
 use graft_graph::hoist::hoist;
 use graft_graph::split::Whole;
@@ -12,7 +12,7 @@ use graft_plugins::api::{FieldKind, Metric};
 use graft_plugins::{Adapted, Method, Objective, adapt};
 use graft_runtime::{Runtime, SessionOptions};
 use graft_tasks::binding::{Choice, bind, method_of, objective_of};
-use graft_tasks::{Base, BaseOptions, Examples, Feed, Program, TaskError, TextFeed};
+use graft_tasks::{Base, BaseOptions, Examples, Feed, Intake, Program, TaskError, TextFeed};
 use serde_json::Value;
 
 use super::features::{Extractor, cut};
@@ -121,7 +121,11 @@ impl Job {
         if recipe.out.exists() {
             return Err(JobError::Exists(recipe.out));
         }
-        let options = BaseOptions { hidden: recipe.hidden.clone(), tokenizer: recipe.tokenizer.clone() };
+        let options = BaseOptions {
+            hidden: recipe.hidden.clone(),
+            tokenizer: recipe.tokenizer.clone(),
+            preprocessor: recipe.preprocessor.clone(),
+        };
         let base = Base::open(with.runtime, &recipe.base, &options)?;
         base.require_states()?;
         let init = recipe.init_adapter.as_deref().map(graft_adapters::load).transpose()?;
@@ -136,7 +140,7 @@ impl Job {
         let goal = Objective::find(with.plugin_dirs, &recipe.objective.name, &goal)?;
         let fields = goal.fields()?;
         let mut reader =
-            Reader { recipe: &recipe, base: &base, fields: &fields, tokenizer: None, data: Vec::new() };
+            Reader { recipe: &recipe, base: &base, fields: &fields, intake: None, data: Vec::new() };
         let (mut train, mut eval) = (Examples::default(), None);
         let mut batches = None;
         if let Some(path) = &recipe.batches {
@@ -163,7 +167,7 @@ impl Job {
             objective.collate(&part.rows, 0).map_err(|e| about(&e, &part.origin))?;
         }
         let stats = batches.is_none().then(|| stats(&train, &fields));
-        let (pad, data) = (reader.tokenizer.as_ref().map_or(0, Tokenizer::pad_id), reader.data);
+        let (pad, data) = (reader.intake.as_ref().map_or(0, Intake::pad_id), reader.data);
         let mut options = with.options.clone();
         let profile = options.profile.take();
         Ok(Job {
@@ -200,6 +204,14 @@ impl Job {
         let smaller = hoist(&mut adapted.graph);
         hoist(&mut forward.graph);
         tracing::info!(smaller, "operators work on the one token that the head reads");
+        if adapted.params.is_empty() {
+            return Err(JobError::Setup(format!(
+                "the method '{}' and the objective '{}' with these settings have no parameters, so there is nothing to \
+                 train",
+                self.method.id(),
+                self.objective.id()
+            )));
+        }
         let first = self.first_values(&adapted)?;
         let mut params = parameters(&adapted, &first)?;
         let mut saver = self.saver(&adapted, &first);
@@ -214,6 +226,10 @@ impl Job {
                 match &s.doubt {
                     Some(doubt) if !e.hides_padding(base, &self.train, self.pad)? => {
                         uncached = Some(format!("{doubt}; tried on two examples, it does"));
+                        None
+                    }
+                    _ if !e.has_room(base, &self.train, self.pad)? => {
+                        uncached = Some("the features of all examples take more than 2 GiB".into());
                         None
                     }
                     _ => {

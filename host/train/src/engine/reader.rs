@@ -3,20 +3,20 @@
 use std::path::Path;
 
 use graft_adapters::DataFile;
-use graft_data::{Mapping, ReadOptions, Stats, Table, Tokenizer};
+use graft_data::{Mapping, ReadOptions, Stats, Table};
 use graft_plugins::api::{Field, FieldKind, Summary};
-use graft_tasks::{Base, Examples};
+use graft_tasks::{Base, Examples, Intake};
 
 use super::job::JobError;
 use super::source::TrainBatch;
 use crate::recipe::Recipe;
 
-/// Reads a run's tables; the tokenizer is loaded with the first of them.
+/// Reads a run's tables; the tokenizer or preprocessor is loaded with the first of them.
 pub(super) struct Reader<'a> {
     pub(super) recipe: &'a Recipe,
     pub(super) base: &'a Base,
     pub(super) fields: &'a [Field],
-    pub(super) tokenizer: Option<Tokenizer>,
+    pub(super) intake: Option<Intake>,
     pub(super) data: Vec<DataFile>,
 }
 
@@ -26,8 +26,12 @@ impl Reader<'_> {
     /// # Errors
     /// A column that is not there, a bad row, a missing tokenizer.
     pub(super) fn read(&mut self, path: &Path, role: &str) -> Result<Examples, JobError> {
+        let intake = match self.intake.take() {
+            Some(i) => i,
+            None => Intake::open(self.base)?,
+        };
         let mut mapping = Mapping::new();
-        for f in self.fields {
+        for f in self.fields.iter().filter(|f| intake.reads(f)) {
             // Columns that are not named are called like their fields.
             let given = self.recipe.columns.get(&f.name);
             if let Some(column) = given.or(f.required.then_some(&f.name)) {
@@ -37,18 +41,9 @@ impl Reader<'_> {
         let encoding = self.recipe.encoding.clone();
         let options = ReadOptions { encoding, select: Some(mapping.columns()), ..ReadOptions::default() };
         let table = Table::read(path, &options)?;
-        if self.tokenizer.is_none() {
-            let file = self.base.tokenizer.clone().ok_or_else(|| {
-                let dir = self.base.dir.display();
-                JobError::Setup(format!(
-                    "no tokenizer.json lies beside the model in {dir}: give --tokenizer FILE"
-                ))
-            })?;
-            self.tokenizer = Some(Tokenizer::load(&file)?);
-        }
         let max = self.recipe.max_length.or_else(|| self.base.longest());
-        let Some(tokenizer) = &self.tokenizer else { return Err(JobError::Setup("no tokenizer".into())) };
-        let examples = Examples::read(&table, &mapping, self.fields, tokenizer, max)?;
+        let examples = intake.examples(&table, path, &mapping, self.fields, max)?;
+        self.intake = Some(intake);
         let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
         let (digest, rows) = (table.digest().to_string(), examples.len() as u64);
         self.data.push(DataFile { role: role.into(), name, digest, rows });

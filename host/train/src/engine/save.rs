@@ -7,7 +7,7 @@ use graft_adapters::{
     StoredAdapter, Targets, Training,
 };
 use graft_graph::Tensor;
-use graft_graph::sites::{SiteKind, sites};
+use graft_graph::sites::{Site, SiteKind, sites};
 use graft_plugins::adapt::Param;
 use graft_plugins::api::Role;
 use graft_plugins::{Adapted, Method, Objective};
@@ -80,14 +80,15 @@ impl<'a> Saver<'a> {
             .map(|p| PluginRef { id: p.manifest().id.clone(), version: p.manifest().version.clone() })
             .to_vec();
         graft.training = Some(self.training.clone());
-        let linear = all.iter().filter(|s| s.kind == SiteKind::Linear).map(|s| s.path.clone()).collect();
+        let wraps = |s: &&Site| matches!(s.kind, SiteKind::Linear | SiteKind::Conv);
+        let modules = all.iter().filter(wraps).map(|s| s.path.clone()).collect();
         let composition = Composition {
             graft,
             peft: self.peft()?,
             parameters,
             head,
             pooling: config.get("pooling").and_then(Value::as_str).map(str::to_string),
-            base_modules: linear,
+            base_modules: modules,
         };
         Ok(StoredAdapter::compose(composition)?)
     }

@@ -63,7 +63,16 @@ pub const FIELDS: &[Field] = &[
         "name of the base's value that holds the hidden states, if it exports none",
     ),
     optional("tokenizer", Kind::Path, "tokenizer.json, if it is not beside the base"),
-    optional("data", Kind::Path, "training data: CSV, TSV, JSONL or Parquet"),
+    optional(
+        "preprocessor",
+        Kind::Path,
+        "preprocessor_config.json of a base of images, if it is not beside it",
+    ),
+    optional(
+        "data",
+        Kind::Path,
+        "training data: CSV, TSV, JSONL or Parquet, or a folder with one of images for each label",
+    ),
     optional(
         "batches",
         Kind::Path,
@@ -129,6 +138,11 @@ pub const FIELDS: &[Field] = &[
     field("provider", Kind::Text, "\"cpu\"", "cpu, cuda[:id] or tensorrt[:id]"),
     optional("threads", Kind::Integer(1, 4096), "threads; the processors that may be used if not given"),
     optional("text", Kind::Column, "column of the field `text`"),
+    optional(
+        "image",
+        Kind::Column,
+        "column of the field `image`: files of JPEG or PNG, from the table's folder",
+    ),
     optional("label", Kind::Column, "column of the field `label`"),
     field(
         "columns",

@@ -143,6 +143,17 @@ fn misfit(r: usize, name: &str, shape: &[usize], width: Option<usize>) -> Option
     match (name, shape) {
         (A, [n, i]) if *n == r && *i > 0 => None,
         (B, [o, n]) if *n == r && *o > 0 => None,
+        // Of a convolution: its kernel's extents behind, and in `lora_B` the rank over the groups.
+        (A, [n, i, kernel @ ..]) if *n == r && *i > 0 && kernel.iter().all(|k| *k > 0) => None,
+        (B, [o, n, ones @ ..])
+            if *n > 0
+                && r.is_multiple_of(*n)
+                && *o > 0
+                && !ones.is_empty()
+                && ones.iter().all(|k| *k == 1) =>
+        {
+            None
+        }
         (A, _) => Some(format!("[r = {r}, in]")),
         (B, _) => Some(format!("[out, r = {r}]")),
         (_, [o]) if width.is_none_or(|w| w == *o) => None,

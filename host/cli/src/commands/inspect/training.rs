@@ -6,7 +6,7 @@ use graft_graph::cse::join_equal;
 use graft_graph::grad::{GradError, expose, grad};
 use graft_graph::memory::{Memory, estimate};
 use graft_graph::model::Role;
-use graft_graph::{DType, Dim, Graph, ValueId};
+use graft_graph::{DType, Dim, Graph, ValueId, shape};
 use graft_plugins::Adapted;
 use graft_tasks::Base;
 use serde::Serialize;
@@ -107,7 +107,11 @@ fn with_gradients(
     let mut seeds = Vec::new();
     for t in targets {
         let (name, fact) = (format!("ct:{}", graph.name_of(*t)), graph.fact(*t).clone());
-        let shape = fact.shape.ok_or_else(|| GradError::UnknownShape { value: graph.name_of(*t).into() })?;
+        let unknown = || GradError::UnknownShape {
+            value: graph.name_of(*t).into(),
+            since: shape::unknown_since(graph, *t),
+        };
+        let shape = fact.shape.ok_or_else(unknown)?;
         seeds.push((*t, graph.add_input(&name, fact.dtype.unwrap_or(DType::F32), shape)));
     }
     let (values, names): (Vec<ValueId>, Vec<String>) = trained.iter().cloned().unzip();

@@ -126,6 +126,10 @@ fn half_width_gradients_are_summed_in_float32() {
         let y = b.op("Mul", &[y, any]);
         let y = b.op("LayerNormalization", &[y, scale, bias]);
         let y = b.op("Softmax", &[y]);
+        let rows = b.ints(&[0, 1, 1]);
+        let y = b.op_with("Gather", &[y, rows], &[("axis", Attr::Int(1))]);
+        let index = b.constant(Tensor::new([1, 2], &[0i64, 0]).expect("two of them"));
+        let y = b.op_with("GatherElements", &[y, index], &[("axis", Attr::Int(1))]);
         let y = b.op("ReduceMean", &[y]);
         let seed = b.float(half, 1.0);
         let wrt = [x, bias, any, scale];
@@ -134,9 +138,10 @@ fn half_width_gradients_are_summed_in_float32() {
         for (v, d) in wrt.iter().zip(&grads) {
             assert_eq!(g.dtype(*d), Some(half), "{}", g.name_of(*v));
         }
-        let sums = g.nodes[forward..].iter().filter(|n| n.op.starts_with("Reduce") || n.op.ends_with("Grad"));
+        let sums = ["ReduceSum", "ReduceMean", "ScatterElements", "LayerNormGrad", "SoftmaxGrad"];
+        let sums = g.nodes[forward..].iter().filter(|n| sums.contains(&n.op.as_str()));
         let types: Vec<_> = sums.map(|n| (n.op.as_str(), g.dtype(n.input(0).unwrap()))).collect();
-        assert!(types.len() > 4, "{types:?}");
+        assert!(types.len() > 6, "{types:?}");
         assert!(types.iter().all(|t| t.1 == Some(DType::F32)), "{types:?}");
     }
 }

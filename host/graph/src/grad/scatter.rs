@@ -30,7 +30,7 @@ fn copied(r: &mut Rule<'_, '_>) -> Grads {
 /// indices are written; there its gradient is added.
 pub(super) fn copied_with(r: &mut Rule<'_, '_>, rest: &[Option<ValueId>]) -> Grads {
     let (dy, x) = (r.dy()?, r.x(0)?);
-    let known = r.shape(x)?;
+    let (dy, known) = (r.wide(dy), r.shape(x)?);
     let whole = [("allowzero", Attr::Int(1))];
     let shape = r.b.shape_of(x, Some(&known));
     let (zero, one, count) = (r.b.scalar(0i64), r.b.scalar(1i64), r.op("Size", &[x]));
@@ -40,7 +40,7 @@ pub(super) fn copied_with(r: &mut Rule<'_, '_>, rest: &[Option<ValueId>]) -> Gra
     let taken = r.b.emit(&r.node.op, "", &inputs, r.node.attrs.clone(), 1)[0];
     let flat = r.b.ints(&[-1]);
     let (from, parts) = (r.op("Reshape", &[taken, flat]), r.op("Reshape", &[dy, flat]));
-    let (nothing, size) = (r.c(0.0, x), r.op("Shape", &[line]));
+    let (nothing, size) = (r.c(0.0, dy), r.op("Shape", &[line]));
     let zeros = r.op("Expand", &[nothing, size]);
     let sum = r.op_with("ScatterElements", &[zeros, from, parts], &[("reduction", Attr::from("add"))]);
     let g = r.op_with("Reshape", &[sum, shape], &whole);
@@ -66,6 +66,7 @@ fn gather_elements(r: &mut Rule<'_, '_>) -> Grads {
     let axis = r.node.int("axis", 0);
     let index = from_front(r, index, x, axis)?;
     let zeros = zeros_like(r, x);
+    let (dy, zeros) = (r.wide(dy), r.wide(zeros));
     let attrs = [("axis", Attr::Int(axis)), ("reduction", Attr::from("add"))];
     Ok(vec![Some(r.op_with("ScatterElements", &[zeros, index, dy], &attrs)), None])
 }

@@ -38,7 +38,7 @@ pub fn base(dir: &Path) {
             ("pads", Attr::Ints(vec![1; 4])),
         ];
         value = named(&mut g, &format!("/{name}/Conv"), "Conv", &[value, weight, bias], &attrs);
-        value = named(&mut g, "/Relu", "Relu", &[value], &[]);
+        value = named(&mut g, &format!("/{name}/Relu"), "Relu", &[value], &[]);
     }
     let axes = g.add_constant("axes", Tensor::new([2], &[2i64, 3]).expect("two axes"));
     let keep = [("keepdims", Attr::Int(0))];

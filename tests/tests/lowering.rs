@@ -302,7 +302,6 @@ fn multi_head(d: &mut Draw<'_>) -> Use {
         u.fixed = vec![3];
     }
     set(&mut u, "num_heads", n);
-    maybe(d, &mut u, "unidirectional", &[Attr::Int(1)]);
     maybe(d, &mut u, "scale", &[Attr::Float(0.3)]);
     u
 }
@@ -333,7 +332,6 @@ fn group_query(d: &mut Draw<'_>) -> Use {
     }
     maybe(d, &mut u, "scale", &[Attr::Float(0.3)]);
     maybe(d, &mut u, "softcap", &[Attr::Float(1.5)]);
-    maybe(d, &mut u, "local_window_size", &[Attr::Int(2)]);
     // ONNX Runtime wants both or neither.
     if d.flag() {
         u.outputs.extend([1, 2]);

@@ -27,7 +27,7 @@ fn base() -> Graph {
     for call in ["fc", "fc_1", "fc_2"] {
         let y = named(&mut g, &format!("/layers.0/{call}/MatMul"), "MatMul", &[value, weight]);
         let y = named(&mut g, &format!("/layers.0/{call}/Add"), "Add", &[bias, y]);
-        value = named(&mut g, "/layers.0/Tanh", "Tanh", &[y]);
+        value = named(&mut g, &format!("/layers.0/{call}/Tanh"), "Tanh", &[y]);
     }
     g.rename(value, "last_hidden_state");
     g.outputs = vec![value];

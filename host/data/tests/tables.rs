@@ -266,7 +266,7 @@ fn paths_that_cannot_be_read_are_refused() {
     let given = ReadOptions { format: Some(Format::Csv), ..Default::default() };
     assert_eq!(Table::read(files.write("a.txt", "a\n1\n"), &given).unwrap().len(), 1);
     let folder = ReadOptions { format: Some(Format::Csv), ..Default::default() };
-    assert!(matches!(Table::read(files.0.path(), &folder), Err(DataError::Io { .. })));
+    assert!(Table::read(files.0.path(), &folder).is_err());
     assert!("xlsx".parse::<Format>().is_err());
 }
 

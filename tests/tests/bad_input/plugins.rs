@@ -89,6 +89,6 @@ fn a_method_that_declares_nothing_to_train_says_so() {
     let line = House::training("out", "--method misbehaving --set method.mode=logs");
     let line = line
         .replace("--objective classification", "--objective misbehaving-objective --set objective.mode=fine");
-    house.run(&line).refused(&["trainable"]);
+    house.run(&line).refused(&["nothing to train"]);
     training_refused(&house, "--plugin-dir nowhere", &["nowhere", "cannot be read"]);
 }

@@ -343,9 +343,11 @@ pub fn grad(
             let (Some(g), Some(x)) = (g.filter(|_| wanted[k]), node.input(k)) else { continue };
             // A gradient is of its value's type, also where the rule's last operator has no known one, and where the
             // rule left that of a half-width value in float32, for the sums.
-            b.graph.fact_mut(g).dtype = b.graph.dtype(g).or(b.graph.dtype(x));
+            // A quantised integer's gradient is a float.
+            let own = b.graph.dtype(x).filter(|d| d.is_float());
+            b.graph.fact_mut(g).dtype = b.graph.dtype(g).or(own);
             let g = broadcast::undo(&mut b, g, x).map_err(|detail| unsupported(b.graph, &node, detail))?;
-            let dtype = b.graph.dtype(x).unwrap_or(DType::F32);
+            let dtype = own.or(b.graph.dtype(g)).unwrap_or(DType::F32);
             let g = b.cast(g, dtype);
             b.graph.fact_mut(g).dtype = Some(dtype);
             sums.entry(x).or_default().push(g);

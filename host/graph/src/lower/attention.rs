@@ -41,9 +41,9 @@ fn packed(l: &mut Lower<'_, '_>) -> Outputs {
         biases.push(l.padding(mask, k, x)?);
     }
     biases.extend(l.node.input(5));
-    let seen = (l.node.int("unidirectional", 0) != 0).then(|| l.looking_back(q, k, None));
+    let seen = (l.node.int("unidirectional", 0) != 0).then(|| l.looking_back(q, k));
     let scale = l.node.float("scale", 0.0);
-    let y = l.attend(Attend { q, k, v, scale, softcap: 0.0, biases, seen, blank: false })?;
+    let y = l.attend(Attend { q, k, v, scale, softcap: 0.0, biases, seen })?;
     Ok(vec![Some(l.merged(y)?)])
 }
 
@@ -76,9 +76,11 @@ fn multi_head(l: &mut Lower<'_, '_>) -> Outputs {
         biases.push(l.padding(mask, k, q)?);
     }
     biases.extend(l.node.input(5));
-    let seen = (l.node.int("unidirectional", 0) != 0).then(|| l.looking_back(q, k, None));
+    if l.node.int("unidirectional", 0) != 0 {
+        return Err("gradients of MultiHeadAttention that looks back only are not derived".into());
+    }
     let scale = l.node.float("scale", 0.0);
-    let y = l.attend(Attend { q, k, v, scale, softcap: 0.0, biases, seen, blank: false })?;
+    let y = l.attend(Attend { q, k, v, scale, softcap: 0.0, biases, seen: None })?;
     Ok(vec![Some(l.merged(y)?), Some(k), Some(v)])
 }
 
@@ -143,11 +145,12 @@ fn group_query(l: &mut Lower<'_, '_>) -> Outputs {
         q = rotate(l, q, cos, sin, interleaved)?;
         k = rotate(l, k, cos, sin, interleaved)?;
     }
-    let window = Some(l.node.int("local_window_size", -1)).filter(|w| *w > 0);
+    if l.node.int("local_window_size", -1) > 0 {
+        return Err("gradients with a local window (local_window_size) are not derived".into());
+    }
     let seen = match l.node.int("causal", 1) {
-        0 if window.is_some() => return Err("gradients with a window to both sides are not derived".into()),
         0 => None,
-        _ => Some(l.looking_back(q, k, window)),
+        _ => Some(l.looking_back(q, k)),
     };
     // The last token of each row; what comes behind it is padding.
     let last = l.x(5)?;
@@ -161,7 +164,7 @@ fn group_query(l: &mut Lower<'_, '_>) -> Outputs {
     });
     let biases = l.node.input(10).into_iter().collect();
     let (scale, softcap) = (l.node.float("scale", 0.0), l.node.float("softcap", 0.0));
-    let y = l.attend(Attend { q, k, v, scale, softcap, biases, seen, blank: window.is_some() })?;
+    let y = l.attend(Attend { q, k, v, scale, softcap, biases, seen })?;
     Ok(vec![Some(l.merged(y)?), Some(k), Some(v)])
 }
 
@@ -185,14 +188,14 @@ fn standard(l: &mut Lower<'_, '_>) -> Outputs {
         }
     }
     if l.node.int("is_causal", 0) != 0 {
-        let back = l.looking_back(q, k, None);
+        let back = l.looking_back(q, k);
         seen = Some(match seen {
             Some(mask) => l.op("And", &[mask, back]),
             None => back,
         });
     }
     let (scale, softcap) = (l.node.float("scale", 0.0), l.node.float("softcap", 0.0));
-    let y = l.attend(Attend { q, k, v, scale, softcap, biases, seen, blank: false })?;
+    let y = l.attend(Attend { q, k, v, scale, softcap, biases, seen })?;
     let y = if flat { l.merged(y)? } else { y };
     Ok(vec![Some(y), Some(k), Some(v)])
 }

@@ -16,8 +16,6 @@ pub(super) struct Attend {
     pub(super) biases: Vec<ValueId>,
     /// Boolean, broadcast to the scores: which keys a query sees.
     pub(super) seen: Option<ValueId>,
-    /// A query that sees no key gets zeros instead of a mean.
-    pub(super) blank: bool,
 }
 
 impl Lower<'_, '_> {
@@ -60,16 +58,11 @@ impl Lower<'_, '_> {
         Ok(self.reshape(all, &[0, n, -1, width]))
     }
 
-    /// Which keys a query sees that looks back only: at most `window` of them, if one is given.
-    pub(super) fn looking_back(&mut self, q: ValueId, k: ValueId, window: Option<i64>) -> ValueId {
+    /// Which keys a query sees that looks back only.
+    pub(super) fn looking_back(&mut self, q: ValueId, k: ValueId) -> ValueId {
         let (rows, columns) = (self.count(q, 2), self.count(k, 2));
         let (rows, columns) = (self.unsqueeze(rows, &[1]), self.unsqueeze(columns, &[0]));
-        let back = self.op("GreaterOrEqual", &[rows, columns]);
-        let Some(window) = window else { return back };
-        let distance = self.op("Sub", &[rows, columns]);
-        let window = self.b.scalar(window);
-        let near = self.op("Less", &[distance, window]);
-        self.op("And", &[back, near])
+        self.op("GreaterOrEqual", &[rows, columns])
     }
 
     /// What ONNX Runtime's operators add to scores for a mask of integers: `filter` where a key is not seen. A mask
@@ -131,11 +124,7 @@ impl Lower<'_, '_> {
             let lowest = self.c(f64::from(f32::MIN), scores);
             scores = self.op("Where", &[seen, scores, lowest]);
         }
-        let mut weights = self.op_with("Softmax", &[scores], &[("axis", Attr::Int(-1))]);
-        if let Some(seen) = a.seen.filter(|_| a.blank) {
-            let none = self.c(0.0, weights);
-            weights = self.op("Where", &[seen, weights, none]);
-        }
+        let weights = self.op_with("Softmax", &[scores], &[("axis", Attr::Int(-1))]);
         Ok(self.op("MatMul", &[weights, v]))
     }
 }

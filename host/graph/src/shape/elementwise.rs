@@ -64,6 +64,7 @@ pub(super) const RULES: &[(&str, Rule)] = &[
     ("HardSigmoid", same),
     ("HardSwish", same),
     ("Hardmax", same),
+    ("Shrink", same),
     ("LeakyRelu", same),
     ("Log", same),
     ("LogSoftmax", same),

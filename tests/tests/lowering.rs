@@ -320,7 +320,7 @@ fn group_query(d: &mut Draw<'_>) -> Use {
     if rotary {
         inputs.extend(angles(d, head / 2));
         if d.flag() {
-            inputs.push(longs(d, &[b, s], 6));
+            inputs.push(longs(d, &[b, s], 7 - s));
         }
     }
     let mut u = plain(inputs);

@@ -246,7 +246,7 @@ fn misbehaviour_is_refused_by_name() {
         ("two-settings", Code::REFUSED, "setting `a` is 1 already, not 2"),
         ("absent-initializer", Code::REFUSED, "no initializer `no.such.bias`"),
     ] {
-        let e = misbehave(mode).unwrap_err();
+        let e = misbehave(mode).expect_err(mode);
         assert_eq!(e.code, code, "{mode}: {e}");
         assert!(e.to_string().contains(words), "{mode}: {e}");
         assert_eq!((e.plugin.as_str(), e.operation.as_str()), ("misbehaving", "apply"), "{mode}");

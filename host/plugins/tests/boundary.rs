@@ -94,7 +94,7 @@ fn plugins_of_several_kinds_are_loaded_together() {
 #[test]
 fn verifying_makes_an_instance_of_everything() {
     let held = verify(&library("graft_plugin_classification")).unwrap();
-    assert_eq!(held.len(), 2 + 1 + 4);
+    assert_eq!(held.len(), 2 + 1 + 5);
     assert!(held.iter().any(|c| c.what == "objective `classification` with its defaults"), "{held:?}");
     assert!(verify(&faulty("other_layout")).is_err());
 }

@@ -44,6 +44,12 @@ impl Writer {
             "" => shape::supported().any(|o| o == node.op),
             domain => fused::find(domain, &node.op).is_some(),
         };
+        // Bases may have random operators, plugins may not: a run is repeatable.
+        let random = node.op.starts_with("Random") || matches!(node.op.as_str(), "Bernoulli" | "Multinomial");
+        if random {
+            let e = Error::new(Code::UNSUPPORTED, format!("operator `{}` draws numbers of its own", node.op));
+            return Err(e.help("random numbers come in through `noise`"));
+        }
         if known {
             return Ok(());
         }
@@ -51,9 +57,6 @@ impl Writer {
             if node.domain.is_empty() { node.op.clone() } else { format!("{}::{}", node.domain, node.op) };
         let e =
             Error::new(Code::UNSUPPORTED, format!("operator `{full}` is not one that this host can infer"));
-        if node.op.starts_with("Random") || node.op == "Bernoulli" {
-            return Err(e.help("random numbers come in through `noise`"));
-        }
         let near = config::nearest(&node.op, shape::supported(), 3).join(", ");
         Err(if near.is_empty() { e } else { e.help(format!("the nearest are {near}")) })
     }

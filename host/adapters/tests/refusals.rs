@@ -104,7 +104,7 @@ fn a_misshapen_tensor() {
     for (name, shape, words) in [
         ("lora_A", vec![3, 8], "[r = 2, in]"),
         ("lora_A", vec![8, 2], "[r = 2, in]"),
-        ("lora_A", vec![2, 8, 1], "[r = 2, in]"),
+        ("lora_A", vec![2, 8, 0], "[r = 2, in]"),
         ("lora_A", vec![2, 0], "[r = 2, in]"),
         ("lora_B", vec![8], "[out, r = 2]"),
     ] {

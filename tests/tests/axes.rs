@@ -1,6 +1,8 @@
 //! What the analysis of axes claims of exported models, tried on them: rows are put in another order, left out and
 //! changed, and padding is filled with something else and lengthened.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::collections::HashMap;
 use std::path::Path;
 

@@ -2,6 +2,8 @@
 //!
 //! One row an operator of the table; an operator without a row fails `every_lowered_operator_has_a_row`.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::collections::BTreeSet;
 
 use graft_graph::{Attr, Attrs, DType, Dim, Fact, Graph, Node, Tensor, lower, onnx, shape};

@@ -108,7 +108,7 @@ impl Lora {
             return Err(e.help("leave the module out with `exclude_modules`"));
         }
         let group = u64::try_from(c.group).unwrap_or(0);
-        if group == 0 || self.r % group != 0 {
+        if group == 0 || !self.r.is_multiple_of(group) {
             let e = Error::new(
                 Code::CONFIG,
                 format!("a rank of {} does not divide by {} groups", self.r, c.group),

@@ -1,5 +1,7 @@
 //! Cases of normalisations.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use graft_graph::grad::grad;
 use graft_graph::{Attr, Builder, DType, Graph, Tensor, ValueId, shape};
 use graft_tests::differences::Tolerance::{self, Approximate, Close};

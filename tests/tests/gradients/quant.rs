@@ -1,6 +1,8 @@
 //! Quantised operators: straight-through gradients are none that differences could find, so they are compared with
 //! what is written down, and with the products of dequantised matrices.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use graft_graph::grad::{grad, gradient_model};
 use graft_graph::{Attr, Attrs, Builder, DType, Dim, Fact, Graph, Node, Tensor, ValueId, lower, onnx};
 use graft_runtime::{Session, SessionOptions, SessionSource};

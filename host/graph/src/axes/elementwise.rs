@@ -163,11 +163,11 @@ fn compare(op: &str, states: &[&State], out: &mut State) {
         ("Equal", Some(s), false) => Some(f64::from(s == 0)),
         _ => None,
     };
-    if of.iter().all(|d| d.known().is_some_and(|n| n >= 0)) {
-        if let Some(n) = holds(true, plus.known()) {
-            let level = Level::Number(n);
-            (out.all, out.kept, out.diagonal) = (level, level, level);
-        }
+    if of.iter().all(|d| d.known().is_some_and(|n| n >= 0))
+        && let Some(n) = holds(true, plus.known())
+    {
+        let level = Level::Number(n);
+        (out.all, out.kept, out.diagonal) = (level, level, level);
     }
     // Along axes of one sequence the place is the same, and along any other it must not matter.
     let mut sums: Vec<(usize, Dim)> = Vec::new();

@@ -177,8 +177,8 @@ fn norm(step: &Step<'_>, from: i64, inputs: &[usize]) -> Option<Vec<State>> {
         "InstanceNormalization" | "GroupNormalization" => 1,
         _ => from,
     };
-    for k in lead..axes.len() {
-        let tag = if k < from { step.lose(&mut out, &axes[k]) } else { Tag::Own };
+    for (k, axis) in axes.iter().enumerate().skip(lead) {
+        let tag = if k < from { step.lose(&mut out, axis) } else { Tag::Own };
         out.axes.as_mut()?.get_mut(k)?.tag = tag;
     }
     let mut all = vec![out.clone()];

@@ -143,6 +143,15 @@ impl Dim {
         self.0.keys().flatten().map(|s| &**s)
     }
 
+    /// The symbol that this size is, if it is one and nothing else.
+    pub fn as_symbol(&self) -> Option<&str> {
+        let mut names = self.symbols();
+        match (names.next(), names.next()) {
+            (Some(name), None) if *self == Dim::symbol(name) => Some(name),
+            _ => None,
+        }
+    }
+
     /// The same size with other names for some of its symbols.
     pub fn renamed(&self, name: &dyn Fn(&str) -> Option<String>) -> Dim {
         let one = |s: &Arc<str>| name(s).map_or_else(|| s.clone(), Arc::from);

@@ -46,7 +46,8 @@ pub fn estimate(graph: &Graph, sizes: &dyn Fn(&str) -> Option<i64>) -> Memory {
     memory
 }
 
-fn bytes_of(graph: &Graph, v: ValueId, sizes: &dyn Fn(&str) -> Option<i64>) -> Option<u64> {
+/// Bytes of one value, where its type is known and `sizes` tells every symbol of its shape.
+pub fn bytes_of(graph: &Graph, v: ValueId, sizes: &dyn Fn(&str) -> Option<i64>) -> Option<u64> {
     let bits = graph.dtype(v)?.bits() as u64;
     let mut elements = 1u64;
     for d in graph.shape(v)? {

@@ -143,6 +143,21 @@ fn is_use_of(path: &str, module: &str) -> bool {
     path.split('.').count() == module.split('.').count() && path.split('.').zip(module.split('.')).all(call)
 }
 
+impl Site {
+    /// A site without a bias, its weight `[in, out]`; `ends` are what goes in and what comes out.
+    fn plain(
+        kind: SiteKind,
+        path: String,
+        ends: (ValueId, ValueId),
+        weight: ValueId,
+        [in_features, out_features]: [usize; 2],
+    ) -> Site {
+        let (input, output) = ends;
+        let (weight_is_out_in, bias, conv) = (false, None, None);
+        Site { path, kind, input, output, weight, weight_is_out_in, bias, in_features, out_features, conv }
+    }
+}
+
 struct Finder<'a> {
     graph: &'a Graph,
     consumers: Vec<Vec<usize>>,
@@ -208,18 +223,9 @@ impl Finder<'_> {
         let behind = self.bias_behind(y, out_features);
         let (bias, output) = (behind.map(|b| b.0), behind.map_or(y, |b| b.1));
         let path = self.path(n, &[bias, Some(weight)])?;
-        let kind = SiteKind::Linear;
         Some(Site {
-            path,
-            kind,
-            input,
-            output,
-            weight,
-            weight_is_out_in: false,
             bias,
-            in_features,
-            out_features,
-            conv: None,
+            ..Site::plain(SiteKind::Linear, path, (input, output), weight, [in_features, out_features])
         })
     }
 
@@ -231,18 +237,10 @@ impl Finder<'_> {
         let behind = if n.input(5).is_none() { self.bias_behind(y, out_features) } else { None };
         let (bias, output) = (behind.map(|b| b.0).or(n.input(5)), behind.map_or(y, |b| b.1));
         let path = self.path(n, &[bias, Some(weight)])?;
-        let kind = SiteKind::Linear;
         Some(Site {
-            path,
-            kind,
-            input,
-            output,
-            weight,
             weight_is_out_in: true,
             bias,
-            in_features,
-            out_features,
-            conv: None,
+            ..Site::plain(SiteKind::Linear, path, (input, output), weight, [in_features, out_features])
         })
     }
 
@@ -256,18 +254,10 @@ impl Finder<'_> {
         let (in_features, out_features) = if weight_is_out_in { (b, a) } else { (a, b) };
         let bias = n.input(2).filter(|v| self.float_constant(*v, 1).is_some());
         let path = self.path(n, &[bias, Some(weight)])?;
-        let kind = SiteKind::Linear;
         Some(Site {
-            path,
-            kind,
-            input,
-            output,
-            weight,
             weight_is_out_in,
             bias,
-            in_features,
-            out_features,
-            conv: None,
+            ..Site::plain(SiteKind::Linear, path, (input, output), weight, [in_features, out_features])
         })
     }
 
@@ -292,19 +282,7 @@ impl Finder<'_> {
             return None;
         }
         let path = self.path(n, &[Some(weight)])?;
-        let kind = SiteKind::Embedding;
-        Some(Site {
-            path,
-            kind,
-            input,
-            output,
-            weight,
-            weight_is_out_in: false,
-            bias: None,
-            in_features,
-            out_features,
-            conv: None,
-        })
+        Some(Site::plain(SiteKind::Embedding, path, (input, output), weight, [in_features, out_features]))
     }
 
     fn norm(&self, n: &Node) -> Option<Site> {
@@ -312,19 +290,10 @@ impl Finder<'_> {
         let &[width] = self.float_constant(weight, 1)? else { return None };
         let bias = n.input(2).filter(|v| self.float_constant(*v, 1).is_some());
         let path = self.path(n, &[Some(weight), bias])?;
-        let kind = SiteKind::Norm;
-        let (in_features, out_features) = (width, width);
         Some(Site {
-            path,
-            kind,
-            input,
-            output,
-            weight,
             weight_is_out_in: true,
             bias,
-            in_features,
-            out_features,
-            conv: None,
+            ..Site::plain(SiteKind::Norm, path, (input, output), weight, [width, width])
         })
     }
 
@@ -335,7 +304,6 @@ impl Finder<'_> {
         let path = self.path(n, &[bias, Some(weight)])?;
         let groups = usize::try_from(n.int("group", 1)).ok()?;
         let (in_features, out_features) = (t.shape()[1].checked_mul(groups)?, t.shape()[0]);
-        let kind = SiteKind::Conv;
         let kernel: Vec<i64> =
             t.shape()[2..].iter().map(|d| i64::try_from(*d).ok()).collect::<Option<_>>()?;
         let ints = |name: &str, count: usize, default: i64| match n.ints(name) {
@@ -351,18 +319,8 @@ impl Finder<'_> {
             auto_pad: n.text("auto_pad").unwrap_or("NOTSET").to_string(),
             kernel,
         };
-        Some(Site {
-            path,
-            kind,
-            input,
-            output,
-            weight,
-            weight_is_out_in: true,
-            bias,
-            in_features,
-            out_features,
-            conv: Some(conv),
-        })
+        let plain = Site::plain(SiteKind::Conv, path, (input, output), weight, [in_features, out_features]);
+        Some(Site { weight_is_out_in: true, bias, conv: Some(conv), ..plain })
     }
 }
 

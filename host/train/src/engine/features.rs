@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use graft_graph::axes::analyse;
+use graft_graph::memory::bytes_of;
 use graft_graph::split::{Split, Whole, split};
 use graft_graph::{Graph, Tensor, ValueId};
 use graft_plugins::{Adapted, api};
@@ -14,7 +15,7 @@ use graft_tasks::{Base, Examples, Feed, Program, Result, TextFeed, run_all};
 const TOLERANCE: f32 = 1e-4;
 
 /// Most bytes of features that are kept for the training data; where they would take more, the whole graph is run.
-const MAX_FEATURES: usize = 2 << 30;
+const MAX_FEATURES: u64 = 2 << 30;
 
 /// Features of examples: one tensor `[rows, …]` for each cut value.
 pub(super) struct Features {
@@ -82,12 +83,13 @@ impl Extractor {
         Ok(Features { tensors, rows: examples.len() })
     }
 
-    /// Whether there is room to keep the features of all examples, by what one takes.
-    pub(super) fn has_room(&mut self, base: &Base, examples: &Examples, pad: i64) -> Result<bool> {
-        let first: Vec<usize> = (0..examples.len().min(1)).collect();
-        let row: usize =
-            self.features(base, &examples.select(&first), pad)?.tensors.iter().map(|t| t.data.len()).sum();
-        Ok(row.saturating_mul(examples.len()) <= MAX_FEATURES)
+    /// Whether there is room to keep the features of `rows` examples. The batch is the only size of a cut that is not a
+    /// number.
+    pub(super) fn has_room(&self, rows: usize) -> bool {
+        let rows = i64::try_from(rows).ok();
+        let sizes: Option<Vec<u64>> =
+            self.graph.outputs.iter().map(|v| bytes_of(&self.graph, *v, &|_| rows)).collect();
+        sizes.is_some_and(|s| s.iter().fold(0u64, |n, b| n.saturating_add(*b)) <= MAX_FEATURES)
     }
 
     /// Whether padding is invisible, where that is not proven: the shortest and the longest example must give alone what

@@ -30,10 +30,7 @@ pub(super) fn symbols<'a>(declared: impl Iterator<Item = (&'a [Dim], &'a Tensor)
     let mut sizes = HashMap::new();
     for (dims, tensor) in declared {
         for (d, n) in dims.iter().zip(tensor.shape()) {
-            let mut names = d.symbols();
-            if let (Some(name), None) = (names.next(), names.next())
-                && *d == Dim::symbol(name)
-            {
+            if let Some(name) = d.as_symbol() {
                 sizes.insert(name.to_string(), *n as i64);
             }
         }

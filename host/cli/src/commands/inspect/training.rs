@@ -6,7 +6,7 @@ use graft_graph::cse::join_equal;
 use graft_graph::grad::{GradError, expose, grad};
 use graft_graph::memory::{Memory, estimate};
 use graft_graph::model::Role;
-use graft_graph::{DType, Dim, Graph, ValueId, shape};
+use graft_graph::{DType, Graph, ValueId, shape};
 use graft_plugins::Adapted;
 use graft_tasks::Base;
 use serde::Serialize;
@@ -127,11 +127,7 @@ fn sizes(base: &Base, batch: Batch) -> HashMap<String, i64> {
     let mut sizes = HashMap::new();
     for (v, role) in base.model.inputs.iter().filter(|(_, role)| *role != Role::Other) {
         for (k, d) in base.graph.shape(*v).into_iter().flatten().enumerate() {
-            let mut names = d.symbols();
-            if let (Some(name), None) = (names.next(), names.next())
-                && *d == Dim::symbol(name)
-                && (k == 0 || *role != Role::Pixels)
-            {
+            if let Some(name) = d.as_symbol().filter(|_| k == 0 || *role != Role::Pixels) {
                 sizes.entry(name.to_string()).or_insert(if k == 0 { batch.rows } else { batch.length });
             }
         }

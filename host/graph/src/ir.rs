@@ -31,8 +31,15 @@ pub struct Fact {
     pub dtype: Option<DType>,
     /// Dimensions.
     pub shape: Option<Shape>,
-    /// The elements, row-major, of an integer tensor of at most one dimension: shapes, axes, sizes.
+    /// The elements, row-major, of an integer tensor of at most two dimensions: shapes, axes, sizes, pads.
     pub elements: Option<Vec<Dim>>,
+}
+
+impl Fact {
+    /// The elements of a tensor of at most one dimension.
+    pub fn vector(&self) -> Option<&[Dim]> {
+        self.elements.as_deref().filter(|_| self.shape.as_ref().is_none_or(|s| s.len() < 2))
+    }
 }
 
 /// A value's name and what is known of it.

@@ -88,7 +88,16 @@ pub fn module_path(node: &Node) -> Option<String> {
         name = fused.rsplit_once('/')?.0;
     }
     let (modules, _) = name.rsplit_once('/')?;
-    Some(modules.replace('/', "."))
+    let mut path: Vec<&str> = Vec::new();
+    for scope in modules.split('/') {
+        // A Sequential is called itself, and its children carry its name: `/layer1/layer1.0/conv`.
+        let children = |last: &str| scope.strip_prefix(last).is_some_and(|rest| rest.starts_with('.'));
+        if path.last().is_some_and(|last| children(last)) {
+            path.pop();
+        }
+        path.push(scope);
+    }
+    Some(path.join("."))
 }
 
 /// `['', 'model', 'model.encoder', 'linear_4']` → `model.encoder`: the last entry is the operation itself.

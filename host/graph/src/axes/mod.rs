@@ -91,8 +91,8 @@ impl<'a> Step<'a> {
 
     pub(crate) fn elements(&self, i: usize) -> Option<Vec<Dim>> {
         let v = self.node.input(i)?;
-        match &self.graph.fact(v).elements {
-            Some(e) => Some(e.clone()),
+        match self.graph.fact(v).vector() {
+            Some(e) => Some(e.to_vec()),
             None => Some(self.graph.constant(v)?.to_i64s()?.into_iter().map(Dim::from).collect()),
         }
     }

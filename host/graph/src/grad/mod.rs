@@ -175,8 +175,7 @@ impl Rule<'_, '_> {
     /// The integers of a constant input.
     pub(crate) fn numbers(&self, i: usize) -> Result<Vec<i64>, String> {
         let v = self.x(i)?;
-        let known =
-            self.b.graph.fact(v).elements.as_ref().and_then(|e| e.iter().map(|d| d.known()).collect());
+        let known = self.b.graph.fact(v).vector().and_then(|e| e.iter().map(|d| d.known()).collect());
         known
             .or_else(|| self.b.graph.constant(v).and_then(|t| t.to_i64s()))
             .ok_or_else(|| format!("input {i} ('{}') must be constant", self.b.graph.name_of(v)))
@@ -270,11 +269,14 @@ fn leads_to(graph: &Graph, targets: &[ValueId]) -> Vec<bool> {
     on
 }
 
-/// The float constants that lie on a path to one of `outputs`: what a gradient can be asked of.
+/// The float constants that lie on a path to one of `outputs`, without the running statistics of batch normalisations,
+/// which are counted and not trained.
 pub fn trainable_constants(graph: &Graph, outputs: &[ValueId]) -> Vec<ValueId> {
     let all: Vec<ValueId> = graph.constants().filter(|(_, t)| t.dtype().is_float()).map(|(v, _)| v).collect();
     let to = leads_to_differentiably(graph, outputs);
-    all.into_iter().filter(|v| to[v.index()]).collect()
+    let normalisations = graph.nodes.iter().filter(|n| n.is("BatchNormalization"));
+    let counted: Vec<ValueId> = normalisations.flat_map(|n| [n.input(3), n.input(4)]).flatten().collect();
+    all.into_iter().filter(|v| to[v.index()] && !counted.contains(v)).collect()
 }
 
 fn leads_to_differentiably(graph: &Graph, targets: &[ValueId]) -> Vec<bool> {

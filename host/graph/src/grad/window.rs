@@ -116,7 +116,7 @@ fn resize(r: &mut Rule<'_, '_>) -> Grads {
         let a = r.axis(*axis, shape.len())?;
         let stays = match scales {
             Some(_) => factors.as_ref().is_some_and(|f| f.get(k) == Some(&1.0)),
-            None => r.b.graph.fact(r.x(3)?).elements.as_ref().and_then(|e| e.get(k)) == Some(&shape[a]),
+            None => r.b.graph.fact(r.x(3)?).vector().and_then(|e| e.get(k)) == Some(&shape[a]),
         };
         if stays {
             continue;

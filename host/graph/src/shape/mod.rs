@@ -51,7 +51,12 @@ impl<'a> Infer<'a> {
     fn shape(&self, i: usize) -> Option<&'a Shape> {
         self.fact(i)?.shape.as_ref()
     }
+    /// The elements of an integer input of at most one dimension.
     fn elements(&self, i: usize) -> Option<&'a [Dim]> {
+        self.fact(i)?.vector()
+    }
+    /// The elements of an integer input of any known shape, row-major.
+    fn all_elements(&self, i: usize) -> Option<&'a [Dim]> {
         self.fact(i)?.elements.as_deref()
     }
     /// The elements of an integer input, all of them numbers.

@@ -26,7 +26,7 @@ pub(super) const RULES: &[(&str, Rule)] = &[
 fn reshape(i: &Infer<'_>) -> Option<Vec<Fact>> {
     let dtype = i.dtype(0);
     // A reshaped shape vector keeps its elements.
-    let kept = i.elements(0).map(<[Dim]>::to_vec);
+    let kept = i.all_elements(0).map(<[Dim]>::to_vec);
     let Some(target) = i.elements(1) else {
         let rank = i.shape(1).and_then(|s| s.first()?.known()).filter(|r| (0..=16).contains(r))?;
         return one(dtype, Some((0..rank as usize).map(|k| i.unknown(k)).collect()));
@@ -49,7 +49,7 @@ fn reshape(i: &Infer<'_>) -> Option<Vec<Fact>> {
     if let Some(k) = free {
         out[k] = x.and_then(|x| product(x).divided_exactly(&product(&out))).unwrap_or_else(|| i.unknown(k));
     }
-    let elements = kept.filter(|_| out.len() <= 1);
+    let elements = kept.filter(|_| out.len() <= 2);
     Some(vec![Fact { dtype, shape: Some(out), elements }])
 }
 
@@ -59,7 +59,17 @@ fn transpose(i: &Infer<'_>) -> Option<Vec<Fact>> {
         Some(p) => p.iter().map(|a| i.axis(*a, x.len()).map(|a| x[a].clone())).collect::<Option<Shape>>()?,
         None => x.iter().rev().cloned().collect(),
     };
-    one(i.dtype(0), Some(out))
+    let elements = (|| {
+        let (e, [rows, columns]) = (i.all_elements(0)?, x.as_slice()) else { return None };
+        let (rows, columns) = (usize::try_from(rows.known()?).ok()?, usize::try_from(columns.known()?).ok()?);
+        let turned = i.node.ints("perm").is_none_or(|p| p == [1, 0]);
+        if rows.checked_mul(columns)? != e.len() {
+            return None;
+        }
+        let at = |k: usize| if turned { (k % rows) * columns + k / rows } else { k };
+        (0..e.len()).map(|k| e.get(at(k)).cloned()).collect::<Option<Vec<Dim>>>()
+    })();
+    Some(vec![Fact { dtype: i.dtype(0), shape: Some(out), elements }])
 }
 
 fn flatten(i: &Infer<'_>) -> Option<Vec<Fact>> {
@@ -208,12 +218,16 @@ fn slice(i: &Infer<'_>) -> Option<Vec<Fact>> {
         }
         out[a] = sliced(&x[a], starts.get(k)?, ends.get(k)?, step).unwrap_or_else(|| i.unknown(a));
     }
+    // Of a matrix only whole rows are taken.
     let elements = (|| {
-        let e = i.elements(0)?;
-        let (s, n, step) = (starts.first()?.known()?, out.first()?.known()?, *steps.first()?);
-        let s = if s < 0 { s + e.len() as i64 } else { s.min(e.len() as i64) };
-        let at = |k: i64| usize::try_from(k.checked_mul(step)?.checked_add(s)?).ok();
-        (0..n).map(|k| e.get(at(k)?).cloned()).collect()
+        let e = i.all_elements(0).filter(|_| x.len() == 1 || axes == [0])?;
+        let (rows, n) = (x.first()?.known()?, out.first()?.known()?);
+        let (s, step) = (starts.first()?.known()?, *steps.first()?);
+        let s = if s < 0 { s.checked_add(rows)? } else { s.min(rows - i64::from(step < 0)) };
+        let row = e.len().checked_div(usize::try_from(rows).ok()?)?;
+        let at = |k: i64| usize::try_from(k.checked_mul(step)?.checked_add(s)?).ok()?.checked_mul(row);
+        let taken = (0..n).map(|k| e.get(at(k)?..at(k)?.checked_add(row)?)).collect::<Option<Vec<_>>>()?;
+        Some(taken.concat())
     })();
     Some(vec![Fact { dtype: i.dtype(0), shape: Some(out), elements }])
 }

@@ -8,7 +8,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::infer;
-use crate::dim::{Dim, Shape};
+use crate::dim::Dim;
 use crate::ir::{Fact, Graph, Node, ValueId};
 
 /// Passes over the graph at most; each joins what the one before made comparable.
@@ -34,6 +34,9 @@ pub fn infer_with_own_names(graph: &mut Graph) {
             for (a, b) in meetings(graph, node) {
                 news |= joined.join(&a, &b);
             }
+        }
+        for (a, b) in siblings(graph, &facts, &joined) {
+            news |= joined.join(&a, &b);
         }
         if !news {
             break;
@@ -133,13 +136,38 @@ impl Joined {
     }
 }
 
+/// First dimensions of inputs for which the file declares one shape, and of which the graph has joined all other
+/// symbols: tokens and their mask have one batch, also where the mask is only looked up by row.
+fn siblings(graph: &Graph, facts: &[Fact], joined: &Joined) -> Vec<(Dim, Dim)> {
+    let declared = |v: ValueId| facts.get(v.index()).and_then(|f| f.shape.as_deref());
+    let first = |d: &Dim| d.renamed(&|s| Some(joined.first(s)));
+    let mut found = Vec::new();
+    for (k, a) in graph.inputs.iter().enumerate() {
+        for b in &graph.inputs[k + 1..] {
+            let (Some([batch, rest @ ..]), true) = (declared(*a), declared(*a) == declared(*b)) else {
+                continue;
+            };
+            let (Some([a, all_a @ ..]), Some([b, all_b @ ..])) =
+                (graph.shape(*a).map(Vec::as_slice), graph.shape(*b).map(Vec::as_slice))
+            else {
+                continue;
+            };
+            let same = all_a.iter().zip(all_b).all(|(a, b)| first(a) == first(b));
+            if batch.known().is_none() && rest.iter().any(|d| d.known().is_none()) && same {
+                found.push((a.clone(), b.clone()));
+            }
+        }
+    }
+    found
+}
+
 /// Pairs of dimensions that `node` only takes if they are equal, or if one of them is 1.
 fn meetings(graph: &Graph, node: &Node) -> Vec<(Dim, Dim)> {
     if !node.domain.is_empty() {
         return Vec::new();
     }
-    let shape = |k: usize| node.input(k).and_then(|v| graph.shape(v));
-    let elements = |k: usize| node.input(k).and_then(|v| graph.fact(v).elements.as_ref());
+    let shape = |k: usize| node.input(k).and_then(|v| graph.shape(v)).map(Vec::as_slice);
+    let elements = |k: usize| node.input(k).and_then(|v| graph.fact(v).vector());
     let all = || (0..node.inputs.len()).filter_map(shape);
     match node.op.as_str() {
         "Add" | "Sub" | "Mul" | "Div" | "Mod" | "Max" | "Min" | "Pow" | "Sum" | "Mean" | "PRelu" | "And"
@@ -186,7 +214,7 @@ fn meetings(graph: &Graph, node: &Node) -> Vec<(Dim, Dim)> {
             let mut met: Vec<_> = (1..3)
                 .filter_map(|k| Some((shape(0)?.first()?.clone(), shape(k)?.first()?.clone())))
                 .collect();
-            let length = |s: &Shape| s.len().checked_sub(2).and_then(|k| s.get(k)).cloned();
+            let length = |s: &[Dim]| s.len().checked_sub(2).and_then(|k| s.get(k)).cloned();
             met.extend(shape(1).and_then(length).zip(shape(2).and_then(length)));
             met.extend(shape(3).and_then(|m| m.last().cloned()).zip(shape(1).and_then(length)));
             met
@@ -195,7 +223,7 @@ fn meetings(graph: &Graph, node: &Node) -> Vec<(Dim, Dim)> {
     }
 }
 
-fn pairs(shapes: Vec<&Shape>, met: impl Fn(&[Dim], &[Dim]) -> Vec<(Dim, Dim)>) -> Vec<(Dim, Dim)> {
+fn pairs(shapes: Vec<&[Dim]>, met: impl Fn(&[Dim], &[Dim]) -> Vec<(Dim, Dim)>) -> Vec<(Dim, Dim)> {
     let Some((first, rest)) = shapes.split_first() else { return Vec::new() };
     // Each with each: a shape of lower rank or of ones in front must not hide the others.
     let mut all: Vec<(Dim, Dim)> = rest.iter().flat_map(|s| met(first, s)).collect();
@@ -252,6 +280,23 @@ mod tests {
         g.outputs.push(y);
         infer_with_own_names(&mut g);
         assert_eq!(shape_of(&g, "c"), "[n, m]");
+    }
+
+    /// A mask that is looked up by row and position: only its length meets that of the tokens.
+    #[test]
+    fn inputs_of_one_declared_shape_have_one_batch_once_their_lengths_are_joined() {
+        let mut g = Graph::new("t", 20);
+        let declared = || vec![Dim::from("batch"), Dim::from("seq")];
+        let [a, b, c] = ["a", "b", "c"].map(|n| g.add_input(n, DType::F32, declared()));
+        let mut build = Builder::new(&mut g, "");
+        let first = build.ints(&[0]);
+        let row = build.op_with("Gather", &[b, first], &[("axis", crate::ir::Attr::Int(0))]);
+        let y = build.op("Add", &[a, row]);
+        let z = build.op("Relu", &[c]);
+        g.outputs = vec![y, z];
+        infer_with_own_names(&mut g);
+        assert_eq!(shape_of(&g, "b"), "[batch, seq]");
+        assert_eq!(shape_of(&g, "c"), "[batch_c, seq_c]");
     }
 
     #[test]

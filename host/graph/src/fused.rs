@@ -29,7 +29,13 @@ pub const GUARDED_ATTENTION: &str = "GuardedAttention";
 /// Every operator of Graft's own domain.
 pub const FUSED: &[Fused] = &[
     // dx = dy · (Φ(x) + x·φ(x)), the derivative of the exact Gelu (Hendrycks & Gimpel 2016).
-    Fused { name: "GeluGrad", inputs: &["dy", "x"], attributes: &[], facts: |g, n| like(g, n, 1), body: gelu_grad },
+    Fused {
+        name: "GeluGrad",
+        inputs: &["dy", "x"],
+        attributes: &[],
+        facts: |g, n| like(g, n, 1),
+        body: gelu_grad,
+    },
     // Gradient of LayerNormalization over the last axis with respect to its input (Ba et al. 2016).
     Fused {
         name: "LayerNormGrad",
@@ -39,9 +45,21 @@ pub const FUSED: &[Fused] = &[
         body: layer_norm_grad,
     },
     // y = x/√(mean(x²) + ε) · scale over the last axis (Zhang & Sennrich 2019).
-    Fused { name: "RMSNorm", inputs: &["x", "scale"], attributes: &["epsilon"], facts: |g, n| like(g, n, 0), body: rms_norm },
+    Fused {
+        name: "RMSNorm",
+        inputs: &["x", "scale"],
+        attributes: &["epsilon"],
+        facts: |g, n| like(g, n, 0),
+        body: rms_norm,
+    },
     // dx = y · (dy − Σ dy·y), softmax over the last axis; y is its output.
-    Fused { name: "SoftmaxGrad", inputs: &["dy", "y"], attributes: &[], facts: |g, n| like(g, n, 1), body: softmax_grad },
+    Fused {
+        name: "SoftmaxGrad",
+        inputs: &["dy", "y"],
+        attributes: &[],
+        facts: |g, n| like(g, n, 1),
+        body: softmax_grad,
+    },
     // p = softmax(scale·q·k + bias) over the last axis, y = p·v (Vaswani et al. 2017). Queries are `[…, queries, dim]`,
     // keys `[…, dim, keys]` as the product takes them, values `[…, keys, width]`; the bias broadcasts to `p`.
     Fused {

@@ -61,7 +61,8 @@ pub fn raise(graph: &mut Graph) -> Vec<(&'static str, usize)> {
             }
             graph.nodes[i] = new;
         }
-        graph.remove_dead();
+        // Patterns that follow need not see through them.
+        drop_identities(graph);
     }
     drop_identities(graph);
     let attentions = attention::attentions(graph);

@@ -101,13 +101,15 @@ fn find(m: &Match<'_>, readers: &[Vec<usize>], root: &Node) -> Option<Found> {
     let rank = m.graph.shape(p)?.len();
     let axis = softmax.int("axis", -1);
     let float = matches!(m.graph.dtype(p)?, DType::F32 | DType::F16 | DType::BF16);
-    if !softmax.is("Softmax") || !float || !(axis == -1 || axis == rank as i64 - 1) || ![3, 4].contains(&rank) {
+    if !softmax.is("Softmax") || !float || !(axis == -1 || axis == rank as i64 - 1) || ![3, 4].contains(&rank)
+    {
         return None;
     }
     let mut scores = scores(m, softmax.input(0)?, MAX_STEPS)?;
     scores.q = scaled(m, scores.q, &mut scores.scale);
     let keys = keys(m, scores.k, &mut scores.scale)?;
-    let same_rank = [scores.q, scores.k, v].iter().all(|x| m.graph.shape(*x).is_some_and(|s| s.len() == rank));
+    let same_rank =
+        [scores.q, scores.k, v].iter().all(|x| m.graph.shape(*x).is_some_and(|s| s.len() == rank));
     if !same_rank || !fits(m, &scores, v, rank) || !scores.scale.is_finite() {
         return None;
     }
@@ -206,7 +208,8 @@ fn keys(m: &Match<'_>, v: ValueId, scale: &mut f64) -> Option<Keys> {
 
 /// `[b, h, s, d]` → `[b·h, s, d]` → `[b·h, d, s]` → `[b, h, d, s]`, as the new exporter transposes values of any rank.
 fn through_matrices(m: &Match<'_>, last: &Node, v: ValueId) -> Option<ValueId> {
-    let flipped = m.maker_of(last.input(0)?, "Transpose").filter(|n| n.ints("perm") == Some(&[0, 2, 1][..]))?;
+    let flipped =
+        m.maker_of(last.input(0)?, "Transpose").filter(|n| n.ints("perm") == Some(&[0, 2, 1][..]))?;
     let from = m.maker_of(flipped.input(0)?, "Reshape")?.input(0)?;
     let (to, matrices, was) = (m.graph.shape(v)?, m.graph.shape(flipped.input(0)?)?, m.graph.shape(from)?);
     let ([a, b, c, d], [e, f, g, h]) = (to.as_slice(), was.as_slice()) else { return None };
@@ -284,18 +287,28 @@ pub fn transposed(b: &mut Builder<'_>, k: ValueId) -> ValueId {
 /// Keys or values `[b, own, s, d]` that are repeated for groups of query heads, repeated by [`repeat`] instead; any
 /// other value as it is.
 fn repeated(b: &mut Builder<'_>, x: ValueId, heads: Option<i64>) -> ValueId {
-    let own = heads.and_then(|n| Some((n, exported_repeat(b.graph, x, n)?)));
-    own.map_or(x, |(n, own)| repeat(b, own, n).unwrap_or(x))
+    let Some(heads) = heads else { return x };
+    let nodes = &b.graph.nodes;
+    let maker = |v: ValueId| nodes.iter().rev().find(|n| n.output(0) == Some(v));
+    let own = own_heads(b.graph, &maker, x, heads);
+    own.and_then(|own| repeat(b, own, heads)).unwrap_or(x)
 }
 
-/// `Reshape(Expand(Unsqueeze(own)))` of own heads to `heads`, each several times in a row: `own`.
-fn exported_repeat(graph: &Graph, x: ValueId, heads: i64) -> Option<ValueId> {
-    let maker = |v: ValueId, op: &str| graph.nodes.iter().find(|n| n.is(op) && n.output(0) == Some(v));
-    let wide = maker(x, "Reshape")?.input(0)?;
-    let apart = maker(wide, "Expand")?.input(0)?;
-    let own = maker(apart, "Unsqueeze")?.input(0)?;
+/// Of `Reshape(Expand(Unsqueeze(own)))` that gives `heads` heads, each of the own ones several times in a row: `own`.
+pub(crate) fn own_heads<'a>(
+    graph: &Graph,
+    maker: &dyn Fn(ValueId) -> Option<&'a Node>,
+    x: ValueId,
+    heads: i64,
+) -> Option<ValueId> {
+    let of = |v: ValueId, op: &str| maker(v).filter(|n| n.is(op))?.input(0);
+    let wide = of(x, "Reshape")?;
+    let apart = of(wide, "Expand")?;
+    let own = of(apart, "Unsqueeze")?;
     let (own_shape, wide_shape) = (graph.shape(own)?, graph.shape(wide)?);
-    let ([b, n, s, d], [e, m, times, t, f]) = (own_shape.as_slice(), wide_shape.as_slice()) else { return None };
+    let ([b, n, s, d], [e, m, times, t, f]) = (own_shape.as_slice(), wide_shape.as_slice()) else {
+        return None;
+    };
     let split = graph.shape(apart)?.get(2)?.is(1) && n.known()?.checked_mul(times.known()?)? == heads;
     let whole = matches!(graph.shape(x)?.as_slice(), [_, h, _, w] if h.is(heads) && w == d);
     (split && whole && (b, n, s, d) == (e, m, t, f)).then_some(own)
@@ -311,7 +324,8 @@ pub fn repeat(b: &mut Builder<'_>, own: ValueId, heads: i64) -> Option<ValueId> 
     if n == heads {
         return Some(own);
     }
-    let (axis, times, whole) = (b.ints(&[2]), b.ints(&[1, 1, heads / n, 1, 1]), b.ints(&[0, heads, -1, width]));
+    let (axis, times, whole) =
+        (b.ints(&[2]), b.ints(&[1, 1, heads / n, 1, 1]), b.ints(&[0, heads, -1, width]));
     let apart = b.op("Unsqueeze", &[own, axis]);
     let wide = b.op("Expand", &[apart, times]);
     Some(b.op("Reshape", &[wide, whole]))

@@ -278,7 +278,7 @@ impl<'h> Graph<'h> {
         self.value(host_op::INITIALIZER, &wire::Named { name: name.to_owned(), value: 0 })
     }
 
-    /// All sites of the base, in graph order. Read them before replacing anything: a site that is read later is
+    /// All sites of the base, in graph order; behind the modules with weights come the attentions. Read them before replacing anything: a site that is read later is
     /// entered by what was put before it.
     ///
     /// # Errors
@@ -302,6 +302,24 @@ impl<'h> Graph<'h> {
     /// `REFUSED` when type or shape differ from the input's.
     pub fn replace_input(&self, site: &Site, value: Value) -> Result<()> {
         self.call(host_op::REPLACE_INPUT, &wire::Replace { site: site.number, value: value.0 })
+    }
+
+    /// The attention reads other keys and values from now on, of any length, and adds another bias to its scores.
+    /// Without one the old bias stays, which must fit keys of the new length. All have the layout that
+    /// [`Attention`](crate::Attention) gives.
+    ///
+    /// # Errors
+    /// `REFUSED` for a site that is no attention, and when type or shape do not fit it.
+    pub fn replace_attention(
+        &self,
+        site: &Site,
+        key: Value,
+        value: Value,
+        bias: Option<Value>,
+    ) -> Result<()> {
+        let bias = bias.map_or(0, |v| v.0);
+        let request = wire::ReplaceAttention { site: site.number, key: key.0, value: value.0, bias };
+        self.call(host_op::REPLACE_ATTENTION, &request)
     }
 
     /// Runs `body` for each site. Nodes and errors carry the site's path.

@@ -62,6 +62,45 @@ pub struct Site {
     pub number: u32,
     /// How a convolution's kernel moves; `None` for other kinds.
     pub conv: Option<wire::Conv>,
+    /// What meets in an attention; `None` for other kinds.
+    pub attention: Option<Attention>,
+}
+
+/// What meets in an attention module: `softmax(scale·query·keyᵀ + bias)·value`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attention {
+    /// Queries `[batch, heads, queries, head_dim]` as they enter the scores: behind rotary positions.
+    pub query: Value,
+    /// Keys `[batch, kv_heads, keys, head_dim]` as they enter the scores, one for each head of keys.
+    pub key: Value,
+    /// Values `[batch, kv_heads, keys, value_dim]`.
+    pub value: Value,
+    /// What is added to the scaled scores and broadcasts to `[batch, heads, queries, keys]`: masks, causal ones too, and
+    /// biases of positions.
+    pub bias: Option<Value>,
+    /// Heads of queries.
+    pub heads: u64,
+    /// Heads of keys and values; a divisor of `heads`.
+    pub kv_heads: u64,
+    /// Width of a head of queries and keys.
+    pub head_dim: u64,
+    /// Width of a head of values.
+    pub value_dim: u64,
+}
+
+impl From<wire::Attention> for Attention {
+    fn from(a: wire::Attention) -> Attention {
+        Attention {
+            query: Value(a.query),
+            key: Value(a.key),
+            value: Value(a.value),
+            bias: (a.bias != 0).then_some(Value(a.bias)),
+            heads: a.heads,
+            kv_heads: a.kv_heads,
+            head_dim: a.head_dim,
+            value_dim: a.value_dim,
+        }
+    }
 }
 
 impl Site {
@@ -89,6 +128,14 @@ impl Site {
         self.conv.as_ref().ok_or_else(|| self.lacks("kernel"))
     }
 
+    /// What meets in the attention.
+    ///
+    /// # Errors
+    /// `REFUSED` for what is no attention.
+    pub fn attention(&self) -> Result<&Attention> {
+        self.attention.as_ref().ok_or_else(|| self.lacks("keys and values"))
+    }
+
     fn lacks(&self, what: &str) -> Error {
         Error::new(Code::REFUSED, format!("the {} site has no {what}", self.kind.name())).at(&self.path)
     }
@@ -110,6 +157,7 @@ impl From<wire::Site> for Site {
             transposed: s.transposed,
             number: s.number,
             conv: s.conv,
+            attention: s.attention.map(Attention::from),
         }
     }
 }

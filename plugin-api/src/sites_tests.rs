@@ -13,6 +13,7 @@ fn site(path: &str, kind: SiteKind) -> Site {
         transposed: false,
         number: 1,
         conv: None,
+        attention: None,
     }
 }
 

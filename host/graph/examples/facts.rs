@@ -32,5 +32,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             s.bias.is_some()
         );
     }
+    for a in graft_graph::sites::attentions(&g) {
+        let (heads, bias) = ((a.heads, a.kv_heads, a.head_dim, a.value_dim), a.bias.is_some());
+        println!("attention {} {heads:?} bias {bias}", a.path);
+    }
     Ok(())
 }

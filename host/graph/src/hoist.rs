@@ -7,6 +7,7 @@
 
 use crate::builder::Builder;
 use crate::dim::{Dim, Shape};
+use crate::fused;
 use crate::ir::{Attr, Graph, Node, ValueId};
 
 /// Element-wise operators of any number of broadcast inputs.
@@ -112,7 +113,8 @@ impl Hoist<'_> {
         }
         let made = self.graph.nodes[..self.before].iter().rposition(|n| n.output(0) == Some(x))?;
         let node = self.graph.nodes[made].clone();
-        if !node.domain.is_empty() || node.outputs.iter().flatten().count() != 1 {
+        let attention = fused::is_attention(&node);
+        if !(node.domain.is_empty() || attention) || node.outputs.iter().flatten().count() != 1 {
             return None;
         }
         let rank = self.graph.shape(x)?.len();
@@ -127,6 +129,7 @@ impl Hoist<'_> {
                 self.with_first(&node, pick, depth)?
             }
             "MatMul" => self.product(&node, rank, pick, depth)?,
+            _ if attention => self.attention(&node, rank, pick, depth)?,
             "Transpose" => self.transposed(&node, pick, depth)?,
             "Reshape" => return self.reshaped(&node, x, pick, depth),
             _ => return None,
@@ -154,7 +157,7 @@ impl Hoist<'_> {
         self.moved += 1;
         let mut b = Builder::new(self.graph, format!("hoist/{}/", node.name));
         b.set_metadata(node.metadata.clone());
-        b.emit(&node.op, "", inputs, node.attrs.clone(), 1)[0]
+        b.emit(&node.op, &node.domain, inputs, node.attrs.clone(), 1)[0]
     }
 
     fn with_first(&mut self, node: &Node, pick: Pick, depth: usize) -> Option<Vec<Option<ValueId>>> {
@@ -198,6 +201,28 @@ impl Hoist<'_> {
             return None;
         }
         Some(vec![Some(self.narrow(a, pick, depth)?), Some(b)])
+    }
+
+    /// One query: of the queries, and of a bias that has one for each.
+    fn attention(
+        &mut self,
+        node: &Node,
+        rank: usize,
+        pick: Pick,
+        depth: usize,
+    ) -> Option<Vec<Option<ValueId>>> {
+        if pick.axis + 2 != rank {
+            return None;
+        }
+        let q = self.narrow(node.input(0)?, pick, depth)?;
+        let mut inputs = node.inputs.clone();
+        *inputs.first_mut()? = Some(q);
+        let bias = node.input(3)?;
+        let shape = self.graph.shape(bias)?;
+        if let Some(axis) = shape.len().checked_sub(2).filter(|a| !shape[*a].is(1)) {
+            *inputs.get_mut(3)? = Some(self.narrow(bias, Pick { axis, ..pick }, depth)?);
+        }
+        Some(inputs)
     }
 
     fn transposed(&mut self, node: &Node, pick: Pick, depth: usize) -> Option<Vec<Option<ValueId>>> {

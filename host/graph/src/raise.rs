@@ -1,6 +1,7 @@
 //! `raise`: subgraphs that exporters write for one operator become that operator, so that everything after sees few,
 //! known operators. One pattern a row.
 
+pub mod attention;
 mod gelu;
 mod norm;
 
@@ -8,6 +9,7 @@ use std::collections::HashMap;
 
 use crate::fused;
 use crate::ir::{Attrs, Graph, Node, ValueId};
+use crate::tensor::DType;
 
 /// What a pattern sees: the graph and who makes each value.
 struct Match<'a> {
@@ -59,9 +61,14 @@ pub fn raise(graph: &mut Graph) -> Vec<(&'static str, usize)> {
             }
             graph.nodes[i] = new;
         }
-        graph.remove_dead();
+        // Patterns that follow need not see through them.
+        drop_identities(graph);
     }
     drop_identities(graph);
+    let attentions = attention::attentions(graph);
+    if attentions > 0 {
+        counts.push(("attention", attentions));
+    }
     if !counts.is_empty() {
         crate::shape::infer(graph);
     }
@@ -99,6 +106,35 @@ impl Match<'_> {
         let t = self.graph.constant(v)?;
         let values = t.to_f64s().or_else(|| Some(t.to_i64s()?.iter().map(|v| *v as f64).collect()))?;
         if values.len() == 1 { values.first().copied() } else { None }
+    }
+
+    /// The number that a value of one element is: a constant, or roots, products and quotients of numbers and sizes.
+    fn scalar(&self, v: ValueId) -> Option<f64> {
+        self.scalar_within(v, 12)
+    }
+
+    fn scalar_within(&self, v: ValueId, depth: usize) -> Option<f64> {
+        if let Some(n) = self.number(v) {
+            return Some(n);
+        }
+        if let Some([size]) = self.graph.fact(v).elements.as_deref() {
+            return size.known().map(|n| n as f64);
+        }
+        let depth = depth.checked_sub(1)?;
+        let n = self.maker(v).filter(|n| n.domain.is_empty())?;
+        let x = self.scalar_within(n.input(0)?, depth)?;
+        let other = || self.scalar_within(n.input(1)?, depth);
+        match n.op.as_str() {
+            // A whole number or a float of any width: sizes and their roots survive either.
+            "Cast" if self.graph.dtype(v).is_some_and(DType::is_float) => Some(x),
+            "Squeeze" | "Unsqueeze" | "Identity" => Some(x),
+            "Sqrt" => Some(x.sqrt()),
+            "Reciprocal" => Some(1.0 / x),
+            "Mul" => Some(x * other()?),
+            "Div" if self.graph.dtype(v).is_some_and(DType::is_float) => Some(x / other()?),
+            "Pow" => Some(x.powf(other()?)),
+            _ => None,
+        }
     }
 
     fn is_number(&self, v: ValueId, n: f64) -> bool {

@@ -4,8 +4,11 @@
 //! names (`/encoder/layer.0/attention/self/query/MatMul`), and the names of the bias, scale or weight beside the
 //! operator.
 
+mod attention;
+
 use std::collections::{HashMap, HashSet};
 
+pub use self::attention::{AttentionSite, attentions, bias_fits};
 use crate::ir::{Graph, Node, ValueId};
 use crate::tensor::DType;
 

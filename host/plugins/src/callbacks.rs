@@ -80,6 +80,10 @@ fn dispatch(host: &mut dyn GraphHost, op: u32, request: &[u8]) -> Result<Vec<u8>
             host.replace_input(r.site, r.value)?;
             Vec::new()
         }
+        host_op::REPLACE_ATTENTION => {
+            host.replace_attention(read(op, request)?)?;
+            Vec::new()
+        }
         host_op::HIDDEN => value(host.hidden()?),
         host_op::POOLED => values(host.pooled()?.into_iter().collect()),
         host_op::LOGITS => values(host.logits()?.into_iter().collect()),

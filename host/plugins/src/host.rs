@@ -128,6 +128,13 @@ pub trait GraphHost {
     fn replace_input(&mut self, _site: u32, _value: u64) -> Result<()> {
         lacking("replace_input")
     }
+    /// An attention site reads other keys, values and, where one is given, another bias from now on.
+    ///
+    /// # Errors
+    /// A site of another kind, another type or a shape that does not fit.
+    fn replace_attention(&mut self, _request: wire::ReplaceAttention) -> Result<()> {
+        lacking("replace_attention")
+    }
     /// The base's hidden states.
     ///
     /// # Errors

@@ -196,6 +196,38 @@ pub struct Site {
     /// For a convolution.
     #[prost(message, optional, tag = "11")]
     pub conv: Option<Conv>,
+    /// For the core of an attention module.
+    #[prost(message, optional, tag = "12")]
+    pub attention: Option<Attention>,
+}
+
+/// What meets in an attention module.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Attention {
+    /// Queries `[batch, heads, queries, head_dim]` as they enter the scores.
+    #[prost(uint64, tag = "1")]
+    pub query: u64,
+    /// Keys `[batch, kv_heads, keys, head_dim]` as they enter the scores, one for each head of keys.
+    #[prost(uint64, tag = "2")]
+    pub key: u64,
+    /// Values `[batch, kv_heads, keys, value_dim]`.
+    #[prost(uint64, tag = "3")]
+    pub value: u64,
+    /// What is added to the scores, masks included; 0 for nothing.
+    #[prost(uint64, tag = "4")]
+    pub bias: u64,
+    /// Heads of queries.
+    #[prost(uint64, tag = "5")]
+    pub heads: u64,
+    /// Heads of keys and values.
+    #[prost(uint64, tag = "6")]
+    pub kv_heads: u64,
+    /// Width of a head of queries and keys.
+    #[prost(uint64, tag = "7")]
+    pub head_dim: u64,
+    /// Width of a head of values.
+    #[prost(uint64, tag = "8")]
+    pub value_dim: u64,
 }
 
 /// How a convolution's kernel moves over its input.
@@ -238,6 +270,23 @@ pub struct Replace {
     /// The value from now on.
     #[prost(uint64, tag = "2")]
     pub value: u64,
+}
+
+/// An attention site gets other keys, values and another bias, together: they may be longer than before.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct ReplaceAttention {
+    /// The site's number.
+    #[prost(uint32, tag = "1")]
+    pub site: u32,
+    /// The keys from now on.
+    #[prost(uint64, tag = "2")]
+    pub key: u64,
+    /// The values from now on.
+    #[prost(uint64, tag = "3")]
+    pub value: u64,
+    /// The bias from now on; 0 leaves it.
+    #[prost(uint64, tag = "4")]
+    pub bias: u64,
 }
 
 /// Yes or no.

@@ -102,6 +102,8 @@ pub mod host_op {
     pub const MATCHED: u32 = 23;
     /// Empty → [`Values`](super::Values): the base's own logits, empty when it has none.
     pub const LOGITS: u32 = 24;
+    /// [`ReplaceAttention`](super::ReplaceAttention) of what enters an attention site.
+    pub const REPLACE_ATTENTION: u32 = 25;
 
     /// What an operation is called in messages.
     pub fn name(op: u32) -> &'static str {
@@ -130,6 +132,7 @@ pub mod host_op {
             RANDOM => "random",
             MATCHED => "matched",
             LOGITS => "logits",
+            REPLACE_ATTENTION => "replace_attention",
             _ => "an unknown operation",
         }
     }

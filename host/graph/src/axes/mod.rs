@@ -31,6 +31,7 @@ use self::inputs::{Known, read_inputs};
 use self::level::Level;
 use self::state::{Affine, Axis, Cause, State, Tag};
 use crate::dim::{Dim, Shape};
+use crate::fused;
 use crate::ir::{Attr, Fact, Graph, Node, ValueId};
 use crate::model::{Model, Role};
 use crate::sites::module_path;
@@ -234,6 +235,7 @@ fn finish(step: &Step<'_>, k: usize, mut s: State) -> State {
 /// their first dimension has the batch's symbol.
 pub fn analyse(graph: &Graph, roles: &[(ValueId, Role)]) -> Axes {
     let mut graph = graph.clone();
+    fused::expand_attention(&mut graph);
     let made: Vec<ValueId> = graph.nodes.iter().flat_map(|n| n.outputs.iter().flatten().copied()).collect();
     made.into_iter().for_each(|v| {
         let dtype = graph.dtype(v);

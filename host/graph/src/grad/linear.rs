@@ -14,7 +14,7 @@ fn product(r: &mut Rule<'_, '_>, a: ValueId, ta: bool, b: ValueId, tb: bool) -> 
 }
 
 /// The last two axes swapped.
-fn flipped(r: &mut Rule<'_, '_>, x: ValueId) -> Result<ValueId, String> {
+pub(super) fn flipped(r: &mut Rule<'_, '_>, x: ValueId) -> Result<ValueId, String> {
     let n = r.rank(x)? as i64;
     let mut perm: Vec<i64> = (0..n).collect();
     perm.swap(n as usize - 1, n as usize - 2);

@@ -2,6 +2,7 @@
 
 use super::Lower;
 use crate::ir::{Attr, ValueId};
+use crate::raise::attention::repeat;
 
 /// Scaled dot-product attention (Vaswani et al. 2017) over `[batch, heads, sequence, width]`.
 pub(super) struct Attend {
@@ -45,17 +46,9 @@ impl Lower<'_, '_> {
 
     /// Each head of keys or values as often as there are query heads to it, one after the other.
     pub(super) fn repeated(&mut self, x: ValueId, n: i64) -> Result<ValueId, String> {
-        let (own, width) = (self.width(x, 1)?, self.width(x, -1)?);
-        if own == n {
-            return Ok(x);
-        }
-        if n % own != 0 {
-            return Err(format!("{n} query heads do not share {own} heads of keys evenly"));
-        }
-        let apart = self.unsqueeze(x, &[2]);
-        let times = self.b.ints(&[1, 1, n / own, 1, 1]);
-        let all = self.op("Expand", &[apart, times]);
-        Ok(self.reshape(all, &[0, n, -1, width]))
+        let own = self.width(x, 1)?;
+        let uneven = || format!("{n} query heads do not share {own} heads of keys evenly");
+        repeat(&mut self.b, x, n).ok_or_else(uneven)
     }
 
     /// Which keys a query sees that looks back only.

@@ -17,6 +17,7 @@ mod scatter;
 mod sizes;
 pub(crate) mod window;
 
+pub(crate) use linear::matmul;
 pub use names::infer_with_own_names;
 
 use std::collections::HashMap;

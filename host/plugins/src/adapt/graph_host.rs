@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use graft_graph::sites::{Site, SiteKind};
+use graft_graph::sites::{AttentionSite, Site, SiteKind};
 use graft_graph::{Attrs, Builder, DType, Dim, ValueId, dim};
 use graft_plugin_api::{self as api, Code, Error, Fact, Init, ParamSpec, Result, Tensor, wire};
 
@@ -60,7 +60,12 @@ impl GraphHost for Writer {
             return Err(Error::new(Code::REFUSED, what));
         }
         if let Some(path) = &spec.site
-            && !self.sites.iter().any(|s| s.path == *path)
+            && !self
+                .sites
+                .iter()
+                .map(|s| &s.path)
+                .chain(self.attentions.iter().map(|s| &s.path))
+                .any(|p| p == path)
         {
             return Err(Error::new(Code::REFUSED, format!("parameter `{name}`: there is no site `{path}`")));
         }
@@ -257,6 +262,7 @@ impl GraphHost for Writer {
             out_features: s.out_features as u64,
             transposed: !s.weight_is_out_in,
             number: i as u32 + 1,
+            attention: None,
             conv: s.conv.clone().map(|c| wire::Conv {
                 kernel: c.kernel,
                 strides: c.strides,
@@ -266,7 +272,28 @@ impl GraphHost for Writer {
                 auto_pad: c.auto_pad,
             }),
         };
-        Ok(self.sites.iter().enumerate().map(site).collect())
+        let count = self.sites.len();
+        let attention = |(i, s): (usize, &AttentionSite)| wire::Site {
+            path: s.path.clone(),
+            kind: api::SiteKind::ATTENTION.0,
+            output: self.handle(s.output),
+            in_features: (s.heads * s.head_dim) as u64,
+            out_features: (s.heads * s.value_dim) as u64,
+            number: (count + i) as u32 + 1,
+            attention: Some(wire::Attention {
+                query: self.handle(s.query),
+                key: self.handle(s.key),
+                value: self.handle(s.value),
+                bias: s.bias.map_or(0, |v| self.handle(v)),
+                heads: s.heads as u64,
+                kv_heads: s.kv_heads as u64,
+                head_dim: s.head_dim as u64,
+                value_dim: s.value_dim as u64,
+            }),
+            ..wire::Site::default()
+        };
+        let modules = self.sites.iter().enumerate().map(site);
+        Ok(modules.chain(self.attentions.iter().enumerate().map(attention)).collect())
     }
 
     fn replace_output(&mut self, site: u32, value: u64) -> Result<()> {
@@ -275,6 +302,12 @@ impl GraphHost for Writer {
 
     fn replace_input(&mut self, site: u32, value: u64) -> Result<()> {
         self.put_input(site, value)
+    }
+
+    fn replace_attention(&mut self, r: wire::ReplaceAttention) -> Result<()> {
+        let bias = if r.bias == 0 { None } else { Some(self.value(r.bias)?) };
+        let (key, value) = (self.value(r.key)?, self.value(r.value)?);
+        self.put_attention(r.site, key, value, bias)
     }
 
     fn hidden(&mut self) -> Result<u64> {

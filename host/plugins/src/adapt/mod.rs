@@ -1,5 +1,6 @@
 //! Lets a method and an objective write into a base graph.
 
+mod attention;
 mod checks;
 mod convert;
 mod graph_host;

@@ -3,7 +3,7 @@
 use graft_graph::{ValueId, dim};
 use graft_plugin_api::{Code, Error, Result};
 
-use super::writer::Writer;
+use super::writer::{SiteIndex, Writer};
 
 impl Writer {
     /// The value that stands where `v` stood.
@@ -15,9 +15,11 @@ impl Writer {
     }
 
     pub(super) fn put_output(&mut self, site: u32, value: u64) -> Result<()> {
-        let (index, new) = (self.site(site)?, self.value(value)?);
-        let path = self.sites[index].path.clone();
-        let old = self.current(self.sites[index].output);
+        let (path, old) = match self.site(site)? {
+            SiteIndex::Module(i) => (self.sites[i].path.clone(), self.sites[i].output),
+            SiteIndex::Attention(i) => (self.attentions[i].path.clone(), self.attentions[i].output),
+        };
+        let (old, new) = (self.current(old), self.value(value)?);
         if old == new {
             return Ok(());
         }
@@ -47,6 +49,10 @@ impl Writer {
 
     pub(super) fn put_input(&mut self, site: u32, value: u64) -> Result<()> {
         let (index, new) = (self.site(site)?, self.value(value)?);
+        let SiteIndex::Module(index) = index else {
+            let e = Error::new(Code::REFUSED, "an attention has no single input");
+            return Err(e.help("replace its keys and values with `replace_attention`"));
+        };
         let (path, weight) = (self.sites[index].path.clone(), self.sites[index].weight);
         let output = self.sites[index].output;
         let old = self.inputs_now.get(&index).copied().unwrap_or(self.current(self.sites[index].input));
@@ -99,7 +105,7 @@ impl Writer {
     }
 
     /// For each node whether `value` depends on it.
-    fn ancestors(&self, value: ValueId) -> Vec<bool> {
+    pub(super) fn ancestors(&self, value: ValueId) -> Vec<bool> {
         let producers = self.graph.producers();
         let mut seen = vec![false; self.graph.nodes.len()];
         let mut waiting = vec![value];

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use graft_graph::model::Model;
-use graft_graph::sites::{Site, sites};
+use graft_graph::sites::{AttentionSite, Site, attentions, sites};
 use graft_graph::{Builder, DType, Dim, Graph, ValueId, dim};
 use graft_plugin_api::{self as api, Code, Error, Result, Role, wire};
 use indexmap::IndexSet;
@@ -16,11 +16,22 @@ use crate::handles::BuiltValues;
 /// Most parameters, settings, inputs and the like, together.
 const MAX_INPUTS: usize = 100_000;
 
+/// Which of the two lists of sites a number counts, and the place in it.
+#[derive(Clone, Copy)]
+pub(super) enum SiteIndex {
+    /// A module with weights.
+    Module(usize),
+    /// The core of an attention.
+    Attention(usize),
+}
+
 /// Writes plugins' wishes into a graph.
 pub(super) struct Writer {
     pub(super) graph: Graph,
     pub(super) base_nodes: usize,
     pub(super) sites: Vec<Site>,
+    /// The attentions, with what meets in them now. Their numbers follow those of `sites`.
+    pub(super) attentions: Vec<AttentionSite>,
     /// Replaced value → what stands in its place.
     pub(super) forward: HashMap<ValueId, ValueId>,
     /// Site → its replaced input.
@@ -51,6 +62,7 @@ impl Writer {
         Writer {
             base_nodes: graph.nodes.len(),
             sites: sites(&graph),
+            attentions: attentions(&graph),
             graph,
             forward: HashMap::new(),
             inputs_now: HashMap::new(),
@@ -150,9 +162,14 @@ impl Writer {
         known.map(|v| self.current(v)).ok_or_else(refuse)
     }
 
-    pub(super) fn site(&self, number: u32) -> Result<usize> {
-        let index = (number as usize).checked_sub(1).filter(|i| *i < self.sites.len());
-        index.ok_or_else(|| Error::new(Code::REFUSED, format!("there is no site number {number}")))
+    pub(super) fn site(&self, number: u32) -> Result<SiteIndex> {
+        let index = (number as usize).checked_sub(1);
+        let index =
+            index.map(|i| i.checked_sub(self.sites.len()).map_or(SiteIndex::Module(i), SiteIndex::Attention));
+        let known = |i: &SiteIndex| !matches!(i, SiteIndex::Attention(a) if *a >= self.attentions.len());
+        index
+            .filter(known)
+            .ok_or_else(|| Error::new(Code::REFUSED, format!("there is no site number {number}")))
     }
 
     pub(super) fn scope(&self, site: &str) -> String {

@@ -108,6 +108,7 @@ impl GraphHost for Recorder {
             transposed: true,
             number,
             conv: None,
+            attention: None,
         };
         Ok(vec![site(1, "query"), site(2, "key"), site(3, "value")])
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use graft_graph::grad::{gradient_model, trainable_constants};
 use graft_graph::model::{Role, hidden_candidates};
-use graft_graph::sites::sites;
+use graft_graph::sites::{AttentionSite, attentions, sites};
 use graft_graph::{Graph, ValueId, onnx};
 use graft_tasks::Base;
 use indexmap::IndexMap;
@@ -81,8 +81,23 @@ pub struct Site {
     pub out_features: usize,
     /// Weight and bias together.
     pub parameters: u64,
+    /// Empty for an attention, which has none.
     pub weight: String,
     pub bias: Option<String>,
+    /// For an attention.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attention: Option<Heads>,
+}
+
+/// The heads of an attention.
+#[derive(Serialize, Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Heads {
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    pub value_dim: usize,
+    /// Whether something is added to the scores: a mask, a bias of positions.
+    pub biased: bool,
 }
 
 /// A weight that several sites use, or that the file holds more than once.
@@ -163,18 +178,31 @@ fn files(base: &Base) -> Result<Vec<FileSize>> {
 
 fn sites_of(graph: &Graph) -> Vec<Site> {
     let len = |v: ValueId| graph.constant(v).map_or(0, |t| t.len() as u64);
-    sites(graph)
-        .into_iter()
-        .map(|s| Site {
-            path: s.path,
-            kind: s.kind.name(),
-            in_features: s.in_features,
-            out_features: s.out_features,
-            parameters: len(s.weight) + s.bias.map_or(0, len),
-            weight: graph.name_of(s.weight).into(),
-            bias: s.bias.map(|b| graph.name_of(b).into()),
-        })
-        .collect()
+    let modules = sites(graph).into_iter().map(|s| Site {
+        path: s.path,
+        kind: s.kind.name(),
+        in_features: s.in_features,
+        out_features: s.out_features,
+        parameters: len(s.weight) + s.bias.map_or(0, len),
+        weight: graph.name_of(s.weight).into(),
+        bias: s.bias.map(|b| graph.name_of(b).into()),
+        attention: None,
+    });
+    modules.chain(attentions(graph).into_iter().map(attention)).collect()
+}
+
+fn attention(s: AttentionSite) -> Site {
+    let AttentionSite { heads, kv_heads, head_dim, value_dim, .. } = s;
+    Site {
+        path: s.path,
+        kind: "attention",
+        in_features: heads.saturating_mul(head_dim),
+        out_features: heads.saturating_mul(value_dim),
+        parameters: 0,
+        weight: String::new(),
+        bias: None,
+        attention: Some(Heads { heads, kv_heads, head_dim, value_dim, biased: s.bias.is_some() }),
+    }
 }
 
 /// Each weight that is in the file more than once, with its copies.
@@ -188,7 +216,7 @@ fn copies(graph: &Graph) -> Vec<(String, Vec<Twin>)> {
 /// Weights with more than one site or more than one copy; a layer that is called twice is one site.
 fn tied(sites: &[Site], copies: &[(String, Vec<Twin>)]) -> Vec<Tied> {
     let mut users: IndexMap<&str, Vec<String>> = IndexMap::new();
-    for s in sites {
+    for s in sites.iter().filter(|s| !s.weight.is_empty()) {
         let of = users.entry(&s.weight).or_default();
         if !of.contains(&s.path) {
             of.push(s.path.clone());
@@ -230,6 +258,7 @@ mod tests {
             parameters: 4,
             weight: weight.into(),
             bias: None,
+            attention: None,
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use indexmap::IndexMap;
 
-use super::report::Site;
+use super::report::{Heads, Site};
 
 /// Sites of one pattern.
 #[derive(Debug, PartialEq)]
@@ -17,7 +17,8 @@ pub struct Group {
     pub out_features: usize,
     /// Of all of them together.
     pub parameters: u64,
-    /// The weights' name in the same way; the first one's and an ellipsis where they follow no pattern.
+    /// The weights' name in the same way; the first one's and an ellipsis where they follow no pattern. Of attentions the
+    /// heads.
     pub weight: String,
 }
 
@@ -26,7 +27,7 @@ pub struct Group {
 pub fn groups(sites: &[Site], each: bool) -> Vec<Group> {
     let mut alike: IndexMap<_, Vec<&Site>> = IndexMap::new();
     for (i, s) in sites.iter().enumerate() {
-        let key = (stencil(&s.path).0, s.kind, s.in_features, s.out_features, each.then_some(i));
+        let key = (stencil(&s.path).0, s.kind, s.in_features, s.out_features, s.attention, each.then_some(i));
         alike.entry(key).or_default().push(s);
     }
     alike.into_values().map(|members| group(&members)).collect()
@@ -42,8 +43,16 @@ fn group(members: &[&Site]) -> Group {
         in_features: first.in_features,
         out_features: first.out_features,
         parameters: members.iter().fold(0, |n, s| n.saturating_add(s.parameters)),
-        weight: pattern(&names(|s| &s.weight)).unwrap_or_else(|| format!("{}, …", first.weight)),
+        weight: match first.attention {
+            Some(heads) => heads_text(&heads),
+            None => pattern(&names(|s| &s.weight)).unwrap_or_else(|| format!("{}, …", first.weight)),
+        },
     }
+}
+
+fn heads_text(h: &Heads) -> String {
+    let shared = if h.kv_heads == h.heads { String::new() } else { format!(" over {} of keys", h.kv_heads) };
+    format!("{} heads{shared}, {}", h.heads, if h.biased { "masked or biased" } else { "no mask" })
 }
 
 /// A path with its numbers taken out, and the numbers.
@@ -109,6 +118,7 @@ mod tests {
             parameters,
             weight: weight.into(),
             bias: None,
+            attention: None,
         }
     }
 
@@ -122,6 +132,20 @@ mod tests {
         assert_eq!(one.weight, "layer.{0..5}.query.weight");
         assert_eq!(groups(&sites, true).len(), 6);
         assert_eq!(groups(&sites, true)[3].path, "layer.3.query");
+    }
+
+    #[test]
+    fn attentions_are_told_by_their_heads() {
+        let heads = |kv_heads| Heads { heads: 4, kv_heads, head_dim: 8, value_dim: 8, biased: true };
+        let core = |path: &str, kv_heads| Site {
+            kind: "attention",
+            attention: Some(heads(kv_heads)),
+            ..site(path, "", 32)
+        };
+        let groups = groups(&[core("h.0.attn", 4), core("h.1.attn", 4), core("h.2.attn", 2)], false);
+        let seen: Vec<_> = groups.iter().map(|g| (g.path.as_str(), g.weight.as_str())).collect();
+        let grouped = "4 heads over 2 of keys, masked or biased";
+        assert_eq!(seen, [("h.{0,1}.attn", "4 heads, masked or biased"), ("h.2.attn", grouped)]);
     }
 
     #[test]

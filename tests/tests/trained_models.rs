@@ -169,7 +169,7 @@ fn error(runtime: &'static Runtime, file: &Path, sizes: [usize; 2], numbers: usi
             along.push((*v, d));
         }
         // Steps of which the next half as long says the same are short enough for kinks and long enough for f32.
-        let mut at = |by: f64| {
+        let at = |by: f64| {
             (moved(runtime, &base.graph, &along, by, &tensors)
                 - moved(runtime, &base.graph, &along, -by, &tensors))
                 / (2.0 * by)

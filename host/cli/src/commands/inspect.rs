@@ -14,7 +14,7 @@ use graft_tasks::{Base, BaseOptions};
 
 use self::methods::Training;
 use self::operators::Gradient;
-use self::report::{Port, Report, Tied};
+use self::report::{Axes, Port, Report, Tied};
 use self::training::Batch;
 use crate::table::{Page, Table, bytes, count, show_json};
 
@@ -100,6 +100,7 @@ fn page(r: &Report, all: bool, batch: Option<Batch>) -> Page {
     training(&mut page, &r.methods);
     if let Some(batch) = batch {
         steps(&mut page, &r.methods, batch);
+        r.axes.iter().flat_map(Axes::lines).for_each(|l| page.line(l));
     }
     page
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use graft_graph::axes::{self, Batch as Rows};
 use graft_graph::grad::{gradient_model, trainable_constants};
 use graft_graph::model::{Role, hidden_candidates};
 use graft_graph::sites::{AttentionSite, attentions, sites};
@@ -36,7 +37,61 @@ pub struct Report {
     pub tied: Vec<Tied>,
     pub operators: Vec<Operator>,
     pub gradients: Gradients,
+    /// Of the hidden states, or of the first output.
+    pub axes: Option<Axes>,
     pub methods: Vec<Training>,
+}
+
+/// What is proven of the axes of a value: what caching features and mixing adapters in one batch rest on.
+#[derive(Serialize)]
+pub struct Axes {
+    /// The axis that counts rows; none where that is not proven.
+    pub batch_axis: Option<usize>,
+    pub rows_independent: bool,
+    /// The first operator that mixes rows, as far as can be told.
+    pub mixed_by: Option<String>,
+    pub padding_invisible: bool,
+    /// The first operator that lets padding in, as far as can be told.
+    pub padding_by: Option<String>,
+}
+
+impl Axes {
+    fn of(base: &Base) -> Option<Axes> {
+        let s = axes::of_model(&base.graph, &base.model)?;
+        Some(Axes {
+            batch_axis: match s.batch {
+                Rows::Axis(axis) => Some(axis),
+                _ => None,
+            },
+            rows_independent: s.rows_independent,
+            mixed_by: s.mixed_by.map(|r| r.to_string()),
+            padding_invisible: s.padding_invisible,
+            padding_by: s.padding_by.map(|r| r.to_string()),
+        })
+    }
+
+    /// What is proven, and what keeps the rest from it.
+    pub fn lines(&self) -> [String; 2] {
+        let told = |proven: bool, yes: &str, no: &str, by: &Option<String>| match (proven, by) {
+            (true, _) => yes.to_string(),
+            (false, Some(by)) => format!("{no}: {by}"),
+            (false, None) => no.to_string(),
+        };
+        [
+            told(
+                self.rows_independent,
+                "Rows are proven to be independent of each other.",
+                "It is not proven that rows are independent of each other",
+                &self.mixed_by,
+            ),
+            told(
+                self.padding_invisible,
+                "Padding is proven to be invisible.",
+                "It is not proven that padding is invisible; before features are kept it is tried",
+                &self.padding_by,
+            ),
+        ]
+    }
 }
 
 /// A file of the base.
@@ -158,6 +213,7 @@ impl Report {
             sites,
             operators: operators::of(graph, model.hidden),
             gradients: gradients(graph),
+            axes: Axes::of(base),
             methods: methods::of(base, plugin_dirs, batch)?,
         })
     }

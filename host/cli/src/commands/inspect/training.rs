@@ -65,18 +65,8 @@ impl Obstacle {
 /// Derives the training graph of what a method made of `base`: gradients of the hidden states, or else of the pooled
 /// output, or else of every float output.
 pub fn step(base: &Base, adapted: &Adapted, batch: Batch) -> StepGraph {
-    let mut graph = adapted.graph.clone();
-    let floats = |g: &Graph, v: &ValueId| g.dtype(*v).is_none_or(DType::is_float);
-    let targets: Vec<ValueId> = match adapted.hidden.or(adapted.pooled) {
-        Some(v) => vec![v],
-        None => graph.outputs.iter().copied().filter(|v| floats(&graph, v)).collect(),
-    };
-    graph.outputs.clone_from(&targets);
-    graph.remove_dead();
+    let (mut graph, targets, trained) = reached(adapted);
     let forward_nodes = graph.nodes.len();
-    // A method that leaves the base alone needs no gradient of it.
-    let trained: Vec<(ValueId, String)> =
-        adapted.params.iter().filter(|p| p.used).map(|p| (p.value, p.name.clone())).collect();
     let obstacle = match with_gradients(&mut graph, &targets, &trained) {
         Ok(()) => None,
         Err(e) => Some(Obstacle::of(&e)),
@@ -94,6 +84,34 @@ pub fn step(base: &Base, adapted: &Adapted, batch: Batch) -> StepGraph {
         unknown_sizes: unknown,
         obstacle,
     }
+}
+
+/// The graph up to what a head would read, that, and the parameters on the way to it: the hidden states, or else the
+/// pooled output, or else every float output. A parameter behind all of these is trained by no head.
+fn reached(adapted: &Adapted) -> (Graph, Vec<ValueId>, Vec<(ValueId, String)>) {
+    let is_float = |v: &ValueId| adapted.graph.dtype(*v).is_none_or(DType::is_float);
+    let outputs: Vec<ValueId> = adapted.graph.outputs.iter().copied().filter(is_float).collect();
+    let heads = adapted.hidden.into_iter().chain(adapted.pooled).map(|v| vec![v]);
+    // A method that leaves the base alone needs no gradient of it.
+    let used: Vec<_> = adapted.params.iter().filter(|p| p.used).collect();
+    let mut last = None;
+    for targets in heads.chain(std::iter::once(outputs)) {
+        let mut graph = adapted.graph.clone();
+        graph.outputs.clone_from(&targets);
+        graph.remove_dead();
+        let readers = graph.consumers();
+        let trained: Vec<(ValueId, String)> = used
+            .iter()
+            .filter(|p| !readers[p.value.index()].is_empty())
+            .map(|p| (p.value, p.name.clone()))
+            .collect();
+        let found = !trained.is_empty() || used.is_empty();
+        last = Some((graph, targets, trained));
+        if found {
+            break;
+        }
+    }
+    last.unwrap_or_default()
 }
 
 fn with_gradients(

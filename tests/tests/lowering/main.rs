@@ -4,10 +4,12 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod lists;
+mod recurrent;
+
 use std::collections::BTreeSet;
 
-use graft_graph::grad::grad;
-use graft_graph::{Attr, Attrs, Builder, DType, Dim, Fact, Graph, Node, Tensor, lower, onnx, shape};
+use graft_graph::{Attr, Attrs, DType, Dim, Fact, Graph, Node, Tensor, lower, onnx, shape};
 use graft_runtime::{Session, SessionOptions, SessionSource};
 use graft_tests::{Draw, runtime};
 use proptest::collection::vec;
@@ -463,120 +465,6 @@ fn every_lowered_operator_has_a_row() {
 
 /// Operators of which ONNX Runtime has no kernel, or that take no tensors.
 const OWN_TESTS: [&str; 5] = ["LSTM", "GRU", "SequenceAt", "SequenceLength", "ConcatFromSequence"];
-
-/// A recurrent layer over 4 steps of 3 rows, and what it is fed: steps first, or rows first.
-fn recurrent(op: &str, rows_first: bool, d: &mut Draw<'_>) -> (Graph, Vec<(String, Tensor)>) {
-    let (gates, states) = if op == "LSTM" { (4, 2) } else { (3, 1) };
-    let mut inputs =
-        vec![floats(d, &[4, 3, 2]), floats(d, &[2, gates * 2, 2]), floats(d, &[2, gates * 2, 2])];
-    inputs.extend([floats(d, &[2, 4 * gates]), Some(Tensor::vector(&[4i32, 1, 3]))]);
-    inputs.extend((0..states).map(|_| floats(d, &[2, 3, 2])));
-    let mut u = plain(inputs);
-    u.outputs = (0..=states).collect();
-    u.attrs =
-        [("direction".into(), Attr::from("bidirectional")), ("hidden_size".into(), Attr::Int(2))].into();
-    if rows_first {
-        for k in [0, 5, 6] {
-            if let Some(Some(t)) = u.inputs.get_mut(k) {
-                *t = turned(t);
-            }
-        }
-        u.attrs.insert("layout".into(), Attr::Int(1));
-    }
-    graph("", op, &u, true)
-}
-
-/// The first two axes change places.
-fn turned(t: &Tensor) -> Tensor {
-    let [a, b, c] = t.shape() else { panic!("three axes") };
-    let values = t.to_f64s().unwrap();
-    let from = |i: usize| (i / c % a * b + i / c / a) * c + i % c;
-    let values: Vec<f32> = (0..values.len()).map(|i| values[from(i)] as f32).collect();
-    Tensor::new(vec![*b, *a, *c], &values).unwrap()
-}
-
-#[test]
-fn recurrent_layers_whose_rows_come_first_give_what_those_give_whose_steps_do() {
-    if runtime().is_none() {
-        return;
-    }
-    for op in ["LSTM", "GRU"] {
-        let (first, fed) = recurrent(op, false, &mut Draw::new(&[5]));
-        let (mut second, other) = recurrent(op, true, &mut Draw::new(&[5]));
-        let shapes = |g: &Graph| g.outputs.iter().map(|o| g.shape(*o).cloned()).collect::<Vec<_>>();
-        let told = shapes(&second);
-        assert_eq!(lower::lower(&mut second), vec![(op, 1)]);
-        assert_eq!(told, shapes(&second), "{op}");
-        let (want, got) = (run(&first, &fed).unwrap(), run(&second, &other).unwrap());
-        // Of the states, which have three axes, as the inputs are turned.
-        for (want, got) in want.iter().zip(&got).skip(1) {
-            assert_eq!(turned(&want.1), got.1, "{op} {}", want.0);
-        }
-        let (want, got) = (want[0].1.to_f64s().unwrap(), &got[0].1);
-        assert_eq!(got.shape(), [3, 4, 2, 2]);
-        for (i, v) in got.to_f64s().unwrap().iter().enumerate() {
-            let (row, step, way, h) = (i / 16, i / 4 % 4, i / 2 % 2, i % 2);
-            assert_eq!(*v, want[((step * 2 + way) * 3 + row) * 2 + h], "{op} {i}");
-        }
-    }
-}
-
-/// `x` `[5, 3]` in parts of two rows at most, a list that is changed, read and joined again.
-fn lists(at: Option<i64>) -> (Graph, Vec<(String, Tensor)>) {
-    let mut g = Graph::new("lists", 20);
-    let x = g.add_input("x", DType::F32, vec![Dim::from(5), Dim::from("n")]);
-    let place = match at {
-        Some(at) => g.add_constant("place", Tensor::scalar(at)),
-        None => g.add_input("place", DType::I64, vec![]),
-    };
-    let mut b = Builder::new(&mut g, "");
-    let (two, zero) = (b.scalar(2i64), b.scalar(0i64));
-    let parts = b.op("SplitToSequence", &[x, two]);
-    let first = b.op("SequenceAt", &[parts, place]);
-    let more = b.op("SequenceInsert", &[parts, first, zero]);
-    let less = b.op("SequenceErase", &[more]);
-    let joined = b.op_with("ConcatFromSequence", &[less], &[("axis", Attr::Int(0))]);
-    let rows = b.op_with("SplitToSequence", &[x], &[("keepdims", Attr::Int(0))]);
-    let row = b.op("SequenceAt", &[rows, place]);
-    let pair = b.op("SequenceConstruct", &[row, row]);
-    let attrs = [("axis", Attr::Int(-1)), ("new_axis", Attr::Int(1))];
-    let stacked = b.op_with("ConcatFromSequence", &[pair], &attrs);
-    let count = b.op("SequenceLength", &[less]);
-    g.outputs = vec![first, joined, stacked, count];
-    for (v, dtype) in [(first, DType::F32), (joined, DType::F32), (stacked, DType::F32), (count, DType::I64)]
-    {
-        g.fact_mut(v).dtype = Some(dtype);
-    }
-    let values: Vec<f32> = (0..15).map(|i| i as f32).collect();
-    let mut fed = vec![("x".to_string(), Tensor::new(vec![5, 3], &values).unwrap())];
-    fed.extend(at.is_none().then(|| ("place".to_string(), Tensor::scalar(1i64))));
-    (g, fed)
-}
-
-#[test]
-fn lists_whose_places_are_known_become_plain_operators() {
-    if runtime().is_none() {
-        return;
-    }
-    for at in [0, 1, -1] {
-        let (original, fed) = lists(Some(at));
-        let mut plain = original.clone();
-        lower::lower(&mut plain);
-        let left: Vec<&str> =
-            plain.nodes.iter().map(|n| n.op.as_str()).filter(|op| op.contains("Sequence")).collect();
-        assert!(left.is_empty(), "{left:?} are left");
-        assert_eq!(run(&original, &fed).unwrap(), run(&plain, &fed).unwrap(), "{at}");
-    }
-}
-
-#[test]
-fn a_place_in_a_list_that_is_fed_stays_and_says_why() {
-    let (mut g, _) = lists(None);
-    assert!(lower::lower(&mut g).iter().all(|(op, _)| *op != "SequenceAt"));
-    let (x, y) = (g.inputs[0], g.outputs[0]);
-    let why = grad(&mut g, &[(y, y)], &[x], &[]).unwrap_err().to_string();
-    assert!(why.contains("SequenceAt") && why.contains("chosen at run time"), "{why}");
-}
 
 #[test]
 fn operators_and_what_they_are_lowered_to_give_the_same() {

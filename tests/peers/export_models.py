@@ -16,6 +16,7 @@ import signal
 import sys
 import traceback
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -115,6 +116,46 @@ MODELS = {
     "siglip": (t.SiglipModel, lambda: t.SiglipConfig(text_config={**TEXT, "max_position_embeddings": 16}, vision_config=VISION), siglip, ["logits_per_image", "text_embeds", "image_embeds"]),
     "wav2vec2": (t.Wav2Vec2Model, lambda: t.Wav2Vec2Config(**TEXT, conv_dim=[16, 16], conv_stride=[5, 4], conv_kernel=[10, 8], num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2), sound, [HIDDEN]),
 }
+
+
+class Recurrent(torch.nn.Module):
+    """Two recurrent layers of both directions over an embedding: all states, and the last ones through a head."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.embedding = torch.nn.Embedding(VOCAB, 16)
+        self.layers = config.layers(16, 12, num_layers=2, bidirectional=True, batch_first=True)
+        self.head = torch.nn.Linear(12, 5)
+
+    def forward(self, input_ids):
+        states, last = self.layers(self.embedding(input_ids))
+        last = last[0] + last[1].tanh() if isinstance(last, tuple) else last
+        return SimpleNamespace(last_hidden_state=states, pooler_output=self.head(last))
+
+
+def only_ids(generator, batch, seq):
+    return {"input_ids": ids(generator, batch, seq)}
+
+
+def recurrent_parameters(model):
+    """Parameters of recurrent layers as ONNX has them, with their gradients: directions stacked, gates in its order."""
+    for name, m in model.named_modules():
+        if not isinstance(m, (torch.nn.LSTM, torch.nn.GRU)):
+            continue
+        order = [0, 3, 1, 2] if isinstance(m, torch.nn.LSTM) else [1, 0, 2]
+        as_onnx = lambda v: torch.cat([v.detach().chunk(len(order))[k] for k in order])
+        for layer in range(m.num_layers):
+            of = lambda kind: [getattr(m, f"{kind}_l{layer}{way}") for way in ("", "_reverse")[: 1 + m.bidirectional]]
+            pairs = list(zip(of("bias_ih"), of("bias_hh")))
+            for kind in ("weight_ih", "weight_hh"):
+                yield [f"{name}.{kind}_l{layer}"], *(torch.stack([as_onnx(f(p)) for p in of(kind)]).numpy() for f in (lambda p: p, lambda p: p.grad))
+            yield [f"{name}.bias_ih_l{layer}", f"{name}.bias_hh_l{layer}"], *(torch.stack([torch.cat([as_onnx(f(p)) for p in pair]) for pair in pairs]).numpy() for f in (lambda p: p, lambda p: p.grad))
+
+
+MODELS |= {
+    "lstm": (Recurrent, lambda: SimpleNamespace(layers=torch.nn.LSTM), only_ids, [HIDDEN, POOLED]),
+    "gru": (Recurrent, lambda: SimpleNamespace(layers=torch.nn.GRU), only_ids, [HIDDEN, POOLED]),
+}
 # Those that are also given after ONNX Runtime's optimiser and its quantisers.
 PROCESSED = ["bert", "gpt2", "llama", "vit"]
 # Those that are exported with their batch normalisation.
@@ -196,6 +237,10 @@ def gradients_of(wrapped, inputs, model, cotangents=None):
         by_bytes[values.tobytes(), values.shape] = (key, grad)
         # An exporter may drop or add dimensions of one element.
         by_bytes.setdefault((values.tobytes(), None), (key, grad))
+    recurrent = {}
+    for keys, values, grad in recurrent_parameters(wrapped):
+        by_bytes[values.tobytes(), values.shape] = (keys[0], grad)
+        recurrent |= {keys[0]: keys + [f"{key}_reverse" for key in keys]}
     for i in model.graph.initializer:
         if i.data_type != onnx.TensorProto.FLOAT:
             continue
@@ -203,7 +248,7 @@ def gradients_of(wrapped, inputs, model, cotangents=None):
         key, grad = by_bytes.get((values.tobytes(), values.shape)) or by_bytes.get((values.tobytes(), None)) or (None, None)
         if key is not None:
             io[f"grad:{i.name}"] = np.ascontiguousarray(grad.reshape(values.shape))
-            lost.discard(key)
+            lost.difference_update(recurrent.get(key, [key]))
     return {k: np.ascontiguousarray(v) for k, v in io.items()}, sorted(lost)
 
 

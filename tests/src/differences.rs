@@ -180,6 +180,21 @@ impl Derived {
         wrt: &[ValueId],
         join: bool,
     ) -> Result<Derived, String> {
+        Derived::with_stand_in(runtime, graph, wrt, join, &|_| {})
+    }
+
+    /// As [`Derived::new`]; before either graph is loaded, `stand_in` puts other operators in the place of those that
+    /// the runtime has no kernel of in the precision of the case.
+    ///
+    /// # Errors
+    /// As [`Derived::new`].
+    pub fn with_stand_in(
+        runtime: &'static Runtime,
+        graph: &Graph,
+        wrt: &[ValueId],
+        join: bool,
+        stand_in: &dyn Fn(&mut Graph),
+    ) -> Result<Derived, String> {
         let mut g = graph.clone();
         let mut seeds = Vec::new();
         // Indices have no gradients.
@@ -207,7 +222,9 @@ impl Derived {
         }
         let load = |graph: &Graph, name: &str| {
             let options = SessionOptions { name: name.into(), threads: Some(1), ..SessionOptions::default() };
-            Session::new(runtime, &SessionSource::plain(onnx::to_bytes(graph)), &options)
+            let mut graph = graph.clone();
+            stand_in(&mut graph);
+            Session::new(runtime, &SessionSource::plain(onnx::to_bytes(&graph)), &options)
                 .map_err(|e| e.to_string())
         };
         Ok(Derived { forward: load(graph, "forward")?, gradient: load(&g, "gradient")?, outputs, wrt })

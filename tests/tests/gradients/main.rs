@@ -21,7 +21,7 @@ mod window;
 
 use std::collections::BTreeSet;
 
-use graft_graph::{Attr, Attrs, grad};
+use graft_graph::{Attr, Attrs, Graph, grad};
 use graft_tests::differences::{Arg, Case, Derived, Sizes, Tolerance};
 use graft_tests::{Draw, runtime};
 use proptest::collection::vec;
@@ -124,7 +124,17 @@ fn recurrent_operators_agree_with_differences() {
     check_all(recurrent::CASES);
 }
 
+#[test]
+fn recurrent_operators_agree_with_differences_in_double_precision() {
+    check_all_with(recurrent::DOUBLE, &recurrent::unrolled);
+}
+
 fn check_all(rows: &[Row]) {
+    check_all_with(rows, &|_, _| {});
+}
+
+/// As [`Derived::with_stand_in`], where what stands in hangs on the case.
+fn check_all_with(rows: &[Row], stand_in: &dyn Fn(&mut Graph, &Case)) {
     let Some(runtime) = runtime() else { return };
     let mut failures = Vec::new();
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(CASES);
@@ -143,7 +153,8 @@ fn check_all(rows: &[Row]) {
             let some: Vec<_> = floats.iter().copied().filter(|_| !draw.flag()).collect();
             let wrt = if some.is_empty() { floats } else { some };
             let mut check = || {
-                let mut derived = Derived::new(runtime, &graph, &wrt, join)?;
+                let stand_in = |g: &mut Graph| stand_in(g, &case);
+                let mut derived = Derived::with_stand_in(runtime, &graph, &wrt, join, &stand_in)?;
                 derived.check(&fed, *tolerance, &mut || draw.real(-1.0, 1.0))
             };
             check().map_err(|e| TestCaseError::fail(format!("{e}\n{sizes:?} join {join} {case:?}")))

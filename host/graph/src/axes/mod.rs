@@ -15,6 +15,7 @@ mod inputs;
 mod level;
 mod linear;
 mod movement;
+mod recurrent;
 mod reduce;
 mod regroup;
 mod sizes;
@@ -56,6 +57,7 @@ fn table() -> &'static HashMap<&'static str, Rule> {
             gather::RULES,
             linear::RULES,
             movement::RULES,
+            recurrent::RULES,
             reduce::RULES,
             sizes::RULES,
             window::RULES,

@@ -308,3 +308,38 @@ fn what_the_file_says_of_values_inside_is_not_believed() {
     l.graph.fact_mut(y).shape = Some(vec![Dim::from("batch"), Dim::from("seq")]);
     assert_eq!(l.batch(y), Batch::Unknown);
 }
+
+/// The hidden states with steps first, through an LSTM of that direction: all states and the last one.
+fn through_lstm(lab: &mut Lab, direction: &str) -> Vec<ValueId> {
+    let x = lab.with("Transpose", &[lab.x], &[("perm", Attr::Ints(vec![1, 0, 2]))]);
+    let ways = if direction == "bidirectional" { 2 } else { 1 };
+    let mut b = Builder::new(&mut lab.graph, "");
+    let weights = |b: &mut Builder<'_>, width: usize| {
+        let values = vec![0.1f32; ways * 8 * width];
+        b.constant(Tensor::new([ways, 8, width], &values).unwrap())
+    };
+    let (w, r) = (weights(&mut b, 6), weights(&mut b, 2));
+    let attrs = [("direction".into(), Attr::from(direction)), ("hidden_size".into(), Attr::Int(2))];
+    b.emit("LSTM", "", &[Some(x), Some(w), Some(r)], attrs.into(), 3)
+}
+
+#[test]
+fn forwards_a_recurrent_step_sees_no_padding_behind_it() {
+    for (direction, hidden) in [("forward", true), ("reverse", false), ("bidirectional", false)] {
+        let mut lab = Lab::new();
+        let made = through_lstm(&mut lab, direction);
+        assert_eq!((lab.batch(made[0]), lab.batch(made[1])), (Batch::Axis(2), Batch::Axis(1)), "{direction}");
+        assert_eq!(lab.hides_padding(made[0]), hidden, "{direction}");
+        // The last state has gone through the padding, too.
+        assert!(!lab.hides_padding(made[1]) && !lab.hides_padding(made[2]), "{direction}");
+    }
+}
+
+#[test]
+fn rows_that_are_the_steps_of_a_recurrent_operator_are_mixed() {
+    let mut lab = Lab::new();
+    let turned = lab.with("Transpose", &[lab.x], &[("perm", Attr::Ints(vec![1, 0, 2]))]);
+    lab.x = turned;
+    let made = through_lstm(&mut lab, "forward");
+    assert_eq!(lab.batch(made[0]), Batch::Unknown);
+}

@@ -111,7 +111,7 @@ fn halves(total: i64, upper: bool) -> (i64, i64) {
 }
 
 /// What is known to have the shape of `like` says so.
-fn of_shape(r: &mut Rule<'_, '_>, g: ValueId, like: ValueId) -> Result<ValueId, String> {
+pub(super) fn of_shape(r: &mut Rule<'_, '_>, g: ValueId, like: ValueId) -> Result<ValueId, String> {
     let shape = r.shape(like)?;
     r.b.graph.fact_mut(g).shape = Some(shape);
     Ok(g)

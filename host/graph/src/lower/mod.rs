@@ -8,7 +8,9 @@ mod branch;
 mod heads;
 mod norm;
 mod quant;
+mod recurrent;
 mod rotary;
+mod sequence;
 
 use std::collections::BTreeMap;
 
@@ -29,7 +31,15 @@ type RuleFn = fn(&mut Lower<'_, '_>) -> Outputs;
 /// One row: domain, operator, rule.
 type Row = (&'static str, &'static str, RuleFn);
 
-const FAMILIES: &[&[Row]] = &[activation::RULES, norm::RULES, rotary::RULES, attention::RULES, quant::RULES];
+const FAMILIES: &[&[Row]] = &[
+    activation::RULES,
+    norm::RULES,
+    rotary::RULES,
+    attention::RULES,
+    quant::RULES,
+    recurrent::RULES,
+    sequence::RULES,
+];
 
 fn find(node: &Node) -> Option<&'static Row> {
     FAMILIES.iter().copied().flatten().find(|(domain, op, _)| node.domain == *domain && node.op == *op)

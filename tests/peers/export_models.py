@@ -20,107 +20,12 @@ import warnings
 import numpy as np
 import onnx
 import torch
-import transformers as t
 from onnx import numpy_helper
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
+
+from zoo import BATCH, BATCH_ONLY, DIMS, KEPT, MODELS, PROCESSED
 
 warnings.filterwarnings("ignore")
-VOCAB = 99
-TEXT = dict(vocab_size=VOCAB, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=37)
-VISION = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=37, image_size=32, patch_size=8)
-
-
-def ids(generator, batch, seq):
-    return torch.randint(3, VOCAB - 3, (batch, seq), generator=generator)
-
-
-def text(generator, batch, seq):
-    mask = torch.ones(batch, seq, dtype=torch.long)
-    mask[-1, -2:] = 0
-    return {"input_ids": ids(generator, batch, seq), "attention_mask": mask}
-
-
-def causal(generator, batch, seq):
-    return {**text(generator, batch, seq), "use_cache": False}
-
-
-def pair(generator, batch, seq):
-    return {**text(generator, batch, seq), "decoder_input_ids": ids(generator, batch, seq - 2), "use_cache": False}
-
-
-def image(generator, batch, seq):
-    return {"pixel_values": torch.randn(batch, 3, 32, 32, generator=generator)}
-
-
-def image_text(generator, batch, seq):
-    tokens = text(generator, batch, seq)
-    tokens["input_ids"][:, -1] = VOCAB - 1
-    return {**tokens, **image(generator, batch, seq)}
-
-
-def siglip(generator, batch, seq):
-    # SigLIP pools the last token: every text has the full length.
-    return {"input_ids": ids(generator, batch, 16), **image(generator, batch, seq)}
-
-
-def sound(generator, batch, seq):
-    return {"input_values": torch.randn(batch, 400 + 40 * seq, generator=generator)}
-
-
-def mel(generator, batch, seq):
-    features = torch.randn(batch, 16, 60, generator=generator)
-    return {"input_features": features, "decoder_input_ids": ids(generator, batch, seq), "decoder_attention_mask": torch.ones(batch, seq, dtype=torch.long), "use_cache": False}
-
-
-BATCH = {0: "batch"}
-DIMS = {
-    "input_ids": {0: "batch", 1: "sequence"},
-    "attention_mask": {0: "batch", 1: "sequence"},
-    "decoder_input_ids": {0: "batch", 1: "decoder_sequence"},
-    "decoder_attention_mask": {0: "batch", 1: "decoder_sequence"},
-    "pixel_values": BATCH,
-    "input_values": {0: "batch", 1: "samples"},
-    "input_features": BATCH,
-}
-HIDDEN, POOLED = "last_hidden_state", "pooler_output"
-CLIP_TEXT = {**TEXT, "max_position_embeddings": 32, "projection_dim": 16}
-# name -> (class of the model, its configuration, inputs, outputs)
-MODELS = {
-    "roberta": (t.RobertaModel, lambda: t.RobertaConfig(**TEXT, max_position_embeddings=40), text, [HIDDEN, POOLED]),
-    "distilbert": (t.DistilBertModel, lambda: t.DistilBertConfig(vocab_size=VOCAB, dim=32, n_layers=2, n_heads=4, hidden_dim=37, max_position_embeddings=40), text, [HIDDEN]),
-    "albert": (t.AlbertModel, lambda: t.AlbertConfig(**TEXT, embedding_size=16, max_position_embeddings=40), text, [HIDDEN, POOLED]),
-    "gpt2": (t.GPT2LMHeadModel, lambda: t.GPT2Config(vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=4, n_positions=40), causal, ["logits"]),
-    "llama": (t.LlamaForCausalLM, lambda: t.LlamaConfig(**TEXT, num_key_value_heads=2, max_position_embeddings=40), causal, ["logits"]),
-    "t5": (t.T5ForConditionalGeneration, lambda: t.T5Config(vocab_size=VOCAB, d_model=32, d_kv=8, d_ff=37, num_layers=2, num_heads=4, relative_attention_num_buckets=8, decoder_start_token_id=0), pair, ["logits", "encoder_last_hidden_state"]),
-    "vit": (t.ViTModel, lambda: t.ViTConfig(**VISION), image, [HIDDEN, POOLED]),
-    "resnet": (t.ResNetModel, lambda: t.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[2, 2], layer_type="basic"), image, [HIDDEN, POOLED]),
-    "clip": (t.CLIPModel, lambda: t.CLIPConfig(text_config={**CLIP_TEXT, "eos_token_id": VOCAB - 1, "bos_token_id": 0, "pad_token_id": 1}, vision_config={**VISION, "projection_dim": 16}, projection_dim=16), image_text, ["logits_per_image", "text_embeds", "image_embeds"]),
-    "whisper": (t.WhisperForConditionalGeneration, lambda: t.WhisperConfig(vocab_size=VOCAB, num_mel_bins=16, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=37, decoder_ffn_dim=37, max_source_positions=30, max_target_positions=40, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1), mel, ["logits"]),
-    "bert": (t.BertModel, lambda: t.BertConfig(**TEXT, max_position_embeddings=40), text, [HIDDEN, POOLED]),
-    "electra": (t.ElectraModel, lambda: t.ElectraConfig(**TEXT, embedding_size=16, max_position_embeddings=40), text, [HIDDEN]),
-    "mpnet": (t.MPNetModel, lambda: t.MPNetConfig(**TEXT, max_position_embeddings=40), text, [HIDDEN, POOLED]),
-    "deberta-v2": (t.DebertaV2Model, lambda: t.DebertaV2Config(**TEXT, max_position_embeddings=40, relative_attention=True, position_buckets=8, norm_rel_ebd="layer_norm", share_att_key=True, pos_att_type="p2c|c2p", position_biased_input=False, type_vocab_size=0), text, [HIDDEN]),
-    "modernbert": (t.ModernBertModel, lambda: t.ModernBertConfig(**TEXT, max_position_embeddings=40, local_attention=4, global_attn_every_n_layers=2, pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2), text, [HIDDEN]),
-    "qwen2": (t.Qwen2ForCausalLM, lambda: t.Qwen2Config(**TEXT, num_key_value_heads=2, max_position_embeddings=40, tie_word_embeddings=True), causal, ["logits"]),
-    "qwen3": (t.Qwen3ForCausalLM, lambda: t.Qwen3Config(**TEXT, num_key_value_heads=2, head_dim=8, max_position_embeddings=40), causal, ["logits"]),
-    "gemma": (t.GemmaForCausalLM, lambda: t.GemmaConfig(**TEXT, num_key_value_heads=1, head_dim=8, max_position_embeddings=40), causal, ["logits"]),
-    "bart": (t.BartForConditionalGeneration, lambda: t.BartConfig(vocab_size=VOCAB, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=37, decoder_ffn_dim=37, max_position_embeddings=40), pair, ["logits", "encoder_last_hidden_state"]),
-    "deit": (t.DeiTModel, lambda: t.DeiTConfig(**VISION), image, [HIDDEN, POOLED]),
-    "beit": (t.BeitModel, lambda: t.BeitConfig(**VISION, use_relative_position_bias=True), image, [HIDDEN, POOLED]),
-    "dinov2": (t.Dinov2Model, lambda: t.Dinov2Config(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, mlp_ratio=2, image_size=48, patch_size=8), image, [HIDDEN, POOLED]),
-    "swin": (t.SwinModel, lambda: t.SwinConfig(image_size=32, patch_size=2, embed_dim=16, depths=[2, 2], num_heads=[2, 4], window_size=4, mlp_ratio=2), image, [HIDDEN, POOLED]),
-    "convnext": (t.ConvNextModel, lambda: t.ConvNextConfig(hidden_sizes=[8, 16], depths=[2, 2], num_stages=2), image, [HIDDEN, POOLED]),
-    "mobilenet-v2": (t.MobileNetV2Model, lambda: t.MobileNetV2Config(depth_multiplier=0.25, image_size=32), image, [HIDDEN, POOLED]),
-    "segformer": (t.SegformerForSemanticSegmentation, lambda: t.SegformerConfig(num_encoder_blocks=2, depths=[1, 1], sr_ratios=[2, 1], hidden_sizes=[16, 32], patch_sizes=[7, 3], strides=[4, 2], num_attention_heads=[2, 4], mlp_ratios=[2, 2], decoder_hidden_size=16, num_labels=5), image, ["logits"]),
-    "siglip": (t.SiglipModel, lambda: t.SiglipConfig(text_config={**TEXT, "max_position_embeddings": 16}, vision_config=VISION), siglip, ["logits_per_image", "text_embeds", "image_embeds"]),
-    "wav2vec2": (t.Wav2Vec2Model, lambda: t.Wav2Vec2Config(**TEXT, conv_dim=[16, 16], conv_stride=[5, 4], conv_kernel=[10, 8], num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2), sound, [HIDDEN]),
-}
-# Those that are also given after ONNX Runtime's optimiser and its quantisers.
-PROCESSED = ["bert", "gpt2", "llama", "vit"]
-# Those that are exported with their batch normalisation.
-KEPT = ["resnet", "mobilenet-v2"]
-
-
 class Wrapped(torch.nn.Module):
     """A model with its inputs in order and its outputs as a tuple."""
 
@@ -159,7 +64,7 @@ def build(name, attention):
 def export(name, exporter, attention, dynamic, path):
     wrapped, example, given = build(name, attention)
     args, names = tuple(example.values()), list(example)
-    dims = {k: DIMS[k] if name != "siglip" else BATCH for k in names}
+    dims = {k: DIMS[k] if name not in BATCH_ONLY else BATCH for k in names}
     common = dict(input_names=names, output_names=wrapped.outputs, verbose=False)
     with torch.no_grad():
         if exporter == "ts":
@@ -202,9 +107,9 @@ def gradients_of(wrapped, inputs, model, cotangents=None):
         values = numpy_helper.to_array(i)
         key, grad = by_bytes.get((values.tobytes(), values.shape)) or by_bytes.get((values.tobytes(), None)) or (None, None)
         if key is not None:
-            io[f"grad:{i.name}"] = np.ascontiguousarray(grad.reshape(values.shape))
+            io[f"grad:{i.name}"] = np.asarray(grad.reshape(values.shape), order="C")
             lost.discard(key)
-    return {k: np.ascontiguousarray(v) for k, v in io.items()}, sorted(lost)
+    return {k: np.asarray(v, order="C") for k, v in io.items()}, sorted(lost)
 
 
 def session(path, **options):

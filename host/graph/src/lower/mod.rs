@@ -48,10 +48,7 @@ pub fn lower(graph: &mut Graph) -> Vec<(&'static str, usize)> {
     if branches > 0 {
         counts.insert("If", branches);
     }
-    let products = quant::integer_products(graph);
-    if products > 0 {
-        counts.insert("MatMulInteger", products);
-    }
+    counts.extend(quant::integer_products(graph));
     if counts.is_empty() && !graph.nodes.iter().any(|n| find(n).is_some()) {
         return Vec::new();
     }

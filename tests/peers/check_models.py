@@ -5,7 +5,8 @@ usage: check_models.py GRAFT_BINARY ZOO [NAME...]
 Needs numpy and safetensors. Prints the table to standard output, and what is off to standard error. A value is right
 within 1e-4 relative to its norm, 1e-3 where it sums thousands of elements; a gradient that is zero by symmetry is
 compared on the scale of the others. Of a quantised model the outputs are compared with ONNX Runtime's, and the gradients
-with the float model's by their direction.
+of parameters that are still floats and of activations with the float model's by their direction. For activations the
+float file's own gradients by `graft grad` are what is compared with.
 """
 import json
 import os
@@ -17,10 +18,20 @@ import tempfile
 import numpy as np
 from safetensors.numpy import load_file
 
-KINDS = ["ts", "dynamo", "ts.ort", "dynamo.ort", "ts.qdq", "dynamo.qdq", "ts.dynquant", "dynamo.dynquant"]
+# What is made of an exported file, and the heading of its column.
+PROCESSED = {
+    "ort": "after the optimiser",
+    "half": "in float16",
+    "qdq": "static quantisation (QDQ)",
+    "dynquant": "dynamic quantisation",
+    "nbits": "4-bit weights (MatMulNBits)",
+}
+EXPORTED = {"ts": "TorchScript exporter", "dynamo": "torch.export"}
+KINDS = [*EXPORTED, *(f"{e}.{p}" for p in PROCESSED for e in EXPORTED)]
 # Least cosine between the gradients of a quantised model and those of the float one.
 ALONG = 0.9
-
+# Largest relative errors: of a value, of one that sums thousands of elements, and in float16.
+CLOSE, SUMMED, HALF = 1e-4, 1e-3, 2e-2
 
 HEADER = """# Models
 
@@ -39,9 +50,8 @@ python tests/peers/check_models.py target/release/graft ZOO > docs/models.md
 """
 
 
-def grad(graft, folder, io, out):
-    names = [k[5:] for k in io if k.startswith("grad:")]
-    command = [graft, "grad", f"{folder}/model.onnx", "--tensors", f"{folder}/io.safetensors", "--out", out]
+def grad(graft, model, folder, names, out):
+    command = [graft, "grad", f"{model}/model.onnx", "--tensors", f"{folder}/io.safetensors", "--out", out]
     for name in names:
         command += ["--wrt", name]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
@@ -61,17 +71,33 @@ def check(graft, folder):
     if "error" in about:
         return "not exported: " + about["error"], None
     io = load_file(f"{folder}/io.safetensors")
+    names = [k[5:] for k in io if k.startswith("grad:")]
+    inner = about.get("activations", [])
     with tempfile.TemporaryDirectory() as to:
         try:
-            ours = grad(graft, folder, io, f"{to}/out.safetensors")
+            if inner:
+                plain = os.path.join(os.path.dirname(folder), about["float"])
+                theirs = grad(graft, plain, folder, inner, f"{to}/float.safetensors")
+                io |= {f"grad:{k}": theirs[f"grad:{k}"] for k in inner}
+            ours = grad(graft, folder, folder, names + inner, f"{to}/out.safetensors")
         except (RuntimeError, subprocess.TimeoutExpired) as e:
             # What the user could do instead is the same advice in every cell.
             text = str(e).split(", and it lies between")[0].split("; gradients need it")[0]
             return "**" + text.removeprefix("error: ").replace("|", "/").replace(folder, "…")[:300] + "**", False
+    return compare(about, io, ours, os.path.basename(folder), f"{len(names)}" + (f" + {len(inner)}" if inner else ""))
+
+
+def tolerance(about, key, size):
+    if about.get("half"):
+        return HALF
+    return max(SUMMED if size > 4096 else CLOSE, 2 * about.get("rounding", {}).get(key[4:], 0.0))
+
+
+def compare(about, io, ours, name, count):
     wanted = [k for k in io if k.startswith(("out:", "grad:"))]
     norms = {k: float(np.linalg.norm(io[k].astype(np.float64))) for k in wanted}
     typical = float(np.median(list(norms.values())))
-    worst, where, least, bad = 0.0, "", 1.0, []
+    worst, least, bad = 0.0, 1.0, []
     for k in wanted:
         want, got = io[k].astype(np.float64), ours[k].astype(np.float64)
         if want.shape != got.shape:
@@ -79,21 +105,21 @@ def check(graft, folder):
         error = float(np.linalg.norm(want - got)) / max(norms[k], 1e-2 * typical, 1e-30)
         if about.get("quantised") and k.startswith("grad:"):
             if norms[k] > 1e-2 * typical:
-                least = min(least, cosine(want, got))
+                along = cosine(want, got)
+                least = min(least, along)
+                bad += [f"{k} cosine {along:.3f}"] * (not along >= ALONG)
             continue
-        worst, where = max((worst, where), (error if np.isfinite(error) else np.inf, k))
-        if not error <= (1e-3 if want.size > 4096 else 1e-4):
+        worst = max(worst, error if np.isfinite(error) else np.inf)
+        if not error <= tolerance(about, k, want.size):
             bad.append(f"{k} {error:.1e}")
     for b in bad[:8]:
-        print(f"{os.path.basename(folder)}: {b}", file=sys.stderr)
-    count = sum(k.startswith("grad:") for k in wanted)
+        print(f"{name}: {b}", file=sys.stderr)
     cell = f"{worst:.0e} ({count})"
     if about.get("quantised"):
         cell += f", cosine {least:.3f}"
     if about.get("note"):
         cell += f"; {about['note']}"
-    good = not bad and least >= ALONG
-    return cell if good else f"**{cell}: {where} is off**", good
+    return (f"**{cell}: {bad[0].split()[0]} is off**" if bad else cell), not bad
 
 
 def main(graft, zoo, only):
@@ -109,15 +135,16 @@ def main(graft, zoo, only):
                 print(f"{name}.{kind}: {cells[name, kind]}", file=sys.stderr, flush=True)
     cell = lambda name, kind: cells.get((name, kind), "")
     print(f"{HEADER}\nOf {right + wrong} files {right} are right.\n")
-    print("| architecture | TorchScript exporter | torch.export |\n|---|---|---|")
-    for name in names:
-        print(f"| {name} | {cell(name, 'ts')} | {cell(name, 'dynamo')} |")
-    print("\n| file | after the optimiser | static quantisation (QDQ) | dynamic quantisation |\n|---|---|---|---|")
-    for name in names:
-        for exporter in ("ts", "dynamo"):
-            row = [cell(name, f"{exporter}.{k}") for k in ("ort", "qdq", "dynquant")]
-            if any(row):
-                print(f"| {name}, {exporter} | " + " | ".join(row) + " |")
+    table(["architecture", *EXPORTED.values()], [[name, *(cell(name, e) for e in EXPORTED)] for name in names])
+    rows = [[f"{name}, {e}", *(cell(name, f"{e}.{p}") for p in PROCESSED)] for name in names for e in EXPORTED]
+    print()
+    table(["file", *PROCESSED.values()], [r for r in rows if any(r[1:])])
+
+
+def table(head, rows):
+    print("| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|")
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
 
 
 if __name__ == "__main__":

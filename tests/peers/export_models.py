@@ -4,7 +4,8 @@ usage: export_models.py ZOO [NAME...]
 
 Needs torch, transformers, onnx, onnxscript, onnxruntime and safetensors. Writes for each architecture (all, or those
 named) ZOO/NAME.ts (the TorchScript exporter) and ZOO/NAME.dynamo (torch.export), and for some the file after ONNX
-Runtime's optimiser (.ort), after static (.qdq) and after dynamic quantisation (.dynquant). A folder holds `model.onnx`,
+Runtime's optimiser (.ort), in float16 (.half), after static (.qdq) and dynamic quantisation (.dynquant) and with weights
+of four bits (.nbits). A folder holds `model.onnx`,
 `about.json` and `io.safetensors`: `in:INPUT`, `out:OUTPUT`, `ct:OUTPUT` (a random cotangent) and `grad:INITIALIZER`, the
 gradient of the sum of out*ct. The inputs are of other sizes than those of the export. An initializer is a parameter's
 by its bytes, also when it is transposed. What can't be exported has only `about.json`, with the error.
@@ -174,13 +175,32 @@ def make(zoo, name, exporter):
     write(folder, {"error": error})
 
 
-def process(zoo, folder, wrapped, given):
-    """The file after ONNX Runtime's optimiser, and after its quantisers."""
-    import onnxruntime as ort
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_dynamic, quantize_static
+def activations(model, processed, count=10):
+    """Names of float activations that the processed file still has, spread over the model."""
+    inferred = onnx.shape_inference.infer_shapes(model)
+    floats = {v.name for v in inferred.graph.value_info if v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
+    kept = {o for n in processed.graph.node for o in n.output}
+    kinds = ("MatMul", "Gemm", "Conv", "Add", "LayerNormalization")
+    names = [n.output[0] for n in model.graph.node if n.op_type in kinds and n.output[0] in floats & kept]
+    # What leads to a mask is added up as well; it depends on no float.
+    return [names[i] for i in np.unique(np.linspace(len(names) // 8, len(names) - 1, count).astype(int))]
 
-    feeds = {k: v.numpy() for k, v in given.items()}
-    path = f"{folder}/model.onnx"
+
+def optimised(path, to, feeds):
+    import onnxruntime as ort
+
+    level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    session(path, graph_optimization_level=level, optimized_model_filepath=to)
+
+
+def half(path, to, feeds):
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    onnx.save(convert_float_to_float16(onnx.load(path)), to)
+
+
+def static(path, to, feeds):
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
     class Reader(CalibrationDataReader):
         def __init__(self):
@@ -189,30 +209,65 @@ def process(zoo, folder, wrapped, given):
         def get_next(self):
             return self.left.pop() if self.left else None
 
-    def optimised(to):
-        level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-        session(path, graph_optimization_level=level, optimized_model_filepath=to)
+    # A mask of -3e38 has no scale: what is added to scores stays as it is.
+    kinds = ["Conv", "Gemm", "MatMul", "Gather", "LayerNormalization"]
+    quantize_static(path, to, Reader(), quant_format=QuantFormat.QDQ, op_types_to_quantize=kinds)
 
-    makers = {
-        "ort": optimised,
-        "qdq": lambda to: quantize_static(path, to, Reader(), quant_format=QuantFormat.QDQ),
-        "dynquant": lambda to: quantize_dynamic(path, to),
-    }
-    for kind, maker in makers.items():
-        folder_of = f"{folder}.{kind}"
-        to = fresh(folder_of)
+
+def dynamic(path, to, feeds):
+    from onnxruntime.quantization import quantize_dynamic
+
+    quantize_dynamic(path, to)
+
+
+def four_bits(path, to, feeds):
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    # Level 1 computes in float32.
+    quantizer = MatMulNBitsQuantizer(onnx.load(path), block_size=16, is_symmetric=True, accuracy_level=1)
+    quantizer.process()
+    quantizer.model.save_model_to_file(to)
+
+
+KINDS = {"ort": optimised, "half": half, "qdq": static, "dynquant": dynamic, "nbits": four_bits}
+
+
+def process(folder, wrapped, given):
+    """The file after ONNX Runtime's optimiser, in float16, and after the quantisers."""
+    feeds = {k: v.numpy() for k, v in given.items()}
+    plain = onnx.load(f"{folder}/model.onnx")
+    for kind, maker in KINDS.items():
+        to = fresh(f"{folder}.{kind}")
         try:
-            maker(to)
-            io, lost = gradients_of(wrapped, given, onnx.load(to))
+            maker(f"{folder}/model.onnx", to, feeds)
+            made = onnx.load(to)
+            # A parameter keeps its name in float16, but not its bytes.
+            io, lost = gradients_of(wrapped, given, plain if kind == "half" else made)
             about = {"note": "", "without": lost}
-            if kind != "ort":
-                # Outputs are those of ONNX Runtime; gradients are compared with the float model's by direction.
-                made = session(to).run(wrapped.outputs, feeds)
-                io |= {f"out:{k}": v for k, v in zip(wrapped.outputs, made)}
-                about["quantised"] = True
-            write(folder_of, about, io)
+            if kind == "half":
+                about["half"] = True
+                names = {i.name for i in made.graph.initializer}
+                io = {k: v for k, v in io.items() if not k.startswith("grad:") or k[5:] in names}
+                low = lambda v: v.astype(np.float16) if v.dtype == np.float32 else v
+                io = {k: low(v) if k.startswith(("in:", "ct:")) else v for k, v in io.items()}
+            elif kind != "ort":
+                about |= {"quantised": True, "float": os.path.basename(folder), "activations": activations(plain, made)}
+                io |= quantised_outputs(to, wrapped.outputs, feeds, about)
+            write(f"{folder}.{kind}", about, io)
         except Exception as e:
-            write(folder_of, {"error": f"{type(e).__name__}: {str(e).strip().splitlines()[0]}"[:200]})
+            write(f"{folder}.{kind}", {"error": f"{type(e).__name__}: {str(e).strip().splitlines()[0]}"[:200]})
+
+
+def quantised_outputs(path, names, feeds, about):
+    """What ONNX Runtime computes from the file as it is written. How far its integer kernels are from that, where a
+    number is rounded to the next step, is the tolerance."""
+    import onnxruntime as ort
+
+    written = session(path, graph_optimization_level=ort.GraphOptimizationLevel.ORT_DISABLE_ALL).run(names, feeds)
+    joined = session(path).run(names, feeds)
+    far = lambda a, b: float(np.linalg.norm(a - b) / np.linalg.norm(b))
+    about["rounding"] = {k: far(a, b) for k, a, b in zip(names, joined, written)}
+    return {f"out:{k}": v for k, v in zip(names, written)}
 
 
 def expire(*_):
@@ -227,4 +282,4 @@ if __name__ == "__main__":
         for exporter in ("ts", "dynamo"):
             made = make(zoo, name, exporter)
             if made and name in PROCESSED:
-                process(zoo, *made)
+                process(*made)

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use super::{Lower, MICROSOFT, Outputs, Row, scope};
 use crate::builder::Builder;
 use crate::ir::{Attr, Attrs, Graph, Node, ValueId};
+use crate::raise::makers;
 use crate::tensor::DType;
 
 pub(super) const RULES: &[Row] = &[
@@ -121,12 +122,12 @@ impl Product {
 
 /// What `quantize_dynamic` writes for a product or a convolution, `MatMulInteger` or `ConvInteger → Cast → Mul` with
 /// the product of both scales, becomes the plain one of what is dequantised. Gives the operators and how often each was.
-pub(super) fn integer_products(graph: &mut Graph) -> BTreeMap<&'static str, usize> {
+pub(super) fn integer_products(graph: &mut Graph, seen: &[ValueId]) -> BTreeMap<&'static str, usize> {
     let mut counts = BTreeMap::new();
     if !graph.nodes.iter().any(|n| n.is("MatMulInteger") || n.is("ConvInteger")) {
         return counts;
     }
-    let made = graph.producers();
+    let made = makers(graph, seen);
     let found: Vec<Option<Product>> = graph.nodes.iter().map(|n| integer_product(graph, &made, n)).collect();
     for (node, product) in std::mem::take(&mut graph.nodes).into_iter().zip(found) {
         let (Some(product), Some(y)) = (product, node.output(0)) else {

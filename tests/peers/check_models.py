@@ -1,4 +1,5 @@
-"""Runs `graft grad` on what export_models.py wrote and compares it with PyTorch: Markdown for docs/models.md.
+"""Runs `graft grad` on what export_models.py and export_tf_models.py wrote and compares it with PyTorch and TensorFlow:
+Markdown for docs/models.md.
 
 usage: check_models.py GRAFT_BINARY ZOO [NAME...]
 
@@ -27,7 +28,7 @@ PROCESSED = {
     "nbits": "4-bit weights (MatMulNBits)",
 }
 EXPORTED = {"ts": "TorchScript exporter", "dynamo": "torch.export"}
-KINDS = [*EXPORTED, *(f"{e}.{p}" for p in PROCESSED for e in EXPORTED)]
+KINDS = [*EXPORTED, "tf", *(f"{e}.{p}" for p in PROCESSED for e in EXPORTED)]
 # Least cosine between the gradients of a quantised model and those of the float one.
 ALONG = 0.9
 # Largest relative errors: of a value, of one that sums thousands of elements, and in float16.
@@ -35,16 +36,22 @@ CLOSE, SUMMED, HALF = 1e-4, 1e-3, 2e-2
 
 HEADER = """# Models
 
-Architectures of Hugging Face Transformers whose gradients by `graft grad` were compared with PyTorch's: tiny random
-configurations, run with sizes of batch and sequence other than those they were exported with. A cell holds the largest
-relative error of an output or a gradient and, in brackets, how many parameters were compared; where a file does not
-work, the error. After dynamic or static quantisation there is the smallest cosine between a gradient and that of the
-float model. *Fixed sizes*: the exporter can't make that model's sizes dynamic.
+Architectures of Hugging Face Transformers and of Keras whose gradients by `graft grad` were compared with PyTorch's and
+TensorFlow's: tiny random configurations, run with sizes of batch and sequence other than those they were exported with.
+A cell holds the largest relative error of an output or a gradient and, in brackets, how many parameters were compared;
+where a file does not work, the error. *Fixed sizes*: the exporter can't make that model's sizes dynamic. *Not exported*:
+there is no right file, for the exporter fails, or ONNX Runtime computes other outputs from its file than PyTorch.
 
-The page is made by two scripts, which need Python with PyTorch:
+A quantised file computes another function than the float one. Its outputs are compared with ONNX Runtime's from the same
+file. Its gradients, straight-through where activations are rounded, are compared with the float model's by direction:
+those of the parameters that are still floats, and those of ten activations spread over the model, as *parameters +
+activations*; the cell gives the smallest cosine. That each rule is right in itself is tested where the rules are.
+
+The page is made by scripts, which need Python with PyTorch and, for the second, TensorFlow:
 
 ```sh
 python tests/peers/export_models.py ZOO
+python tests/peers/export_tf_models.py ZOO
 python tests/peers/check_models.py target/release/graft ZOO > docs/models.md
 ```
 """
@@ -84,7 +91,8 @@ def check(graft, folder):
             # What the user could do instead is the same advice in every cell.
             text = str(e).split(", and it lies between")[0].split("; gradients need it")[0]
             return "**" + text.removeprefix("error: ").replace("|", "/").replace(folder, "…")[:300] + "**", False
-    return compare(about, io, ours, os.path.basename(folder), f"{len(names)}" + (f" + {len(inner)}" if inner else ""))
+    count = f"{len(names)}" + (f" + {len(inner)}" if inner else "")
+    return compare(about, io, ours, os.path.basename(folder), count)
 
 
 def tolerance(about, key, size):
@@ -135,7 +143,10 @@ def main(graft, zoo, only):
                 print(f"{name}.{kind}: {cells[name, kind]}", file=sys.stderr, flush=True)
     cell = lambda name, kind: cells.get((name, kind), "")
     print(f"{HEADER}\nOf {right + wrong} files {right} are right.\n")
-    table(["architecture", *EXPORTED.values()], [[name, *(cell(name, e) for e in EXPORTED)] for name in names])
+    rows = [[name, *(cell(name, e) for e in EXPORTED)] for name in names]
+    table(["architecture", *EXPORTED.values()], [r for r in rows if any(r[1:])])
+    print()
+    table(["Keras model", "tf2onnx"], [[name, cell(name, "tf")] for name in names if cell(name, "tf")])
     rows = [[f"{name}, {e}", *(cell(name, f"{e}.{p}") for p in PROCESSED)] for name in names for e in EXPORTED]
     print()
     table(["file", *PROCESSED.values()], [r for r in rows if any(r[1:])])

@@ -57,7 +57,8 @@ def mobilenet():
 
 
 def efficientnet():
-    return tf.keras.applications.EfficientNetB0(input_shape=(64, 64, 3), weights=None, classes=7, classifier_activation=None)
+    # Not version 1, and without preprocessing: tf2onnx makes inputs of the constants of a Normalization layer.
+    return tf.keras.applications.EfficientNetV2B0(input_shape=(64, 64, 3), weights=None, classes=7, classifier_activation=None, include_preprocessing=False)
 
 
 def resnet():
@@ -86,7 +87,7 @@ MODELS = {
     "keras-cnn": cnn,
     "keras-unet": unet,
     "keras-mobilenet-v2": mobilenet,
-    "keras-efficientnet-b0": efficientnet,
+    "keras-efficientnet-v2-b0": efficientnet,
     "keras-resnet50-v2": resnet,
     "keras-text-cnn": text_cnn,
     "keras-transformer": transformer,

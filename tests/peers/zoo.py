@@ -214,6 +214,6 @@ MODELS = {
     "wav2vec2-ctc": (t.Wav2Vec2ForCTC, lambda: t.Wav2Vec2Config(**SOUND, feat_extract_norm="layer", do_stable_layer_norm=True), sound, ["logits"]),
 }
 # Those that are also given after ONNX Runtime's optimiser and its quantisers.
-PROCESSED = ["bert", "gpt2", "llama", "vit"]
+PROCESSED = ["bert", "gpt2", "llama", "resnet", "vit"]
 # Those that are exported with their batch normalisation.
-KEPT = ["resnet", "mobilenet-v2", "regnet"]
+KEPT = ["resnet", "mobilenet-v1", "mobilenet-v2", "regnet", "efficientnet"]

@@ -10,6 +10,7 @@ mod broadcast;
 mod conv;
 mod einsum;
 mod elementwise;
+mod fourier;
 mod linear;
 mod loss;
 mod manual;
@@ -190,6 +191,7 @@ const FAMILIES: &[(&str, &[Row])] = &[
     ("Activation functions", activation::RULES),
     ("Matrix products and softmax", linear::RULES),
     ("Einsum", einsum::RULES),
+    ("Fourier transform", fourier::RULES),
     ("Convolutions", conv::RULES),
     ("Poolings", pool::RULES),
     ("Normalisations", norm::RULES),

@@ -90,6 +90,7 @@ def check(graft, folder):
         except (RuntimeError, subprocess.TimeoutExpired) as e:
             # What the user could do instead is the same advice in every cell.
             text = str(e).split(", and it lies between")[0].split("; gradients need it")[0]
+            text = re.sub("\x1b\\[[0-9;]*m", "", text)
             return "**" + text.removeprefix("error: ").replace("|", "/").replace(folder, "…")[:300] + "**", False
     count = f"{len(names)}" + (f" + {len(inner)}" if inner else "")
     return compare(about, io, ours, os.path.basename(folder), count)

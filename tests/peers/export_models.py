@@ -105,8 +105,10 @@ def gradients_of(wrapped, inputs, model, cotangents=None):
         by_bytes[values.tobytes(), values.shape] = (key, grad)
         # An exporter may drop or add dimensions of one element.
         by_bytes.setdefault((values.tobytes(), None), (key, grad))
+    # Quantisers leave the floats in the file.
+    read = {name for n in model.graph.node for name in n.input}
     for i in model.graph.initializer:
-        if i.data_type != onnx.TensorProto.FLOAT:
+        if i.data_type != onnx.TensorProto.FLOAT or i.name not in read:
             continue
         values = numpy_helper.to_array(i)
         key, grad = by_bytes.get((values.tobytes(), values.shape)) or by_bytes.get((values.tobytes(), None)) or (None, None)

@@ -1,11 +1,13 @@
-"""Runs `graft grad` on what export_models.py wrote and compares it with PyTorch: Markdown for docs/models.md.
+"""Runs `graft grad` on what export_models.py and export_tf_models.py wrote and compares it with PyTorch and TensorFlow:
+Markdown for docs/models.md.
 
 usage: check_models.py GRAFT_BINARY ZOO [NAME...]
 
 Needs numpy and safetensors. Prints the table to standard output, and what is off to standard error. A value is right
 within 1e-4 relative to its norm, 1e-3 where it sums thousands of elements; a gradient that is zero by symmetry is
 compared on the scale of the others. Of a quantised model the outputs are compared with ONNX Runtime's, and the gradients
-with the float model's by their direction.
+of parameters that are still floats and of activations with the float model's by their direction. For activations the
+float file's own gradients by `graft grad` are what is compared with.
 """
 import json
 import os
@@ -17,31 +19,46 @@ import tempfile
 import numpy as np
 from safetensors.numpy import load_file
 
-KINDS = ["ts", "dynamo", "ts.ort", "dynamo.ort", "ts.qdq", "dynamo.qdq", "ts.dynquant", "dynamo.dynquant"]
+# What is made of an exported file, and the heading of its column.
+PROCESSED = {
+    "ort": "after the optimiser",
+    "half": "in float16",
+    "qdq": "static quantisation (QDQ)",
+    "dynquant": "dynamic quantisation",
+    "nbits": "4-bit weights (MatMulNBits)",
+}
+EXPORTED = {"ts": "TorchScript exporter", "dynamo": "torch.export"}
+KINDS = [*EXPORTED, "tf", *(f"{e}.{p}" for p in PROCESSED for e in EXPORTED)]
 # Least cosine between the gradients of a quantised model and those of the float one.
 ALONG = 0.9
-
+# Largest relative errors: of a value, of one that sums thousands of elements, and in float16.
+CLOSE, SUMMED, HALF = 1e-4, 1e-3, 2e-2
 
 HEADER = """# Models
 
-Architectures of Hugging Face Transformers whose gradients by `graft grad` were compared with PyTorch's: tiny random
-configurations, run with sizes of batch and sequence other than those they were exported with. A cell holds the largest
-relative error of an output or a gradient and, in brackets, how many parameters were compared; where a file does not
-work, the error. After dynamic or static quantisation there is the smallest cosine between a gradient and that of the
-float model. *Fixed sizes*: the exporter can't make that model's sizes dynamic.
+Architectures of Hugging Face Transformers and of Keras whose gradients by `graft grad` were compared with PyTorch's and
+TensorFlow's: tiny random configurations, run with sizes of batch and sequence other than those they were exported with.
+A cell holds the largest relative error of an output or a gradient and, in brackets, how many parameters were compared;
+where a file does not work, the error. *Fixed sizes*: the exporter can't make that model's sizes dynamic. *Not exported*:
+there is no right file, for the exporter fails, or ONNX Runtime computes other outputs from its file than PyTorch.
 
-The page is made by two scripts, which need Python with PyTorch:
+A quantised file computes another function than the float one. Its outputs are compared with ONNX Runtime's from the same
+file. Its gradients, straight-through where activations are rounded, are compared with the float model's by direction:
+those of the parameters that are still floats, and those of ten activations spread over the model, as *parameters +
+activations*; the cell gives the smallest cosine. That each rule is right in itself is tested where the rules are.
+
+The page is made by scripts, which need Python with PyTorch and, for the second, TensorFlow:
 
 ```sh
 python tests/peers/export_models.py ZOO
+python tests/peers/export_tf_models.py ZOO
 python tests/peers/check_models.py target/release/graft ZOO > docs/models.md
 ```
 """
 
 
-def grad(graft, folder, io, out):
-    names = [k[5:] for k in io if k.startswith("grad:")]
-    command = [graft, "grad", f"{folder}/model.onnx", "--tensors", f"{folder}/io.safetensors", "--out", out]
+def grad(graft, model, folder, names, out):
+    command = [graft, "grad", f"{model}/model.onnx", "--tensors", f"{folder}/io.safetensors", "--out", out]
     for name in names:
         command += ["--wrt", name]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
@@ -61,17 +78,35 @@ def check(graft, folder):
     if "error" in about:
         return "not exported: " + about["error"], None
     io = load_file(f"{folder}/io.safetensors")
+    names = [k[5:] for k in io if k.startswith("grad:")]
+    inner = about.get("activations", [])
     with tempfile.TemporaryDirectory() as to:
         try:
-            ours = grad(graft, folder, io, f"{to}/out.safetensors")
+            if inner:
+                plain = os.path.join(os.path.dirname(folder), about["float"])
+                theirs = grad(graft, plain, folder, inner, f"{to}/float.safetensors")
+                io |= {f"grad:{k}": theirs[f"grad:{k}"] for k in inner}
+            ours = grad(graft, folder, folder, names + inner, f"{to}/out.safetensors")
         except (RuntimeError, subprocess.TimeoutExpired) as e:
             # What the user could do instead is the same advice in every cell.
             text = str(e).split(", and it lies between")[0].split("; gradients need it")[0]
+            text = re.sub("\x1b\\[[0-9;]*m", "", text)
             return "**" + text.removeprefix("error: ").replace("|", "/").replace(folder, "…")[:300] + "**", False
+    count = f"{len(names)}" + (f" + {len(inner)}" if inner else "")
+    return compare(about, io, ours, os.path.basename(folder), count)
+
+
+def tolerance(about, key, size):
+    if about.get("half"):
+        return HALF
+    return max(SUMMED if size > 4096 else CLOSE, 2 * about.get("rounding", {}).get(key[4:], 0.0))
+
+
+def compare(about, io, ours, name, count):
     wanted = [k for k in io if k.startswith(("out:", "grad:"))]
     norms = {k: float(np.linalg.norm(io[k].astype(np.float64))) for k in wanted}
     typical = float(np.median(list(norms.values())))
-    worst, where, least, bad = 0.0, "", 1.0, []
+    worst, least, bad = 0.0, 1.0, []
     for k in wanted:
         want, got = io[k].astype(np.float64), ours[k].astype(np.float64)
         if want.shape != got.shape:
@@ -79,21 +114,21 @@ def check(graft, folder):
         error = float(np.linalg.norm(want - got)) / max(norms[k], 1e-2 * typical, 1e-30)
         if about.get("quantised") and k.startswith("grad:"):
             if norms[k] > 1e-2 * typical:
-                least = min(least, cosine(want, got))
+                along = cosine(want, got)
+                least = min(least, along)
+                bad += [f"{k} cosine {along:.3f}"] * (not along >= ALONG)
             continue
-        worst, where = max((worst, where), (error if np.isfinite(error) else np.inf, k))
-        if not error <= (1e-3 if want.size > 4096 else 1e-4):
+        worst = max(worst, error if np.isfinite(error) else np.inf)
+        if not error <= tolerance(about, k, want.size):
             bad.append(f"{k} {error:.1e}")
     for b in bad[:8]:
-        print(f"{os.path.basename(folder)}: {b}", file=sys.stderr)
-    count = sum(k.startswith("grad:") for k in wanted)
+        print(f"{name}: {b}", file=sys.stderr)
     cell = f"{worst:.0e} ({count})"
     if about.get("quantised"):
         cell += f", cosine {least:.3f}"
     if about.get("note"):
         cell += f"; {about['note']}"
-    good = not bad and least >= ALONG
-    return cell if good else f"**{cell}: {where} is off**", good
+    return (f"**{cell}: {bad[0].split()[0]} is off**" if bad else cell), not bad
 
 
 def main(graft, zoo, only):
@@ -109,15 +144,19 @@ def main(graft, zoo, only):
                 print(f"{name}.{kind}: {cells[name, kind]}", file=sys.stderr, flush=True)
     cell = lambda name, kind: cells.get((name, kind), "")
     print(f"{HEADER}\nOf {right + wrong} files {right} are right.\n")
-    print("| architecture | TorchScript exporter | torch.export |\n|---|---|---|")
-    for name in names:
-        print(f"| {name} | {cell(name, 'ts')} | {cell(name, 'dynamo')} |")
-    print("\n| file | after the optimiser | static quantisation (QDQ) | dynamic quantisation |\n|---|---|---|---|")
-    for name in names:
-        for exporter in ("ts", "dynamo"):
-            row = [cell(name, f"{exporter}.{k}") for k in ("ort", "qdq", "dynquant")]
-            if any(row):
-                print(f"| {name}, {exporter} | " + " | ".join(row) + " |")
+    rows = [[name, *(cell(name, e) for e in EXPORTED)] for name in names]
+    table(["architecture", *EXPORTED.values()], [r for r in rows if any(r[1:])])
+    print()
+    table(["Keras model", "tf2onnx"], [[name, cell(name, "tf")] for name in names if cell(name, "tf")])
+    rows = [[f"{name}, {e}", *(cell(name, f"{e}.{p}") for p in PROCESSED)] for name in names for e in EXPORTED]
+    print()
+    table(["file", *PROCESSED.values()], [r for r in rows if any(r[1:])])
+
+
+def table(head, rows):
+    print("| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|")
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
 
 
 if __name__ == "__main__":

@@ -74,6 +74,7 @@ impl BaseArgs {
             hidden: self.hidden.clone(),
             tokenizer: self.tokenizer.clone(),
             preprocessor: self.preprocessor.clone(),
+            ..BaseOptions::default()
         }
     }
 }

@@ -39,11 +39,17 @@ const PATTERNS: &[Pattern] = &[
 /// Replaces operators outside ONNX's plain set (see [`lower`](crate::lower)), then every subgraph that a pattern
 /// recognises, and tells how often each did.
 pub fn raise(graph: &mut Graph) -> Vec<(&'static str, usize)> {
+    raise_around(graph, &[])
+}
+
+/// As [`raise`], but no pattern reaches across one of the values `seen`: each stays a value that all of its readers
+/// read, so that a gradient can be asked of it.
+pub fn raise_around(graph: &mut Graph, seen: &[ValueId]) -> Vec<(&'static str, usize)> {
     // What nobody reads must not keep a pattern from being seen.
     graph.remove_dead();
-    let mut counts = crate::lower::lower(graph);
+    let mut counts = crate::lower::lower_around(graph, seen);
     for p in PATTERNS {
-        let m = Match { graph, made: graph.producers() };
+        let m = Match { graph, made: makers(graph, seen) };
         let found: Vec<(usize, Node)> = graph
             .nodes
             .iter()
@@ -62,21 +68,21 @@ pub fn raise(graph: &mut Graph) -> Vec<(&'static str, usize)> {
             graph.nodes[i] = new;
         }
         // Patterns that follow need not see through them.
-        drop_identities(graph);
+        drop_identities(graph, seen);
     }
-    drop_identities(graph);
-    let attentions = attention::attentions(graph);
+    let attentions = attention::attentions(graph, seen);
     if attentions > 0 {
         counts.push(("attention", attentions));
     }
+    drop_identities(graph, seen);
     if !counts.is_empty() {
         crate::shape::infer(graph);
     }
     counts
 }
 
-/// An `Identity` that is no output of the graph is the value itself.
-fn drop_identities(graph: &mut Graph) {
+/// An `Identity` that is neither seen nor an output of the graph is the value itself.
+fn drop_identities(graph: &mut Graph, seen: &[ValueId]) {
     let mut original: HashMap<ValueId, ValueId> = HashMap::new();
     let Graph { nodes, outputs, .. } = graph;
     for n in nodes {
@@ -85,11 +91,21 @@ fn drop_identities(graph: &mut Graph) {
         }
         if let (true, Some(y), Some(x)) = (n.is("Identity"), n.output(0), n.input(0))
             && !outputs.contains(&y)
+            && !seen.contains(&y)
         {
             original.insert(y, x);
         }
     }
     graph.remove_dead();
+}
+
+/// Which node makes each value, as far as a pattern may look.
+pub(crate) fn makers(graph: &Graph, seen: &[ValueId]) -> Vec<Option<usize>> {
+    let mut made = graph.producers();
+    for v in seen {
+        made[v.index()] = None;
+    }
+    made
 }
 
 impl Match<'_> {

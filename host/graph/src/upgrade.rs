@@ -34,6 +34,7 @@ const CHANGES: &[Change] = &[
     Change { op: "Softmax", since: 13, apply: flattened_softmax },
     Change { op: "LogSoftmax", since: 13, apply: flattened_softmax },
     Change { op: "Split", since: 18, apply: count_split_outputs },
+    Change { op: "DFT", since: 20, apply: axis_of_transform },
     Change { op: "ReduceMean", since: 18, apply: |g, n| attrs_to_inputs(g, n, &["axes"]) },
     Change { op: "ReduceMax", since: 18, apply: |g, n| attrs_to_inputs(g, n, &["axes"]) },
     Change { op: "ReduceMin", since: 18, apply: |g, n| attrs_to_inputs(g, n, &["axes"]) },
@@ -112,6 +113,15 @@ fn dropout_is_identity(_: &mut Graph, n: &mut Node) -> Result<(), String> {
     n.op = "Identity".into();
     n.attrs.clear();
     n.outputs.truncate(1);
+    Ok(())
+}
+
+/// Before operator set 20 the axis was an attribute, and 1 where it was not given.
+fn axis_of_transform(g: &mut Graph, n: &mut Node) -> Result<(), String> {
+    let axis = n.attrs.remove("axis").and_then(|a| if let Attr::Int(k) = a { Some(k) } else { None });
+    let axis = g.add_constant(&format!("{}_axis", n.name), Tensor::scalar(axis.unwrap_or(1)));
+    n.inputs.resize(2, None);
+    n.inputs.push(Some(axis));
     Ok(())
 }
 

@@ -41,6 +41,8 @@ pub struct BaseOptions {
     pub tokenizer: Option<PathBuf>,
     /// File of the images' preprocessing to use instead of the one beside the model.
     pub preprocessor: Option<PathBuf>,
+    /// Names of values that something will be asked of, and that therefore stay in the raised graph.
+    pub seen: Vec<String>,
 }
 
 /// Largest `config.json` that is read, in bytes.
@@ -54,7 +56,8 @@ impl Base {
     pub fn open(runtime: &'static Runtime, path: &Path, options: &BaseOptions) -> Result<Base> {
         let file = model_file(path)?;
         let (mut graph, files) = onnx::read_with_files(&file)?;
-        raise::raise(&mut graph);
+        let seen: Vec<ValueId> = options.seen.iter().filter_map(|n| graph.find(n)).collect();
+        raise::raise_around(&mut graph, &seen);
         let model = model::describe(&graph, options.hidden.as_deref())?;
         let dir = file.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf);
         let beside =

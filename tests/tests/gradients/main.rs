@@ -7,6 +7,7 @@ mod attention;
 mod conv;
 mod einsum;
 mod elementwise;
+mod fourier;
 mod linear;
 mod loss;
 mod movement;
@@ -50,6 +51,7 @@ fn every_rule_has_a_case() {
         scatter::CASES,
         window::CASES,
         einsum::CASES,
+        fourier::CASES,
         attention::CASES,
         recurrent::CASES,
     ];

@@ -216,6 +216,54 @@ fn a_dynamically_quantised_product_keeps_its_output_and_gets_a_gradient() {
 }
 
 #[test]
+fn a_dynamically_quantised_convolution_keeps_its_output_and_has_the_gradient_of_the_dequantised_one() {
+    if runtime().is_none() {
+        return;
+    }
+    for (seed, (channels, group, stride, pad)) in
+        [(2, 1, 1, 0), (4, 2, 2, 1), (3, 3, 1, 2)].into_iter().enumerate()
+    {
+        let list = choices(seed as u16 + 70);
+        let mut d = Draw::new(&list);
+        let raw: Vec<i64> = (0..6 * channels / group * 9).map(|_| d.below(256) as i64 - 128).collect();
+        let weight = zero_point(DType::I8, &raw).reshape([6, channels / group, 3, 3]).unwrap();
+        let (scale, zero) = (0.03f32, 5i8);
+        let attrs: Attrs = [
+            ("group".to_string(), Attr::Int(group as i64)),
+            ("strides".to_string(), Attr::Ints(vec![stride; 2])),
+            ("pads".to_string(), Attr::Ints(vec![pad; 4])),
+        ]
+        .into();
+        let wide = channels.to_string();
+        let (mut g, x) = input(&["n", &wide, "7", "8"]);
+        let mut b = Builder::new(&mut g, "/stem/");
+        let (w, s, z) = (b.constant(weight.clone()), b.scalar(scale), b.scalar(zero));
+        let parts = b.emit("DynamicQuantizeLinear", "", &[Some(x)], Attrs::new(), 3);
+        let scales = b.op("Mul", &[parts[1], s]);
+        let inputs = [parts[0], w, parts[2], z].map(Some);
+        let product = b.emit("ConvInteger", "", &inputs, attrs.clone(), 1)[0];
+        let float = b.cast(product, DType::F32);
+        let y = b.op("Mul", &[float, scales]);
+        ends(&mut g, y);
+        // The convolution with what the stored numbers stand for.
+        let real: Vec<f32> = raw.iter().map(|q| (q - i64::from(zero)) as f32 * scale).collect();
+        let (mut smooth, x) = input(&["n", &wide, "7", "8"]);
+        let mut b = Builder::new(&mut smooth, "");
+        let w = b.constant(Tensor::new(weight.shape().to_vec(), &real).unwrap());
+        let y = b.emit("Conv", "", &[Some(x), Some(w)], attrs, 1)[0];
+        ends(&mut smooth, y);
+
+        let x = reals(&mut d, &[2, channels, 7, 8]);
+        let made = run(&g, &[("x", &x)]);
+        let ct = reals(&mut d, made[0].shape());
+        close(&gradient(&g, &x, &ct), &gradient(&smooth, &x, &ct), &format!("{channels} channels"));
+        let mut plain = g.clone();
+        assert_eq!(lower::lower(&mut plain), vec![("ConvInteger", 1)]);
+        close(&numbers(&run(&plain, &[("x", &x)])[0]), &numbers(&made[0]), "the output");
+    }
+}
+
+#[test]
 fn a_packed_weight_gives_the_gradient_of_what_it_unpacks_to() {
     if runtime().is_none() {
         return;

@@ -51,6 +51,16 @@ const ROWS: &[(&str, &str, Make)] = &[
         maybe(d, &mut u, "alpha", &[Attr::Float(0.5)]);
         u
     }),
+    (MS, "FusedConv", |d| {
+        let mut u = plain(vec![floats(d, &[2, 3, 5, 4]), floats(d, &[4, 3, 3, 3]), optional(d, &[4])]);
+        u.inputs.push(optional(d, &[2, 4, 5, 4]));
+        let attrs = [("LeakyRelu", Some(0.2f32)), ("Tanh", None), ("Relu", None), ("Sigmoid", None)];
+        let (activation, alpha) = d.pick(&attrs);
+        u.attrs.insert("activation".into(), Attr::from(activation));
+        u.attrs.extend(alpha.map(|a| ("activation_params".to_string(), Attr::Floats(vec![a]))));
+        u.attrs.insert("pads".into(), Attr::Ints(vec![1; 4]));
+        u
+    }),
     (MS, "SkipLayerNormalization", |d| skip(d, true)),
     (MS, "SkipSimplifiedLayerNormalization", |d| skip(d, false)),
     ("", "SimplifiedLayerNormalization", simplified),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use graft_adapters::{read_tensors, write_tensors};
-use graft_tasks::{Base, gradients};
+use graft_tasks::{Base, BaseOptions, gradients};
 
 use crate::common::{BaseArgs, RuntimeArgs};
 
@@ -37,7 +37,8 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
     let runtime = args.runtime.start()?;
-    let base = Base::open(runtime, &args.model, &args.base.options())?;
+    let options = BaseOptions { seen: args.wrt.clone().unwrap_or_default(), ..args.base.options() };
+    let base = Base::open(runtime, &args.model, &options)?;
     let tensors = read_tensors(&args.tensors)?;
     let options = args.runtime.session("gradient")?;
     let run = gradients(&base, &tensors, args.wrt.as_deref(), args.save_graph.as_deref(), &options)?;

@@ -10,6 +10,7 @@ mod broadcast;
 mod conv;
 mod einsum;
 mod elementwise;
+mod fourier;
 mod linear;
 mod loss;
 mod manual;
@@ -189,6 +190,7 @@ const FAMILIES: &[(&str, &[Row])] = &[
     ("Activation functions", activation::RULES),
     ("Matrix products and softmax", linear::RULES),
     ("Einsum", einsum::RULES),
+    ("Fourier transform", fourier::RULES),
     ("Convolutions", conv::RULES),
     ("Poolings", pool::RULES),
     ("Normalisations", norm::RULES),
@@ -319,9 +321,10 @@ pub fn grad(
     for (output, seed) in seeds {
         sums.entry(*output).or_default().push(*seed);
     }
+    let made = graph.producers();
     let mut b = Builder::new(graph, "grad/");
     for i in (0..forward).rev() {
-        let node = b.graph.nodes[i].clone();
+        let mut node = b.graph.nodes[i].clone();
         if !is_differentiable(&node) || !node.outputs.iter().flatten().any(|o| on_path(*o)) {
             continue;
         }
@@ -337,12 +340,12 @@ pub fn grad(
         b.set_scope(format!("grad/{}/", node.name));
         let outputs: Vec<Option<ValueId>> =
             node.outputs.iter().map(|o| o.and_then(|o| total(&mut b, &mut sums, o))).collect();
-        if outputs.iter().all(Option::is_none) {
-            continue;
-        }
+        let Some(dy) = outputs.iter().copied().flatten().next() else { continue };
+        let inputs = quant::dequantised_again(&mut b, &made, &node, dy);
+        let inputs = std::mem::replace(&mut node.inputs, inputs);
         let grads = apply(&mut b, &node, outputs, wanted.clone())?;
         for (k, g) in grads.into_iter().enumerate() {
-            let (Some(g), Some(x)) = (g.filter(|_| wanted[k]), node.input(k)) else { continue };
+            let (Some(g), Some(x)) = (g.filter(|_| wanted[k]), inputs[k]) else { continue };
             // A gradient is of its value's type, also where the rule's last operator has no known one, and where the
             // rule left that of a half-width value in float32, for the sums.
             // A quantised integer's gradient is a float.

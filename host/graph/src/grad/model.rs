@@ -6,7 +6,7 @@ use super::{GradError, grad, trainable_constants};
 use crate::builder::Builder;
 use crate::cse::join_equal;
 use crate::ir::{Graph, ValueId};
-use crate::raise::raise;
+use crate::raise::raise_around;
 use crate::shape;
 use crate::tied::{Copy, copies};
 
@@ -27,16 +27,15 @@ pub struct GradientModel {
 /// [`GradError`].
 pub fn gradient_model(forward: &Graph, wrt: Option<&[String]>) -> Result<GradientModel, GradError> {
     let mut graph = forward.clone();
-    raise(&mut graph);
+    let named = |names: &[String]| -> Result<Vec<ValueId>, GradError> {
+        let find = |n: &String| graph.find(n).ok_or_else(|| GradError::UnknownValue { value: n.clone() });
+        names.iter().map(find).collect()
+    };
+    let named = wrt.map(named).transpose()?;
+    raise_around(&mut graph, named.as_deref().unwrap_or_default());
     let outputs: Vec<ValueId> =
         graph.outputs.iter().copied().filter(|o| graph.dtype(*o).is_none_or(|d| d.is_float())).collect();
-    let wanted: Vec<ValueId> = match wrt {
-        None => trainable_constants(&graph, &outputs),
-        Some(names) => names
-            .iter()
-            .map(|n| graph.find(n).ok_or_else(|| GradError::UnknownValue { value: n.clone() }))
-            .collect::<Result<_, _>>()?,
-    };
+    let wanted = named.unwrap_or_else(|| trainable_constants(&graph, &outputs));
     let mut seeds = Vec::with_capacity(outputs.len());
     for o in outputs {
         let (name, fact) = (format!("ct:{}", graph.name_of(o)), graph.fact(o).clone());

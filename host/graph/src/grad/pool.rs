@@ -65,6 +65,7 @@ fn max_pool(r: &mut Rule<'_, '_>) -> Grads {
     let (at, g) = (r.op("Reshape", &[at, flat]), r.op("Reshape", &[g, flat]));
     let zeros = zeros_like(r, x);
     let zeros = r.op("Reshape", &[zeros, flat]);
+    let (zeros, g) = (r.wide(zeros), r.wide(g));
     let attrs = [("axis", Attr::Int(0)), ("reduction", Attr::from("add"))];
     let sum = r.op_with("ScatterElements", &[zeros, at, g], &attrs);
     Ok(vec![Some(r.b.reshape_like(sum, x))])

@@ -1,6 +1,7 @@
 //! Gradients of quantised operators, straight-through (Bengio et al. 2013): rounding has the slope 1. A quantised
 //! integer carries the gradient of the real number that it is before rounding, so what flows back is a float; scales
-//! and zero points are fixed numbers. Weights stay quantised: a product's rule reads what `DequantizeLinear` gives.
+//! and zero points are fixed numbers. Weights stay quantised: a rule that reads one is given a copy that is dequantised
+//! for it alone ([`dequantised_again`]).
 
 use super::{Grads, Row, Rule};
 use crate::builder::Builder;
@@ -131,7 +132,7 @@ fn matmul_nbits(r: &mut Rule<'_, '_>) -> Grads {
     let dx = if r.wants(0) {
         let (packed, scales) = (r.x(1)?, r.x(2)?);
         let blocks = (k - 1) / block + 1;
-        let none = runtime_zero(r, dy);
+        let none = runtime_zero(r.b, dy, DType::U8);
         let dtype = r.dtype(dy);
         let numbers = unpacked(r, packed, none, bits, &[n, -1, block])?;
         let numbers = r.b.cast(numbers, dtype);
@@ -165,13 +166,50 @@ fn matmul_nbits(r: &mut Rule<'_, '_>) -> Grads {
     Ok(vec![dx, None, None, None, None, bias])
 }
 
-/// A byte of value 0 that is not known before `dy` is.
-fn runtime_zero(r: &mut Rule<'_, '_>, dy: ValueId) -> ValueId {
-    let lowest = r.c(f64::NEG_INFINITY, dy);
-    let never = r.op("Less", &[dy, lowest]);
-    let never = r.b.cast(never, DType::F32);
-    let none = r.op_with("ReduceSum", &[never], &[("keepdims", Attr::Int(0))]);
-    r.b.cast(none, DType::U8)
+/// A scalar of value 0 that is not known before `dy` is.
+fn runtime_zero(b: &mut Builder<'_>, dy: ValueId, dtype: DType) -> ValueId {
+    let lowest = b.float(b.graph.dtype(dy).unwrap_or(DType::F32), f64::NEG_INFINITY);
+    let never = b.op("Less", &[dy, lowest]);
+    let never = b.cast(never, DType::F32);
+    let none = b.op_with("ReduceSum", &[never], &[("keepdims", Attr::Int(0))]);
+    b.cast(none, dtype)
+}
+
+/// Operators that a weight may go through between `DequantizeLinear` and its use.
+const MOVES: &[&str] = &["Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast", "Identity"];
+
+/// The inputs of a forward node for its rule: in the place of a weight that is dequantised there is one that is
+/// dequantised again, which can't be done before `dy` is known. Otherwise all weights would lie in memory as floats
+/// between the forward and the backward pass.
+pub(super) fn dequantised_again(
+    b: &mut Builder<'_>,
+    made: &[Option<usize>],
+    node: &Node,
+    dy: ValueId,
+) -> Vec<Option<ValueId>> {
+    let mut again = |v: ValueId| {
+        let matrix = b.graph.shape(v).is_some_and(|s| s.len() > 1);
+        if matrix { weight_again(b, made, v, dy) } else { None }.unwrap_or(v)
+    };
+    node.inputs.iter().map(|v| v.map(&mut again)).collect()
+}
+
+fn weight_again(b: &mut Builder<'_>, made: &[Option<usize>], v: ValueId, dy: ValueId) -> Option<ValueId> {
+    let maker = b.graph.nodes.get(made.get(v.index()).copied().flatten()?)?.clone();
+    let x = maker.input(0)?;
+    let mut inputs = maker.inputs.clone();
+    if maker.is("DequantizeLinear") {
+        b.graph.constant(x)?;
+        let scale = maker.input(1)?;
+        let dtype = b.graph.dtype(scale)?;
+        let none = runtime_zero(b, dy, dtype);
+        inputs[1] = Some(b.op("Add", &[scale, none]));
+    } else if maker.domain.is_empty() && MOVES.contains(&maker.op.as_str()) {
+        inputs[0] = Some(weight_again(b, made, x, dy)?);
+    } else {
+        return None;
+    }
+    b.emit(&maker.op, "", &inputs, maker.attrs, 1).first().copied()
 }
 
 /// Bytes as numbers of `bits` bits, the low half of a byte first, in another shape.

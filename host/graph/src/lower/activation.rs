@@ -23,16 +23,35 @@ pub(super) const RULES: &[Row] = &[
         attrs.retain(|name, _| !name.starts_with("activation"));
         let y = l.b.emit("Gemm", "", &l.node.inputs, attrs, 1)[0];
         let alpha = l.node.attrs.get("activation_alpha").cloned();
-        Ok(vec![Some(match l.node.text("activation").unwrap_or_default() {
-            op @ ("Relu" | "Tanh" | "Sigmoid" | "Softplus" | "Softsign") => l.op(op, &[y]),
-            op @ ("LeakyRelu" | "Elu") => {
-                let attrs: Vec<_> = alpha.into_iter().map(|a| ("alpha", a)).collect();
-                l.op_with(op, &[y], &attrs)
-            }
-            op => return Err(format!("a product joined to '{op}' is not derived")),
-        })])
+        Ok(vec![Some(activated(l, y, alpha)?)])
+    }),
+    (MICROSOFT, "FusedConv", |l| {
+        let mut attrs = l.node.attrs.clone();
+        attrs.retain(|name, _| !name.starts_with("activation"));
+        let inputs: Vec<Option<ValueId>> = (0..3).map(|k| l.node.input(k)).collect();
+        let mut y = l.b.emit("Conv", "", &inputs, attrs, 1)[0];
+        if let Some(sum) = l.node.input(3) {
+            y = l.op("Add", &[y, sum]);
+        }
+        let alpha = match l.node.attrs.get("activation_params") {
+            Some(Attr::Floats(p)) => p.first().map(|a| Attr::Float(*a)),
+            _ => None,
+        };
+        Ok(vec![Some(activated(l, y, alpha)?)])
     }),
 ];
+
+/// The activation function that an operator is joined to.
+fn activated(l: &mut Lower<'_, '_>, y: ValueId, alpha: Option<Attr>) -> Result<ValueId, String> {
+    Ok(match l.node.text("activation").unwrap_or_default() {
+        op @ ("Relu" | "Tanh" | "Sigmoid" | "Softplus" | "Softsign") => l.op(op, &[y]),
+        op @ ("LeakyRelu" | "Elu") => {
+            let attrs: Vec<_> = alpha.into_iter().map(|a| ("alpha", a)).collect();
+            l.op_with(op, &[y], &attrs)
+        }
+        op => return Err(format!("an operator joined to '{op}' is not derived")),
+    })
+}
 
 /// Gelu of the sum with a bias, where there is one.
 fn gelu(l: &mut Lower<'_, '_>, approximate: &str) -> Outputs {

@@ -53,15 +53,17 @@ pub fn lowered() -> impl Iterator<Item = (&'static str, &'static str)> {
 /// Replaces every operator of the table that a row covers, and tells how often each was. Values that other nodes or
 /// the caller read keep their ids and names.
 pub fn lower(graph: &mut Graph) -> Vec<(&'static str, usize)> {
+    lower_around(graph, &[])
+}
+
+/// As [`lower`], but what is joined to one operator does not reach across one of the values `seen`.
+pub(crate) fn lower_around(graph: &mut Graph, seen: &[ValueId]) -> Vec<(&'static str, usize)> {
     let mut counts: BTreeMap<&'static str, usize> = BTreeMap::new();
     let branches = branch::take_branches(graph);
     if branches > 0 {
         counts.insert("If", branches);
     }
-    let products = quant::integer_products(graph);
-    if products > 0 {
-        counts.insert("MatMulInteger", products);
-    }
+    counts.extend(quant::integer_products(graph, seen));
     if counts.is_empty() && !graph.nodes.iter().any(|n| find(n).is_some()) {
         return Vec::new();
     }

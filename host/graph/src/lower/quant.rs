@@ -1,9 +1,13 @@
-//! Products of quantised matrices, dynamic and static, in the QDQ form: a plain product of what is dequantised. ONNX
-//! Runtime joins the three operators to its integer kernel again; a reader of the graph sees a product with a weight.
+//! Products of quantised matrices and convolutions of quantised images, dynamic and static, in the QDQ form: the plain
+//! operator on what is dequantised. ONNX Runtime joins the three operators to its integer kernel again where it has
+//! one; a reader of the graph sees a product with a weight.
+
+use std::collections::BTreeMap;
 
 use super::{Lower, MICROSOFT, Outputs, Row, scope};
 use crate::builder::Builder;
 use crate::ir::{Attr, Attrs, Graph, Node, ValueId};
+use crate::raise::makers;
 use crate::tensor::DType;
 
 pub(super) const RULES: &[Row] = &[
@@ -11,6 +15,7 @@ pub(super) const RULES: &[Row] = &[
         let x = l.x(0)?;
         let parts = l.b.emit("DynamicQuantizeLinear", "", &[Some(x)], Attrs::new(), 3);
         let product = Product {
+            joins: Joins::Matrices,
             q: parts[0],
             q_scale: parts[1],
             q_zero: Some(parts[2]),
@@ -22,6 +27,7 @@ pub(super) const RULES: &[Row] = &[
     }),
     (MICROSOFT, "MatMulIntegerToFloat", |l| {
         let product = Product {
+            joins: Joins::Matrices,
             q: l.x(0)?,
             q_scale: l.x(2)?,
             q_zero: l.node.input(4),
@@ -56,8 +62,26 @@ fn with_bias(l: &mut Lower<'_, '_>, product: &Product, bias: usize) -> Outputs {
     })])
 }
 
-/// `((q − q_zero)·q_scale) · ((w − w_zero)·w_scale)`.
+/// What two dequantised values are joined by.
+enum Joins {
+    Matrices,
+    /// With the attributes of the convolution. Its padding is the zero point, which stands for 0.
+    Images(Attrs),
+}
+
+impl Joins {
+    /// ONNX's operator that does the same with integers.
+    fn integer(&self) -> &'static str {
+        match self {
+            Joins::Matrices => "MatMulInteger",
+            Joins::Images(_) => "ConvInteger",
+        }
+    }
+}
+
+/// `((q − q_zero)·q_scale) · ((w − w_zero)·w_scale)`, where `·` is a product of matrices or a convolution.
 struct Product {
+    joins: Joins,
     q: ValueId,
     q_scale: ValueId,
     q_zero: Option<ValueId>,
@@ -71,7 +95,8 @@ impl Product {
     fn fits(&self, g: &Graph) -> bool {
         let rank = |v: ValueId| g.shape(v).map(Vec::len);
         let one = |v: ValueId| g.shape(v).is_some_and(|s| s.iter().all(|d| d.is(1)));
-        let columns = rank(self.w_scale) == Some(1) && rank(self.w) == Some(2);
+        let matrices = matches!(self.joins, Joins::Matrices);
+        let columns = matrices && rank(self.w_scale) == Some(1) && rank(self.w) == Some(2);
         let like = |zero: Option<ValueId>| zero.is_none_or(|z| g.shape(z) == g.shape(self.w_scale));
         one(self.q_scale)
             && self.q_zero.is_none_or(one)
@@ -88,25 +113,28 @@ impl Product {
         };
         let x = real(self.q, self.q_scale, self.q_zero);
         let w = real(self.w, self.w_scale, self.w_zero);
-        b.op("MatMul", &[x, w])
+        match &self.joins {
+            Joins::Matrices => b.op("MatMul", &[x, w]),
+            Joins::Images(attrs) => b.emit("Conv", "", &[Some(x), Some(w)], attrs.clone(), 1)[0],
+        }
     }
 }
 
-/// What `quantize_dynamic` writes for a product, `MatMulInteger → Cast → Mul` with the product of both scales, becomes
-/// the plain product of what is dequantised. Gives how often.
-pub(super) fn integer_products(graph: &mut Graph) -> usize {
-    if !graph.nodes.iter().any(|n| n.is("MatMulInteger")) {
-        return 0;
+/// What `quantize_dynamic` writes for a product or a convolution, `MatMulInteger` or `ConvInteger → Cast → Mul` with
+/// the product of both scales, becomes the plain one of what is dequantised. Gives the operators and how often each was.
+pub(super) fn integer_products(graph: &mut Graph, seen: &[ValueId]) -> BTreeMap<&'static str, usize> {
+    let mut counts = BTreeMap::new();
+    if !graph.nodes.iter().any(|n| n.is("MatMulInteger") || n.is("ConvInteger")) {
+        return counts;
     }
-    let made = graph.producers();
+    let made = makers(graph, seen);
     let found: Vec<Option<Product>> = graph.nodes.iter().map(|n| integer_product(graph, &made, n)).collect();
-    let mut count = 0;
     for (node, product) in std::mem::take(&mut graph.nodes).into_iter().zip(found) {
         let (Some(product), Some(y)) = (product, node.output(0)) else {
             graph.nodes.push(node);
             continue;
         };
-        count += 1;
+        *counts.entry(product.joins.integer()).or_default() += 1;
         let mut b = Builder::new(graph, scope(&node.name));
         b.set_metadata(node.metadata.clone());
         let made = product.emit(&mut b);
@@ -115,7 +143,7 @@ pub(super) fn integer_products(graph: &mut Graph) -> usize {
             last.outputs = vec![Some(y)];
         }
     }
-    count
+    counts
 }
 
 fn integer_product(g: &Graph, made: &[Option<usize>], n: &Node) -> Option<Product> {
@@ -128,13 +156,18 @@ fn integer_product(g: &Graph, made: &[Option<usize>], n: &Node) -> Option<Produc
     if cast.int("to", 0) != i64::from(DType::F32.onnx()) {
         return None;
     }
-    let product = maker(cast.input(0)?, "MatMulInteger")?;
+    let integers = cast.input(0)?;
+    let (product, joins) = match maker(integers, "MatMulInteger") {
+        Some(product) => (product, Joins::Matrices),
+        None => maker(integers, "ConvInteger").map(|c| (c, Joins::Images(c.attrs.clone())))?,
+    };
     let (q, w) = (product.input(0)?, product.input(1)?);
     let scales = maker(scales, "Mul")?;
     let (s, t) = (scales.input(0)?, scales.input(1)?);
     // Either assignment of the scales is right; the weight's is the constant one, and may be a vector.
     let (q_scale, w_scale) = if g.constant(s).is_some() { (t, s) } else { (s, t) };
-    let found = Product { q, q_scale, q_zero: product.input(2), w, w_scale, w_zero: product.input(3) };
+    let (q_zero, w_zero) = (product.input(2), product.input(3));
+    let found = Product { joins, q, q_scale, q_zero, w, w_scale, w_zero };
     (found.fits(g) && g.dtype(q_scale) == Some(DType::F32) && g.dtype(w_scale) == Some(DType::F32))
         .then_some(found)
 }

@@ -1,7 +1,7 @@
 //! Sequences of tensors, which exporters write for lists: what is taken out of one whose making is known becomes the
 //! value that was put in.
 
-use super::{Lower, Outputs, Row};
+use super::{Lower, Row};
 use crate::ir::{Attr, Node, ValueId};
 
 pub(super) const RULES: &[Row] = &[

@@ -5,7 +5,7 @@
 //! no numbers. Keys and values of grouped heads, which exporters repeat for every query head, are repeated again in a
 //! form that does not name the length of the sequence.
 
-use super::Match;
+use super::{Match, makers};
 use crate::builder::Builder;
 use crate::dim::Dim;
 use crate::fused;
@@ -53,9 +53,9 @@ struct Scores {
     biases: Vec<Bias>,
 }
 
-/// Replaces every attention. Returns how many there were.
-pub(super) fn attentions(graph: &mut Graph) -> usize {
-    let (readers, m) = (graph.consumers(), Match { graph, made: graph.producers() });
+/// Replaces every attention that does not reach across a value in `seen`. Returns how many there were.
+pub(super) fn attentions(graph: &mut Graph, seen: &[ValueId]) -> usize {
+    let (readers, m) = (graph.consumers(), Match { graph, made: makers(graph, seen) });
     let is_product = |(_, n): &(usize, &Node)| n.is("MatMul");
     let all: Vec<(usize, Found)> = graph
         .nodes

@@ -148,3 +148,17 @@ fn a_cast_to_the_type_that_is_there_is_dropped() {
     assert_eq!(raise(&mut g), vec![("idle Cast", 1)]);
     assert_eq!(ops(&g), ["Cast"]);
 }
+
+#[test]
+fn no_pattern_reaches_across_a_value_that_something_is_asked_of() {
+    let g = rms_norm_like(2.0, -1, true);
+    for op in ["Pow", "ReduceMean", "Add", "Sqrt", "Reciprocal"] {
+        let inner = g.nodes.iter().find(|n| n.is(op)).and_then(|n| n.output(0)).unwrap();
+        let mut seen = g.clone();
+        assert_eq!(raise_around(&mut seen, &[inner]), vec![], "{op}");
+        assert_eq!(seen.nodes.len(), g.nodes.len());
+    }
+    // Its input and its result stay values of the operator.
+    let ends: Vec<_> = g.inputs.iter().chain(&g.outputs).copied().collect();
+    assert_eq!(raise_around(&mut g.clone(), &ends), vec![("RMSNorm", 1)]);
+}

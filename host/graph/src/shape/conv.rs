@@ -54,7 +54,7 @@ fn windows(i: &Infer<'_>, input: &Dim, kernel: Option<i64>, k: usize, rank: usiz
     Some(Dim::from(count - i64::from(beyond)))
 }
 
-fn conv(i: &Infer<'_>) -> Option<Vec<Fact>> {
+pub(super) fn conv(i: &Infer<'_>) -> Option<Vec<Fact>> {
     let (x, w) = (i.shape(0)?, i.shape(1));
     let rank = x.len().checked_sub(2)?;
     let mut out = vec![x[0].clone(), w.and_then(|w| w.first().cloned()).unwrap_or_else(|| i.unknown(1))];

@@ -5,6 +5,15 @@ use crate::dim::{Dim, Shape, broadcast};
 use crate::ir::Fact;
 
 pub(super) const RULES: &[(&str, Rule)] = &[
+    ("DFT", |i| {
+        // A complex signal of the same length: its own length and the half of a spectrum are not followed.
+        if i.node.input(1).is_some() || i.node.int("onesided", 0) != 0 {
+            return None;
+        }
+        let mut shape = i.shape(0)?.clone();
+        *shape.last_mut()? = Dim::from(2);
+        one(i.dtype(0), Some(shape))
+    }),
     ("MatMul", |i| one(i.dtype(0), matmul(i.shape(0)?, i.shape(1)?))),
     ("Gemm", gemm),
     ("LayerNormalization", layer_norm),

@@ -21,6 +21,11 @@ pub(super) const RULES: &[(&str, Rule)] = &[
         Some(vec![y, fact(DType::F32, Some(vec![])), fact(DType::U8, Some(vec![]))])
     }),
     ("MatMulInteger", |i| one(Some(DType::I32), matmul(i.shape(0)?, i.shape(1)?))),
+    ("ConvInteger", |i| {
+        let mut made = super::conv::conv(i)?;
+        made.first_mut()?.dtype = Some(DType::I32);
+        Some(made)
+    }),
     ("BitwiseAnd", bitwise),
     ("BitwiseOr", bitwise),
     ("com.microsoft::MatMulNBits", |i| {

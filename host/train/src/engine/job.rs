@@ -125,6 +125,7 @@ impl Job {
             hidden: recipe.hidden.clone(),
             tokenizer: recipe.tokenizer.clone(),
             preprocessor: recipe.preprocessor.clone(),
+            ..BaseOptions::default()
         };
         let base = Base::open(with.runtime, &recipe.base, &options)?;
         base.require_states()?;

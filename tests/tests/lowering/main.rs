@@ -318,6 +318,7 @@ fn multi_head(d: &mut Draw<'_>) -> Use {
     }
     set(&mut u, "num_heads", n);
     maybe(d, &mut u, "scale", &[Attr::Float(0.3)]);
+    maybe(d, &mut u, "unidirectional", &[Attr::Int(1)]);
     u
 }
 
@@ -347,6 +348,7 @@ fn group_query(d: &mut Draw<'_>) -> Use {
     }
     maybe(d, &mut u, "scale", &[Attr::Float(0.3)]);
     maybe(d, &mut u, "softcap", &[Attr::Float(1.5)]);
+    maybe(d, &mut u, "local_window_size", &[Attr::Int(1), Attr::Int(2), Attr::Int(3)]);
     // ONNX Runtime wants both or neither.
     if d.flag() {
         u.outputs.extend([1, 2]);

@@ -1,6 +1,6 @@
 //! Attention operators: ONNX Runtime's own, and that of operator set 23.
 
-use super::heads::Attend;
+use super::heads::{Attend, Seen};
 use super::rotary::rotate;
 use super::{Lower, MICROSOFT, Outputs, Row};
 use crate::ir::ValueId;
@@ -41,7 +41,10 @@ fn packed(l: &mut Lower<'_, '_>) -> Outputs {
         biases.push(l.padding(mask, k, x)?);
     }
     biases.extend(l.node.input(5));
-    let seen = (l.node.int("unidirectional", 0) != 0).then(|| l.looking_back(q, k));
+    // Beside padding that is as good as minus infinity a query may see nothing but that.
+    let hidden = l.node.input(3).is_some() && l.node.float("mask_filter_value", -10_000.0) <= -1e30;
+    let back = (l.node.int("unidirectional", 0) != 0).then(|| l.looking_back(q, k));
+    let seen = back.map(if hidden { Seen::OrMean } else { Seen::Some });
     let scale = l.node.float("scale", 0.0);
     let y = l.attend(Attend { q, k, v, scale, softcap: 0.0, biases, seen })?;
     Ok(vec![Some(l.merged(y)?)])
@@ -76,12 +79,21 @@ fn multi_head(l: &mut Lower<'_, '_>) -> Outputs {
         biases.push(l.padding(mask, k, q)?);
     }
     biases.extend(l.node.input(5));
-    if l.node.int("unidirectional", 0) != 0 {
-        return Err("gradients of MultiHeadAttention that looks back only are not derived".into());
-    }
+    let seen = (l.node.int("unidirectional", 0) != 0).then(|| Seen::Some(back_but_last(l, q, k)));
     let scale = l.node.float("scale", 0.0);
-    let y = l.attend(Attend { q, k, v, scale, softcap: 0.0, biases, seen: None })?;
+    let y = l.attend(Attend { q, k, v, scale, softcap: 0.0, biases, seen })?;
     Ok(vec![Some(l.merged(y)?), Some(k), Some(v)])
+}
+
+/// Which keys a query sees in a `MultiHeadAttention` that looks back only. ONNX Runtime hides nothing from the last
+/// query, which matters where there are more keys than queries.
+fn back_but_last(l: &mut Lower<'_, '_>, q: ValueId, k: ValueId) -> ValueId {
+    let (back, rows) = (l.looking_back(q, k), l.count(q, 2));
+    let one = l.b.ints(&[1]);
+    let (from, size) = (l.unsqueeze(rows, &[1]), l.op("Shape", &[rows]));
+    let end = l.op("Sub", &[size, one]);
+    let last = l.op("Equal", &[from, end]);
+    l.op("Or", &[back, last])
 }
 
 /// A bias of queries, keys and values in three: constants, where it is one, so that each is seen to be the bias of
@@ -145,12 +157,17 @@ fn group_query(l: &mut Lower<'_, '_>) -> Outputs {
         q = rotate(l, q, cos, sin, interleaved)?;
         k = rotate(l, k, cos, sin, interleaved)?;
     }
-    if l.node.int("local_window_size", -1) > 0 {
-        return Err("gradients with a local window (local_window_size) are not derived".into());
-    }
     let seen = match l.node.int("causal", 1) {
         0 => None,
         _ => Some(l.looking_back(q, k)),
+    };
+    let window = l.node.int("local_window_size", -1);
+    let seen = match seen {
+        Some(back) if window > 0 => {
+            let near = near(l, q, k, window);
+            Some(l.op("And", &[back, near]))
+        }
+        seen => seen,
     };
     // The last token of each row; what comes behind it is padding.
     let last = l.x(5)?;
@@ -158,14 +175,25 @@ fn group_query(l: &mut Lower<'_, '_>) -> Outputs {
     let (last, keys) = (l.b.cast(last, DType::I64), l.count(k, 2));
     let last = l.unsqueeze(last, &[1, 2, 3]);
     let real = l.op("LessOrEqual", &[keys, last]);
-    let seen = Some(match seen {
+    let seen = match seen {
         Some(back) => l.op("And", &[back, real]),
         None => real,
-    });
+    };
+    // Behind the last token there may be nothing but padding in a window.
+    let seen = Some(if window > 0 { Seen::OrZeros(seen) } else { Seen::Some(seen) });
     let biases = l.node.input(10).into_iter().collect();
     let (scale, softcap) = (l.node.float("scale", 0.0), l.node.float("softcap", 0.0));
     let y = l.attend(Attend { q, k, v, scale, softcap, biases, seen })?;
     Ok(vec![Some(l.merged(y)?), Some(k), Some(v)])
+}
+
+/// Whether a key is one of the `window` last ones of a query, its own place included.
+fn near(l: &mut Lower<'_, '_>, q: ValueId, k: ValueId, window: i64) -> ValueId {
+    let (rows, columns) = (l.count(q, 2), l.count(k, 2));
+    let (rows, columns) = (l.unsqueeze(rows, &[1]), l.unsqueeze(columns, &[0]));
+    let window = l.b.ints(&[window]);
+    let end = l.op("Add", &[columns, window]);
+    l.op("Greater", &[end, rows])
 }
 
 /// Attention of operator set 23, with three or four axes.
@@ -187,13 +215,14 @@ fn standard(l: &mut Lower<'_, '_>) -> Outputs {
             _ => biases.push(mask),
         }
     }
-    if l.node.int("is_causal", 0) != 0 {
-        let back = l.looking_back(q, k);
-        seen = Some(match seen {
-            Some(mask) => l.op("And", &[mask, back]),
-            None => back,
-        });
-    }
+    let seen = match (l.node.int("is_causal", 0) != 0, seen) {
+        (true, Some(mask)) => {
+            let back = l.looking_back(q, k);
+            Some(Seen::OrMean(l.op("And", &[mask, back])))
+        }
+        (true, None) => Some(Seen::Some(l.looking_back(q, k))),
+        (false, mask) => mask.map(Seen::OrMean),
+    };
     let (scale, softcap) = (l.node.float("scale", 0.0), l.node.float("softcap", 0.0));
     let y = l.attend(Attend { q, k, v, scale, softcap, biases, seen })?;
     let y = if flat { l.merged(y)? } else { y };

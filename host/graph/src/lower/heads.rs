@@ -15,8 +15,19 @@ pub(super) struct Attend {
     pub(super) softcap: f32,
     /// Added to the scores.
     pub(super) biases: Vec<ValueId>,
-    /// Boolean, broadcast to the scores: which keys a query sees.
-    pub(super) seen: Option<ValueId>,
+    /// Which keys a query sees.
+    pub(super) seen: Option<Seen>,
+}
+
+/// Which keys a query sees: a boolean, broadcast to the scores, and what becomes of a query that sees none.
+#[derive(Clone, Copy)]
+pub(super) enum Seen {
+    /// There is no such query.
+    Some(ValueId),
+    /// It gets the mean of all values.
+    OrMean(ValueId),
+    /// It gets zeros.
+    OrZeros(ValueId),
 }
 
 impl Lower<'_, '_> {
@@ -51,7 +62,7 @@ impl Lower<'_, '_> {
         repeat(&mut self.b, x, n).ok_or_else(uneven)
     }
 
-    /// Which keys a query sees that looks back only.
+    /// Which keys a query sees that looks back only; it sees the first key at least.
     pub(super) fn looking_back(&mut self, q: ValueId, k: ValueId) -> ValueId {
         let (rows, columns) = (self.count(q, 2), self.count(k, 2));
         let (rows, columns) = (self.unsqueeze(rows, &[1]), self.unsqueeze(columns, &[0]));
@@ -112,12 +123,23 @@ impl Lower<'_, '_> {
         for bias in a.biases {
             scores = self.op("Add", &[scores, bias]);
         }
-        if let Some(seen) = a.seen {
-            // Lowest number instead of minus infinity: a query that sees nothing gets a mean, not NaN.
-            let lowest = self.c(f64::from(f32::MIN), scores);
-            scores = self.op("Where", &[seen, scores, lowest]);
+        scores = match a.seen {
+            Some(Seen::OrMean(seen)) => {
+                let lowest = self.c(f64::from(f32::MIN), scores);
+                self.op("Where", &[seen, scores, lowest])
+            }
+            Some(Seen::Some(seen) | Seen::OrZeros(seen)) => {
+                let (zero, infinite) = (self.c(0.0, scores), self.c(f64::NEG_INFINITY, scores));
+                let bias = self.op("Where", &[seen, zero, infinite]);
+                self.op("Add", &[scores, bias])
+            }
+            None => scores,
+        };
+        let mut weights = self.op_with("Softmax", &[scores], &[("axis", Attr::Int(-1))]);
+        if let Some(Seen::OrZeros(_)) = a.seen {
+            let (none, zero) = (self.op("IsNaN", &[weights]), self.c(0.0, weights));
+            weights = self.op("Where", &[none, zero, weights]);
         }
-        let weights = self.op_with("Softmax", &[scores], &[("axis", Attr::Int(-1))]);
         Ok(self.op("MatMul", &[weights, v]))
     }
 }

@@ -330,3 +330,6 @@ pub fn repeat(b: &mut Builder<'_>, own: ValueId, heads: i64) -> Option<ValueId> 
     let wide = b.op("Expand", &[apart, times]);
     Some(b.op("Reshape", &[wide, whole]))
 }
+
+#[cfg(test)]
+mod tests;

@@ -108,3 +108,7 @@ impl Writer {
 fn refuse<T>(what: String) -> Result<T> {
     Err(Error::new(Code::REFUSED, what))
 }
+
+#[cfg(test)]
+#[path = "attention_tests.rs"]
+mod tests;

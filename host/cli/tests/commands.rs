@@ -124,7 +124,10 @@ fn inspect_shows_sites_operators_and_what_methods_would_train() {
     let lora = json["methods"].as_array().unwrap().iter().find(|m| m["method"] == "lora").unwrap();
     assert_eq!((&lora["parameters"], &lora["sites"]), (&json!(2048), &json!(4)));
     assert_eq!((&json["parameters"], &json["gradients"]["error"]), (&json!(23424), &json!(null)));
-    assert_eq!(json["sites"].as_array().unwrap().len(), 21);
+    let sites = json["sites"].as_array().unwrap();
+    assert_eq!(sites.len(), 23);
+    let heads = json!({"heads": 4, "kv_heads": 4, "head_dim": 8, "value_dim": 8, "biased": true});
+    assert_eq!(sites[21]["attention"], heads);
     assert_eq!(json["hidden"]["shape"], json!(["batch", "sequence", "32"]));
 }
 

@@ -11,6 +11,7 @@ use super::proto::{
     ShapeProto, TensorType, TypeProto, ValueInfo, attribute_type, dimension,
 };
 use super::tensors::{external_proto, inline_proto};
+use crate::fused;
 use crate::ir::{Attr, Fact, Function, Graph, Node, ValueId};
 use crate::tensor::Tensor;
 
@@ -128,6 +129,8 @@ fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), OnnxError> {
 type PutTensor<'a> = dyn FnMut(&str, &Tensor) -> super::proto::TensorProto + 'a;
 
 fn model_proto(graph: &Graph, put: &mut PutTensor<'_>) -> ModelProto {
+    let expanded = expanded(graph);
+    let graph = expanded.as_ref().unwrap_or(graph);
     ModelProto {
         ir_version: IR_VERSION,
         producer_name: "graft".into(),
@@ -137,6 +140,16 @@ fn model_proto(graph: &Graph, put: &mut PutTensor<'_>) -> ModelProto {
         metadata_props: entries(&graph.metadata),
         functions: graph.functions.iter().map(function_proto).collect(),
     }
+}
+
+/// The graph with its attentions written out, where it has any: ONNX Runtime checks a function against all of its
+/// outputs, of which a forward pass reads one, and its optimiser knows the plain operators.
+fn expanded(graph: &Graph) -> Option<Graph> {
+    graph.nodes.iter().any(fused::is_attention).then(|| {
+        let mut plain = graph.clone();
+        fused::expand_attention(&mut plain);
+        plain
+    })
 }
 
 fn opset_protos(graph: &Graph) -> Vec<OperatorSetId> {

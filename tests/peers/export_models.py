@@ -110,8 +110,8 @@ def gradients_of(wrapped, inputs, model, cotangents=None):
     for keys, values, grad in recurrent_parameters(wrapped):
         by_bytes[values.tobytes(), values.shape] = (keys[0], grad)
         recurrent |= {keys[0]: keys + [f"{key}_reverse" for key in keys]}
-    # Quantisers leave the floats in the file.
-    read = {name for n in model.graph.node for name in n.input}
+    # Quantisers leave the floats in the file, and some of their shapes are still asked for.
+    read = {name for n in model.graph.node if n.op_type != "Shape" for name in n.input}
     for i in model.graph.initializer:
         if i.data_type != onnx.TensorProto.FLOAT or i.name not in read:
             continue
@@ -255,8 +255,7 @@ def process(folder, wrapped, given):
         try:
             maker(f"{folder}/model.onnx", to, feeds)
             made = onnx.load(to)
-            # A parameter keeps its name in float16, but not its bytes.
-            io, lost = gradients_of(wrapped, given, plain if kind == "half" else made)
+            io, lost = rounded_gradients(wrapped, given, plain) if kind == "half" else gradients_of(wrapped, given, made)
             about = {"note": "", "without": lost}
             if kind == "half":
                 about["half"] = True
@@ -274,6 +273,23 @@ def process(folder, wrapped, given):
             write(f"{folder}.{kind}", about, io)
         except Exception as e:
             write(f"{folder}.{kind}", {"error": f"{type(e).__name__}: {str(e).strip().splitlines()[0]}"[:200]})
+
+
+def rounded_gradients(wrapped, given, plain):
+    """Those of the model whose parameters and inputs are numbers of float16: what rounding them changes is no error of the
+    gradients. A parameter keeps its name in float16, but not its bytes."""
+    low = lambda v: v.half().float() if v.dtype == torch.float32 else v
+    kept = {k: v.clone() for k, v in wrapped.state_dict().items()}
+    rounded = onnx.ModelProto()
+    rounded.CopyFrom(plain)
+    for i in rounded.graph.initializer:
+        if i.data_type == onnx.TensorProto.FLOAT:
+            i.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(i).astype(np.float16).astype(np.float32), i.name))
+    wrapped.load_state_dict({k: low(v) for k, v in kept.items()})
+    try:
+        return gradients_of(wrapped, {k: low(v) for k, v in given.items()}, rounded)
+    finally:
+        wrapped.load_state_dict(kept)
 
 
 def quantised_outputs(path, names, feeds, about):

@@ -2,15 +2,18 @@
 
 use std::collections::HashMap;
 
-use crate::ir::{Graph, ValueId};
+use crate::ir::{Attr, Graph, ValueId};
+
+/// Most bytes of a constant whose content is compared.
+const MAX_BYTES: usize = 64;
 
 /// Joins nodes of the same operator, inputs and attributes, and constants of the same small content. Nodes with
-/// subgraphs, random operators and outputs of the graph are left alone.
+/// subgraphs or large tensors, random operators and outputs of the graph are left alone.
 pub fn join_equal(graph: &mut Graph) {
     let mut stand_in: HashMap<ValueId, ValueId> = HashMap::new();
     let mut constants: HashMap<String, ValueId> = HashMap::new();
     for (v, t) in graph.constants() {
-        if t.bytes().len() <= 64 {
+        if t.bytes().len() <= MAX_BYTES {
             let key = format!("{t:?}{:?}", t.bytes());
             let first = *constants.entry(key).or_insert(v);
             if first != v {
@@ -26,14 +29,24 @@ pub fn join_equal(graph: &mut Graph) {
                 *i = *s;
             }
         }
+        let is_large = |a: &Attr| match a {
+            Attr::Graph(_) => true,
+            Attr::Tensor(t) => t.bytes().len() > MAX_BYTES,
+            _ => false,
+        };
         let special = n.op.starts_with("Random")
             || matches!(n.op.as_str(), "Bernoulli" | "Multinomial" | "Dropout" | "Constant")
-            || n.attrs.values().any(|a| matches!(a, crate::ir::Attr::Graph(_) | crate::ir::Attr::Tensor(_)))
+            || n.attrs.values().any(is_large)
             || n.outputs.iter().flatten().any(|o| outputs.contains(o));
         if special {
             continue;
         }
-        let key = format!("{}|{}|{:?}|{:?}|{}", n.domain, n.op, n.inputs, n.attrs, n.outputs.len());
+        let contents: Vec<&[u8]> = n
+            .attrs
+            .values()
+            .filter_map(|a| if let Attr::Tensor(t) = a { Some(t.bytes().as_ref()) } else { None })
+            .collect();
+        let key = format!("{}|{:?}|{:?}|{contents:?}|{}", n.full_op(), n.inputs, n.attrs, n.outputs.len());
         match seen.get(&key) {
             Some(first) => {
                 for (mine, theirs) in n.outputs.iter().zip(first) {

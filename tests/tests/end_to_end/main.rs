@@ -7,6 +7,7 @@ mod images;
 mod reproduced;
 mod settings;
 mod stored;
+mod trained;
 mod training;
 
 use graft_tests::fixture::House;

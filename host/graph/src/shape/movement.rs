@@ -211,7 +211,8 @@ fn slice(i: &Infer<'_>) -> Option<Vec<Fact>> {
     let elements = (|| {
         let e = i.elements(0)?;
         let (s, n, step) = (starts.first()?.known()?, out.first()?.known()?, *steps.first()?);
-        let s = if s < 0 { s + e.len() as i64 } else { s.min(e.len() as i64) };
+        // The lowest number stands for the front, as exporters write it.
+        let s = if s < 0 { s.saturating_add(e.len() as i64).max(0) } else { s.min(e.len() as i64) };
         let at = |k: i64| usize::try_from(k.checked_mul(step)?.checked_add(s)?).ok();
         (0..n).map(|k| e.get(at(k)?).cloned()).collect()
     })();

@@ -59,7 +59,7 @@ impl Lower<'_, '_> {
     pub(super) fn repeated(&mut self, x: ValueId, n: i64) -> Result<ValueId, String> {
         let own = self.width(x, 1)?;
         let uneven = || format!("{n} query heads do not share {own} heads of keys evenly");
-        repeat(&mut self.b, x, n).ok_or_else(uneven)
+        repeat(self.b, x, n).ok_or_else(uneven)
     }
 
     /// Which keys a query sees that looks back only; it sees the first key at least.

@@ -223,7 +223,8 @@ fn slice(i: &Infer<'_>) -> Option<Vec<Fact>> {
         let e = i.all_elements(0).filter(|_| x.len() == 1 || axes == [0])?;
         let (rows, n) = (x.first()?.known()?, out.first()?.known()?);
         let (s, step) = (starts.first()?.known()?, *steps.first()?);
-        let s = if s < 0 { s.checked_add(rows)? } else { s.min(rows - i64::from(step < 0)) };
+        // The lowest number stands for the front, as exporters write it.
+        let s = if s < 0 { s.saturating_add(rows).max(0) } else { s.min(rows - i64::from(step < 0)) };
         let row = e.len().checked_div(usize::try_from(rows).ok()?)?;
         let at = |k: i64| usize::try_from(k.checked_mul(step)?.checked_add(s)?).ok()?.checked_mul(row);
         let taken = (0..n).map(|k| e.get(at(k)?..at(k)?.checked_add(row)?)).collect::<Option<Vec<_>>>()?;

@@ -217,6 +217,31 @@ fn matrices_of_heads_folded_into_the_batch_are_attention_too() {
 }
 
 #[test]
+fn keys_that_are_transposed_as_matrices_are_recognised() {
+    // So does the new exporter, which takes the sizes from the keys' own shape.
+    let g = raised(graph(|b, p| {
+        let shape = b.op("Shape", &[p.k]);
+        let part = |b: &mut Builder<'_>, from: i64, to: i64| {
+            let (from, to) = (b.ints(&[from]), b.ints(&[to]));
+            b.op("Slice", &[shape, from, to])
+        };
+        let (lead, keys, width) = (part(b, i64::MIN, -2), part(b, -2, -1), part(b, -1, i64::MAX));
+        let (all, first) = (b.ints(&[-1]), [("axis", Attr::Int(0))]);
+        let matrices = b.op_with("Concat", &[all, keys, width], &first);
+        let heads = b.op_with("Concat", &[lead, width, keys], &first);
+        let k = b.op("Reshape", &[p.k, matrices]);
+        let k = transpose(b, k, &[0, 2, 1]);
+        let k = b.op("Reshape", &[k, heads]);
+        let half = b.scalar(0.5f32);
+        let k = b.op("Mul", &[k, half]);
+        let scores = b.op("MatMul", &[p.q, k]);
+        let weights = softmax(b, scores, -1);
+        b.op("MatMul", &[weights, p.v])
+    }));
+    assert_eq!((only(&g).float("scale", 0.0), g.nodes.len()), (0.5, 2));
+}
+
+#[test]
 fn a_softmax_over_another_axis_is_no_attention() {
     is_left(graph(|b, p| {
         let k = transpose(b, p.k, &[0, 1, 3, 2]);

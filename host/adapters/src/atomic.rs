@@ -82,6 +82,45 @@ fn create(dir: &Path, files: &[(&str, Vec<u8>)]) -> Result<()> {
     sync_dir(above).map_err(Error::io(above, "syncing"))
 }
 
+/// Makes something new out of what `fill` writes into a hidden folder beside it: the folder itself under the name of
+/// `target` if `folder` is set, else the files in it, of which the one of that name comes last. It appears whole or not
+/// at all, and nothing is written over.
+///
+/// # Errors
+/// [`Error::Exists`], I/O errors, and what `fill` says.
+pub fn create_whole<T, E: From<Error>>(
+    target: &Path,
+    folder: bool,
+    fill: impl FnOnce(&Path) -> Result<T, E>,
+) -> Result<T, E> {
+    let free = |p: &Path| match p.symlink_metadata() {
+        Ok(_) => Err(Error::Exists { path: p.to_path_buf() }),
+        Err(_) => Ok(()),
+    };
+    free(target)?;
+    let above = parent(target);
+    fs::create_dir_all(above).map_err(Error::io(above, "creating"))?;
+    let temp = builder(STAGING).tempdir_in(above).map_err(Error::io(above, "writing"))?;
+    let value = fill(temp.path())?;
+    let moved = |from: &Path, to: &Path| {
+        free(to)?;
+        fs::rename(from, to).map_err(Error::io(to, "creating"))
+    };
+    if folder {
+        moved(temp.path(), target)?;
+        let _ = temp.keep();
+    } else {
+        let listed = fs::read_dir(temp.path()).map_err(Error::io(temp.path(), "listing"))?;
+        let mut files: Vec<PathBuf> = listed.flatten().map(|e| e.path()).collect();
+        files.sort_by_key(|f| f.file_name() == target.file_name());
+        for file in files {
+            moved(&file, &above.join(file.file_name().unwrap_or_default()))?;
+        }
+    }
+    sync_dir(above).map_err(Error::io(above, "syncing"))?;
+    Ok(value)
+}
+
 /// Writes the new set beside the old one and declares it committed. For each known file that the new set lacks it
 /// holds a tombstone.
 fn stage(dir: &Path, known: &[&str], files: &[(&str, Vec<u8>)]) -> Result<()> {

@@ -17,6 +17,9 @@ pub enum Error {
     /// The file system refused.
     #[error("{}: {doing} failed: {source}", .path.display())]
     Io { path: PathBuf, doing: &'static str, source: std::io::Error },
+    /// There is something where something new should go.
+    #[error("{} exists already; nothing is written over. Name another place, or remove it first", .path.display())]
+    Exists { path: PathBuf },
     /// A file is larger than any honest one.
     #[error("{}: {what} takes {bytes} bytes, more than the {limit} that are read", .path.display())]
     TooLarge { path: PathBuf, what: &'static str, bytes: u64, limit: u64 },

@@ -31,7 +31,7 @@ mod tensors;
 
 pub use align::{AlignError, Alignment, align};
 pub use architecture::{Architecture, StockHead};
-pub use atomic::write_file;
+pub use atomic::{create_whole, write_file};
 pub use compose::Composition;
 pub use digest::{digest_bytes, digest_files};
 pub use error::{Error, Result};

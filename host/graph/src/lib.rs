@@ -6,6 +6,7 @@ pub mod axes;
 pub mod builder;
 pub mod cse;
 pub mod dim;
+pub mod fold;
 pub mod functions;
 pub mod fused;
 pub mod grad;

@@ -14,7 +14,7 @@ mod load;
 mod manifest;
 mod verify;
 
-pub use adapt::{Adapted, adapt};
+pub use adapt::{Adapted, adapt, adapt_beside};
 pub use error::{PluginError, Result};
 pub use find::{Found, Kind};
 pub use graft_plugin_api as api;

@@ -5,8 +5,10 @@ pub mod binding;
 mod error;
 mod evaluate;
 mod examples;
+mod export;
 mod gradients;
 mod intake;
+mod probe;
 mod program;
 mod task;
 
@@ -14,6 +16,7 @@ pub use base::{Base, BaseOptions};
 pub use error::{Result, TaskError};
 pub use evaluate::{FORWARD_BATCH, Feed, TextFeed, judge, run_all};
 pub use examples::{Batch, Examples};
+pub use export::{Export, Exported, TOLERANCE, export};
 pub use gradients::{GradientRun, gradients, save_standard};
 pub use intake::Intake;
 pub use program::Program;

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use graft_adapters::StoredAdapter;
 use graft_graph::Tensor;
 use graft_graph::hoist::hoist;
+use graft_graph::model::Model;
 use graft_plugins::api::{self, Metric};
-use graft_plugins::{Adapted, Method, Objective, adapt};
+use graft_plugins::{Adapted, Method, Objective, adapt, adapt_beside};
 use graft_runtime::{SessionOptions, View};
 use indexmap::IndexMap;
 use serde_json::Value;
@@ -43,11 +44,7 @@ impl Task {
         plugin_dirs: &[PathBuf],
         options: &SessionOptions,
     ) -> Result<Task> {
-        let objective = objective_of(base, adapter);
-        if objective.is_some() {
-            base.require_states()?;
-        }
-        let objective = objective.map(|c| Objective::find(plugin_dirs, &c.id, &c.config)).transpose()?;
+        let objective = found_objective(base, adapter, plugin_dirs)?;
         Task::build(base, adapter, objective, plugin_dirs, options)
     }
 
@@ -61,8 +58,7 @@ impl Task {
         plugin_dirs: &[PathBuf],
         options: &SessionOptions,
     ) -> Result<Task> {
-        let bare = StoredAdapter { head: None, ..adapter.clone() };
-        Task::build(base, &bare, None, plugin_dirs, options)
+        Task::build(base, &headless(adapter), None, plugin_dirs, options)
     }
 
     fn build(
@@ -72,13 +68,9 @@ impl Task {
         plugin_dirs: &[PathBuf],
         options: &SessionOptions,
     ) -> Result<Task> {
-        if adapter.graft.is_some() {
-            adapter.check_base(base.digest()?)?;
-        }
-        let method = method_of(base, adapter)?;
-        let method = method.map(|c| Method::find(plugin_dirs, &c.id, &c.config)).transpose()?;
-        let mut adapted = adapt(&base.graph, &base.model, method.as_ref(), objective.as_ref(), false)?;
-        let tensors = bind(base, adapter, &adapted)?;
+        let (mut adapted, tensors) = fitted(base, adapter, plugin_dirs, &|model, method| {
+            adapt(&base.graph, model, method, objective.as_ref(), false)
+        })?;
         hoist(&mut adapted.graph);
         let name =
             adapter.dir.file_name().map_or_else(|| "adapter".into(), |n| n.to_string_lossy().into_owned());
@@ -131,8 +123,63 @@ impl Task {
     }
 }
 
+/// An adapter fitted to a base, without a session: its graph, whose outputs are the base's and the head's.
+pub(crate) struct Bound {
+    /// The graph and what was declared in it.
+    pub adapted: Adapted,
+    /// A tensor for each parameter.
+    pub tensors: Vec<Tensor>,
+}
+
+impl Bound {
+    /// As [`Task::open`] up to the session, with the base's outputs beside the head's.
+    pub(crate) fn beside(
+        base: &Base,
+        adapter: &StoredAdapter,
+        plugin_dirs: &[PathBuf],
+        no_head: bool,
+    ) -> Result<Bound> {
+        let bare = no_head.then(|| headless(adapter));
+        let objective = if no_head { None } else { found_objective(base, adapter, plugin_dirs)? };
+        let (adapted, tensors) =
+            fitted(base, bare.as_ref().unwrap_or(adapter), plugin_dirs, &|model, method| {
+                adapt_beside(&base.graph, model, method, objective.as_ref())
+            })?;
+        Ok(Bound { adapted, tensors })
+    }
+}
+
+fn headless(adapter: &StoredAdapter) -> StoredAdapter {
+    StoredAdapter { head: None, ..adapter.clone() }
+}
+
+fn found_objective(base: &Base, adapter: &StoredAdapter, dirs: &[PathBuf]) -> Result<Option<Objective>> {
+    let Some(choice) = objective_of(base, adapter) else { return Ok(None) };
+    base.require_states()?;
+    Ok(Some(Objective::find(dirs, &choice.id, &choice.config)?))
+}
+
+type Adapt<'a> = &'a dyn Fn(&Model, Option<&Method>) -> graft_plugins::Result<Adapted>;
+
+/// The adapter's method written into the base by `adapt`, and its tensors.
+fn fitted(
+    base: &Base,
+    adapter: &StoredAdapter,
+    plugin_dirs: &[PathBuf],
+    adapt: Adapt<'_>,
+) -> Result<(Adapted, Vec<Tensor>)> {
+    if adapter.graft.is_some() {
+        adapter.check_base(base.digest()?)?;
+    }
+    let method = method_of(base, adapter)?;
+    let method = method.map(|c| Method::find(plugin_dirs, &c.id, &c.config)).transpose()?;
+    let adapted = adapt(&base.model, method.as_ref())?;
+    let tensors = bind(base, adapter, &adapted)?;
+    Ok((adapted, tensors))
+}
+
 /// Parameters and settings by input name.
-fn values(adapted: &Adapted, tensors: Vec<Tensor>) -> HashMap<String, Tensor> {
+pub(crate) fn values(adapted: &Adapted, tensors: Vec<Tensor>) -> HashMap<String, Tensor> {
     let params = adapted.params.iter().map(|p| p.name.clone()).zip(tensors);
     let settings = adapted.settings.iter().map(|s| (s.input.clone(), Tensor::scalar(s.number)));
     params.chain(settings).collect()

@@ -3,6 +3,7 @@
 mod adapters;
 mod answers;
 mod doctor;
+mod export;
 mod grad;
 mod inspect;
 mod model;
@@ -23,6 +24,8 @@ pub enum Command {
     Grad(grad::Args),
     Model(model::Args),
     Inspect(inspect::Args),
+    Export(export::ExportArgs),
+    Merge(export::MergeArgs),
     Adapters(adapters::Args),
     Plugins(plugins::Args),
     Doctor(doctor::Args),
@@ -39,6 +42,8 @@ impl Command {
             Command::Grad(args) => grad::run(args),
             Command::Model(args) => model::run(args),
             Command::Inspect(args) => inspect::run(args),
+            Command::Export(args) => export::run_export(args),
+            Command::Merge(args) => export::run_merge(args),
             Command::Adapters(args) => adapters::run(args),
             Command::Plugins(args) => plugins::run(args),
             Command::Doctor(args) => doctor::run(args),

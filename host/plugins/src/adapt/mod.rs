@@ -7,6 +7,7 @@ mod graph_host;
 mod replace;
 mod writer;
 
+use graft_graph::fold::Change;
 use graft_graph::model::Model;
 use graft_graph::{DType, Dim, Graph, ValueId};
 use graft_plugin_api::{Code, Distribution, Error, Init, Role};
@@ -129,6 +130,10 @@ pub struct Adapted {
     pub stopped: Vec<ValueId>,
     /// Which sites the method took, one entry for each selection.
     pub matched: Vec<Matched>,
+    /// The modules whose input or output was replaced.
+    pub changes: Vec<Change>,
+    /// Paths of the attentions whose output was replaced.
+    pub attentions: Vec<String>,
     /// The base's hidden states, as the method leaves them.
     pub hidden: Option<ValueId>,
     /// The base's pooled output, as the method leaves it.
@@ -147,7 +152,26 @@ pub fn adapt(
     objective: Option<&Objective>,
     training: bool,
 ) -> Result<Adapted> {
-    let mut writer = Writer::new(base.clone(), model.clone(), training);
+    write(Writer::new(base.clone(), model.clone(), training), method, objective)
+}
+
+/// As [`adapt`] outside training, but the base's outputs, as the method leaves them, stay beside the objective's. Where
+/// both have one of the same name, it is the objective's.
+///
+/// # Errors
+/// As [`adapt`].
+pub fn adapt_beside(
+    base: &Graph,
+    model: &Model,
+    method: Option<&Method>,
+    objective: Option<&Objective>,
+) -> Result<Adapted> {
+    let mut writer = Writer::new(base.clone(), model.clone(), false);
+    writer.beside = true;
+    write(writer, method, objective)
+}
+
+fn write(mut writer: Writer, method: Option<&Method>, objective: Option<&Objective>) -> Result<Adapted> {
     if let Some(m) = method {
         m.apply(&mut writer)?;
     }

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use graft_graph::fold::Change;
 use graft_graph::model::Model;
 use graft_graph::sites::{AttentionSite, Site, attentions, sites};
 use graft_graph::{Builder, DType, Dim, Graph, ValueId, dim};
@@ -38,6 +39,8 @@ pub(super) struct Writer {
     pub(super) inputs_now: HashMap<usize, ValueId>,
     pub(super) model: Model,
     pub(super) training: bool,
+    /// Whether the base's outputs stay beside the objective's.
+    pub(super) beside: bool,
     pub(super) head: bool,
     pub(super) stamp: u64,
     /// Values that were given out; a handle is the place in this list.
@@ -68,6 +71,7 @@ impl Writer {
             inputs_now: HashMap::new(),
             model,
             training,
+            beside: false,
             head: false,
             stamp: u64::from(STAMP.fetch_add(1, Ordering::Relaxed)) << 32,
             handles: RefCell::default(),
@@ -96,7 +100,10 @@ impl Writer {
         if self.training && built.loss.is_none() {
             return refuse("the objective built no loss for training".to_owned());
         }
-        self.graph.outputs.clear();
+        let hidden_by = |name: &str| built.outputs.iter().any(|(n, _)| n == name);
+        let stays = |v: &ValueId| self.beside && !hidden_by(self.graph.name_of(*v));
+        let outputs: Vec<ValueId> = self.graph.outputs.iter().copied().filter(stays).collect();
+        self.graph.outputs = outputs;
         for (name, value) in &built.outputs {
             let value = self.value(*value)?;
             if self.outputs.iter().any(|(n, _)| n == name) {
@@ -132,6 +139,9 @@ impl Writer {
 
     pub(super) fn into_adapted(self) -> Adapted {
         let now = |v: Option<ValueId>| v.map(|v| self.current(v));
+        let changes = self.changes();
+        let replaced = |a: &&AttentionSite| self.current(a.output) != a.output;
+        let attentions = self.attentions.iter().filter(replaced).map(|a| a.path.clone()).collect();
         let (hidden, pooled) = (now(self.model.hidden), now(self.model.pooled));
         Adapted {
             graph: self.graph,
@@ -142,11 +152,22 @@ impl Writer {
             inputs: self.inputs,
             loss: self.loss,
             outputs: self.outputs,
+            changes,
+            attentions,
             stopped: self.stopped,
             matched: self.matched,
             hidden,
             pooled,
         }
+    }
+
+    fn changes(&self) -> Vec<Change> {
+        let now = |v: ValueId| self.current(v);
+        let of = |(i, s): (usize, &Site)| {
+            let change = Change { site: s.clone(), input: now(s.input), output: now(s.output) };
+            (change.output != s.output || self.inputs_now.contains_key(&i)).then_some(change)
+        };
+        self.sites.iter().enumerate().filter_map(of).collect()
     }
 
     pub(super) fn handle(&self, v: ValueId) -> u64 {

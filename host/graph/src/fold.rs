@@ -65,7 +65,8 @@ pub fn fold(graph: &Graph, changes: &[Change]) -> Result<Folded, FoldError> {
     let mut computed = Vec::new();
     for change in changes {
         let now = |v: ValueId| moved.get(&v).copied().unwrap_or(v);
-        let change = Change { input: now(change.input), output: now(change.output), site: change.site.clone() };
+        let change =
+            Change { input: now(change.input), output: now(change.output), site: change.site.clone() };
         let new = fold_one(&mut g, &change)
             .map_err(|detail| FoldError { site: change.site.path.clone(), detail })?;
         computed.extend(new);
@@ -220,7 +221,9 @@ fn places(g: &Graph, site: &Site, depends: &HashSet<ValueId>) -> Result<Places, 
     let mut bias = None;
     if g.nodes[node].is("Add") {
         let inputs = &g.nodes[node].inputs;
-        let of = |dependent: bool| inputs.iter().position(|v| v.is_some_and(|v| depends.contains(&v)) == dependent);
+        let of = |dependent: bool| {
+            inputs.iter().position(|v| v.is_some_and(|v| depends.contains(&v)) == dependent)
+        };
         let (product, constant) = (of(true).ok_or_else(none)?, of(false).ok_or_else(none)?);
         bias = Some((node, constant));
         node = inputs[product].and_then(maker).ok_or_else(none)?;

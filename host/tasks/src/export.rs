@@ -20,8 +20,13 @@ use crate::task::{Bound, values};
 /// Most by which an output of the written model may differ from the adapter's, relative to its norm.
 pub const TOLERANCE: f64 = 1e-5;
 /// What is copied beside the model where a directory is written.
-const BESIDE: [&str; 5] =
-    ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json", "preprocessor_config.json"];
+const BESIDE: [&str; 5] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "config.json",
+    "preprocessor_config.json",
+];
 
 /// What to write.
 #[derive(Debug, Clone, Default)]
@@ -79,9 +84,11 @@ pub fn export(base: &Base, adapter: &StoredAdapter, out: &Path, what: &Export) -
         Some(given) => given.clone(),
         None => probe::made_up(base)?,
     };
-    let wanted = run(base, &bound.adapted.graph, &inputs, &values(&bound.adapted, bound.tensors.clone()), what)?;
+    let wanted =
+        run(base, &bound.adapted.graph, &inputs, &values(&bound.adapted, bound.tensors.clone()), what)?;
     let file = out.extension().is_some_and(|e| e == "onnx");
-    let name = if file { out.file_name().map(PathBuf::from) } else { None }.unwrap_or_else(|| "model.onnx".into());
+    let name =
+        if file { out.file_name().map(PathBuf::from) } else { None }.unwrap_or_else(|| "model.onnx".into());
     create_whole(out, !file, |staging| {
         let model = staging.join(&name);
         onnx::write(&graph, &model, onnx::Placement::Inline)?;
@@ -150,9 +157,10 @@ fn with_constants(base: &Base, adapted: &Adapted, tensors: &[Tensor]) -> Result<
         None => Ok(graph),
         Some(v) => Err(TaskError::Input {
             what: format!("input '{}'", graph.name_of(*v)),
-            detail: "the adapter needs it at every run, so it can't become a plain model; `graft run` and `graft \
+            detail:
+                "the adapter needs it at every run, so it can't become a plain model; `graft run` and `graft \
                      predict` feed it"
-                .into(),
+                    .into(),
         }),
     }
 }
@@ -247,7 +255,8 @@ fn compare(
     what: &Export,
 ) -> Result<f64> {
     let written = Base::open(base.runtime(), model, &BaseOptions::default())?;
-    let plain = Export { session: SessionOptions { kernels: false, ..what.session.clone() }, ..Export::default() };
+    let plain =
+        Export { session: SessionOptions { kernels: false, ..what.session.clone() }, ..Export::default() };
     let found = run(&written, &written.graph, inputs, &Default::default(), &plain)?;
     let mut worst = 0f64;
     for (name, wanted) in wanted {

@@ -27,9 +27,10 @@ pub fn made_up(base: &Base) -> Result<IndexMap<String, Tensor>> {
         let name = base.graph.name_of(*value).to_string();
         let tensor = tensor(base, *value, *role, &mut state).ok_or_else(|| TaskError::Input {
             what: format!("input '{name}'"),
-            detail: "no values can be made up for its type and shape; give --tensors FILE with in:INPUT for each \
+            detail:
+                "no values can be made up for its type and shape; give --tensors FILE with in:INPUT for each \
                      input"
-                .into(),
+                    .into(),
         })?;
         inputs.insert(name, tensor);
     }
@@ -39,7 +40,8 @@ pub fn made_up(base: &Base) -> Result<IndexMap<String, Tensor>> {
 fn tensor(base: &Base, value: ValueId, role: Role, state: &mut u64) -> Option<Tensor> {
     let dims = base.graph.shape(value)?;
     // Equal symbols are equal extents, whichever input has them; the first axis is the batch.
-    let batch: Vec<&str> = base.graph.inputs.iter().filter_map(|v| base.graph.shape(*v)?.first()?.as_symbol()).collect();
+    let batch: Vec<&str> =
+        base.graph.inputs.iter().filter_map(|v| base.graph.shape(*v)?.first()?.as_symbol()).collect();
     let free = if role == Role::Pixels { SIDE } else { LENGTH };
     let extent = |s: &str| Some(if batch.contains(&s) { ROWS } else { free });
     let shape: Vec<usize> =
@@ -62,7 +64,8 @@ fn tensor(base: &Base, value: ValueId, role: Role, state: &mut u64) -> Option<Te
         DType::Bool => Tensor::new(shape, &vec![true; count]).ok(),
         DType::F32 if role == Role::Mask => Tensor::new(shape, &vec![1f32; count]).ok(),
         DType::F32 => {
-            let numbers: Vec<f32> = (0..count).map(|_| (next(state) >> 40) as f32 / (1u64 << 23) as f32 - 1.0).collect();
+            let numbers: Vec<f32> =
+                (0..count).map(|_| (next(state) >> 40) as f32 / (1u64 << 23) as f32 - 1.0).collect();
             Tensor::new(shape, &numbers).ok()
         }
         _ => None,

@@ -108,7 +108,10 @@ fn page(done: &Exported, merge: bool) -> Page {
     let mut facts = vec![
         ("written", done.model.display().to_string()),
         ("size", bytes(done.bytes)),
-        ("model", format!("{} nodes, {} parameters", count(done.nodes as u64), count(done.parameters as u64))),
+        (
+            "model",
+            format!("{} nodes, {} parameters", count(done.nodes as u64), count(done.parameters as u64)),
+        ),
         ("outputs", listed(&done.outputs)),
     ];
     if !done.labels.is_empty() {

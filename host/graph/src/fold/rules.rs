@@ -144,7 +144,9 @@ impl<'g> Rules<'g> {
 
     fn shifted(&mut self, a: Affine, x: ValueId, c: ValueId, op: &str) -> Result<Affine, String> {
         let vector = self.per_channel(c)?;
-        if self.channels(x).is_none() || self.channels(x) != self.graph.shape(vector).and_then(|s| s[0].known()) {
+        if self.channels(x).is_none()
+            || self.channels(x) != self.graph.shape(vector).and_then(|s| s[0].known())
+        {
             return refuse("what is added is not one number for each value");
         }
         let offset = match a.offset {
@@ -233,8 +235,10 @@ impl<'g> Rules<'g> {
         let slope = match a.slope {
             Slope::Input if window == site => k,
             Slope::Full(inner) if pointwise(&window) && a.offset.is_none() => {
-                let extents: Option<Vec<i64>> =
-                    self.graph.shape(inner).map(|s| s.iter().skip(1).map(|d| d.known().unwrap_or(-1)).collect());
+                let extents: Option<Vec<i64>> = self
+                    .graph
+                    .shape(inner)
+                    .map(|s| s.iter().skip(1).map(|d| d.known().unwrap_or(-1)).collect());
                 let outer = self.reshape(k, &[0, -1]);
                 let flat = self.reshape(inner, &[0, -1]);
                 let product = self.op("MatMul", &[outer, flat]);
@@ -265,7 +269,8 @@ impl<'g> Rules<'g> {
 
     fn cast(&mut self, n: &Node) -> Result<Affine, String> {
         let a = self.first(n)?;
-        let dtype = n.output(0).and_then(|y| self.graph.dtype(y)).filter(|d| d.is_float() || !self.is_linear());
+        let dtype =
+            n.output(0).and_then(|y| self.graph.dtype(y)).filter(|d| d.is_float() || !self.is_linear());
         let dtype = dtype.ok_or("it makes integers of the input")?;
         let mut b = Builder::new(self.graph, self.scope.as_str());
         let slope = match a.slope {
@@ -283,7 +288,10 @@ impl<'g> Rules<'g> {
     /// Rows stay rows where the last extent stays.
     fn regroup(&mut self, n: &Node) -> Result<Affine, String> {
         let width = |v: Option<ValueId>| self.graph.shape(v?).and_then(|s| s.last()?.known());
-        if self.kind != SiteKind::Linear || width(n.input(0)).is_none() || width(n.input(0)) != width(n.output(0)) {
+        if self.kind != SiteKind::Linear
+            || width(n.input(0)).is_none()
+            || width(n.input(0)) != width(n.output(0))
+        {
             return refuse("it takes rows apart");
         }
         self.first(n)

@@ -25,7 +25,11 @@ fn tensor<const N: usize>(shape: [usize; N], values: &[f32]) -> Tensor {
 }
 
 /// Puts what `wrap` makes of input and output in the place of the output.
-fn wrapped(g: &mut Graph, site: &Site, wrap: impl Fn(&mut Builder<'_>, ValueId, ValueId) -> ValueId) -> Change {
+fn wrapped(
+    g: &mut Graph,
+    site: &Site,
+    wrap: impl Fn(&mut Builder<'_>, ValueId, ValueId) -> ValueId,
+) -> Change {
     let made = wrap(&mut Builder::new(g, ""), site.input, site.output);
     g.outputs = vec![made];
     g.rename(made, "y");

@@ -45,7 +45,10 @@ there is no right file, for the exporter fails, or ONNX Runtime computes other o
 A quantised file computes another function than the float one. Its outputs are compared with ONNX Runtime's from the same
 file. Its gradients, straight-through where activations are rounded, are compared with the float model's by direction:
 those of the parameters that are still floats, and those of ten activations spread over the model, as *parameters +
-activations*; the cell gives the smallest cosine. That each rule is right in itself is tested where the rules are.
+activations*; the cell gives the smallest cosine. That each rule is right in itself is tested where the rules are. With
+`(0)` no gradient was compared, for no parameter is left in the file as it was: the cell is about outputs alone.
+
+A file in float16 is compared with the float32 model whose parameters and inputs were rounded to float16.
 
 The page is made by scripts, which need Python with PyTorch and, for the second, TensorFlow:
 

@@ -278,8 +278,8 @@ impl<'h> Graph<'h> {
         self.value(host_op::INITIALIZER, &wire::Named { name: name.to_owned(), value: 0 })
     }
 
-    /// All sites of the base, in graph order; behind the modules with weights come the attentions. Read them before replacing anything: a site that is read later is
-    /// entered by what was put before it.
+    /// All sites of the base, in graph order; behind the modules with weights come the attentions. Read them before
+    /// replacing anything: a site that is read later is entered by what was put before it.
     ///
     /// # Errors
     /// Only if the host is of another version.

@@ -1,7 +1,7 @@
 //! Sites and how patterns choose among them. The rules are those of Hugging Face PEFT
 //! (`check_target_module_exists`, `_maybe_include_all_linear_layers`).
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use regex::Regex;
 
@@ -211,7 +211,10 @@ pub fn choose(sites: &[Site], selection: &Selection<'_>) -> Result<Vec<bool>> {
     let targets = selection.targets.or(default.as_ref());
     let include = Matcher::new(targets)?;
     let exclude = Matcher::new(selection.exclude)?;
-    let taken: Vec<bool> = sites.iter().map(|s| include.takes(s) && !exclude.takes(s)).collect();
+    // The core of an attention has no weights and is no module to PEFT: only methods that ask for it get it.
+    let offered = |s: &Site| s.kind != SiteKind::ATTENTION || selection.kinds.contains(&s.kind);
+    let takes = |s: &Site| offered(s) && include.takes(s) && !exclude.takes(s);
+    let taken: Vec<bool> = sites.iter().map(takes).collect();
     let other_kind = sites.iter().zip(&taken).find(|(s, t)| **t && !selection.kinds.contains(&s.kind));
     if let Some((site, _)) = other_kind {
         let kinds: Vec<_> = selection.kinds.iter().map(|k| k.name()).collect();
@@ -220,6 +223,27 @@ pub fn choose(sites: &[Site], selection: &Selection<'_>) -> Result<Vec<bool>> {
         return Err(e);
     }
     if taken.iter().any(|t| *t) { Ok(taken) } else { Err(nothing_matches(sites, selection, targets)) }
+}
+
+/// For each site, whether `names` take it, though they may take none.
+///
+/// # Errors
+/// `CONFIG` for a pattern that is no regular expression.
+pub fn matching(sites: &[Site], names: &Names) -> Result<Vec<bool>> {
+    let names = Matcher::new(Some(names))?;
+    Ok(sites.iter().map(|s| names.takes(s)).collect())
+}
+
+/// Names for exactly the wanted modules: the last parts of their paths, or whole paths where those would take others.
+pub fn names_of(sites: &[Site], wanted: impl Fn(&Site) -> bool) -> Names {
+    let modules = || sites.iter().filter(|s| s.kind != SiteKind::ATTENTION);
+    let names = |name: fn(&str) -> &str| {
+        let list: BTreeSet<&str> = modules().filter(|s| wanted(s)).map(|s| name(&s.path)).collect();
+        list.into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let ends = names(|path| tail(path, 1));
+    let takes_others = modules().any(|s| !wanted(s) && Matcher::List(&ends).takes(s));
+    Names::List(if takes_others { names(|path| path) } else { ends })
 }
 
 fn nothing_matches(sites: &[Site], selection: &Selection<'_>, targets: Option<&Names>) -> Error {

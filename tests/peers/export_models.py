@@ -25,7 +25,7 @@ from onnx import numpy_helper
 from safetensors.numpy import save_file
 
 from recurrent import recurrent_parameters
-from zoo import BATCH, BATCH_ONLY, DIMS, KEPT, MODELS, PROCESSED
+from zoo import ANY_SIZE, BATCH, BATCH_ONLY, DIMS, KEPT, MODELS, PROCESSED
 
 warnings.filterwarnings("ignore")
 class Wrapped(torch.nn.Module):
@@ -69,7 +69,7 @@ def build(name, attention):
 def export(name, exporter, attention, dynamic, path):
     wrapped, example, given = build(name, attention)
     args, names = tuple(example.values()), list(example)
-    dims = {k: DIMS[k] if name not in BATCH_ONLY else BATCH for k in names}
+    dims = {k: ANY_SIZE.get(name) or (DIMS[k] if name not in BATCH_ONLY else BATCH) for k in names}
     common = dict(input_names=names, output_names=wrapped.outputs, verbose=False)
     with torch.no_grad():
         if exporter == "ts":

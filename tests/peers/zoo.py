@@ -76,6 +76,11 @@ def square(size):
     return lambda generator, batch, seq: {"pixel_values": torch.randn(batch, 3, size, size, generator=generator)}
 
 
+def any_size(generator, batch, seq):
+    """Images whose height and width are not those of the export."""
+    return {"pixel_values": torch.randn(batch, 3, 32 + 16 * (batch - 2), 8 * seq - 8 * (batch - 2) - 16, generator=generator)}
+
+
 def masked(generator, batch, seq):
     return {**image(generator, batch, seq), "noise": torch.rand(batch, 16, generator=generator)}
 
@@ -223,7 +228,10 @@ MODELS = {
     "lstm": (Recurrent, lambda: SimpleNamespace(layers=torch.nn.LSTM), only_ids, [HIDDEN, POOLED]),
     "gru": (Recurrent, lambda: SimpleNamespace(layers=torch.nn.GRU), only_ids, [HIDDEN, POOLED]),
 }
+MODELS |= {f"{name}, any size": (*MODELS[name][:2], any_size, MODELS[name][3]) for name in ("resnet", "convnext", "segformer")}
+# Those whose images may have any height and width.
+ANY_SIZE = {f"{name}, any size": {0: "batch", 2: "height", 3: "width"} for name in ("resnet", "convnext", "segformer")}
 # Those that are also given after ONNX Runtime's optimiser and its quantisers.
 PROCESSED = ["bert", "gpt2", "llama", "resnet", "vit"]
 # Those that are exported with their batch normalisation.
-KEPT = ["resnet", "mobilenet-v1", "mobilenet-v2", "regnet", "efficientnet"]
+KEPT = ["resnet", "resnet, any size", "mobilenet-v1", "mobilenet-v2", "regnet", "efficientnet"]

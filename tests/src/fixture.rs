@@ -36,6 +36,9 @@ pub fn target_dir() -> &'static Path {
             "graft-misbehaving",
             "graft-plugin-lora",
             "graft-plugin-linear-probe",
+            "graft-plugin-ia3",
+            "graft-plugin-norm-tuning",
+            "graft-plugin-full",
             "graft-plugin-classification",
         ] {
             cargo.args(["-p", package]);

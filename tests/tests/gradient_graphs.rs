@@ -1,5 +1,7 @@
 //! What every gradient graph must be, whatever model it was derived from.
 
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+
 use std::collections::{HashMap, HashSet};
 
 use graft_graph::grad::gradient_model;

@@ -2,39 +2,66 @@
 //! one that is imported from the checkpoint.
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
+use std::path::{Path, PathBuf};
+
 use graft_tests::fixture::House;
 use graft_tests::shared;
 
-/// Runs a base with and without PEFT's adapter and compares with what PEFT gave. `output` is the output with the
-/// model's head; a base without one has its adapter's head.
-fn compare(model: &str, base: &str, plain: Option<&str>, adapted: &str) {
-    let (Some(shared), Some(house)) = (shared(), House::new()) else { return };
-    let folder = shared.join("conformance/adapters").join(model);
-    let io = graft_adapters::read_tensors(&folder.join("io.safetensors")).unwrap();
-    let base = if base == "imported" {
-        house.run(&format!("model import {} imported", folder.join("base").display())).succeeded();
-        house.path("imported")
-    } else {
-        folder.join(base)
-    };
-    let run = |more: &str| {
-        let (base, io) = (base.display(), folder.join("io.safetensors").display().to_string());
-        house.run(&format!("run {base} --tensors {io} --out out.safetensors {more}")).succeeded();
-        house.tensors("out.safetensors")
-    };
-    let close = |found: &graft_graph::Tensor, wanted: &str| {
-        let wanted = &io[wanted];
+/// Largest difference from PEFT's outputs.
+const CLOSE: f64 = 1e-5;
+
+/// Every base of a model: of the old exporter, of the new one, imported from the checkpoint.
+const BASES: [&str; 3] = ["base.ts.onnx", "base.dynamo.onnx", "imported"];
+
+/// A model of PEFT's with the tensors that go in and come out.
+struct Golden {
+    house: House,
+    folder: PathBuf,
+}
+
+impl Golden {
+    fn new(model: &str) -> Option<Golden> {
+        let (shared, house) = (shared()?, House::new()?);
+        Some(Golden { house, folder: shared.join("conformance/adapters").join(model) })
+    }
+
+    /// The path of a base; `imported` is made here.
+    fn base(&self, base: &str) -> PathBuf {
+        if base != "imported" {
+            return self.folder.join(base);
+        }
+        let checkpoint = self.folder.join("base");
+        self.house.run(&format!("model import {} imported", checkpoint.display())).succeeded();
+        self.house.path("imported")
+    }
+
+    /// Runs a base, with the adapter in a folder if there is one, and compares its output `name` with a tensor of `io`.
+    fn compare(&self, base: &Path, adapter: Option<&Path>, name: &str, io: &Path, wanted: &str) {
+        let adapter = adapter.map(|a| format!("--adapter {}", a.display())).unwrap_or_default();
+        let tensors = self.folder.join("io.safetensors");
+        let (base, tensors) = (base.display(), tensors.display());
+        self.house
+            .run(&format!("run {base} --tensors {tensors} --out out.safetensors {adapter}"))
+            .succeeded();
+        let outputs = self.house.tensors("out.safetensors");
+        let found = outputs.get(name).unwrap_or_else(|| panic!("{name} is not among {:?}", outputs.keys()));
+        let wanted = &graft_adapters::read_tensors(io).unwrap()[wanted];
         assert_eq!(found.shape(), wanted.shape());
         let (found, wanted) = (found.to_f64s().unwrap(), wanted.to_f64s().unwrap());
         let worst = found.iter().zip(&wanted).fold(0f64, |m, (a, b)| m.max((a - b).abs()));
-        assert!(worst <= 1e-5, "{model} on {}: off by {worst:.1e}", base.display());
-    };
-    if let Some(name) = plain {
-        close(&run("")[name], "out:base");
+        assert!(worst <= CLOSE, "{base} {adapter}: off by {worst:.1e}");
     }
-    let outputs = run(&format!("--adapter {}", folder.join("lora").display()));
-    let found = outputs.get(adapted).unwrap_or_else(|| panic!("{adapted} is not among {:?}", outputs.keys()));
-    close(found, "out:lora");
+}
+
+/// Runs a base with and without PEFT's LoRA and compares with what PEFT gave. `plain` is the output with the model's
+/// head; a base without one has its adapter's head.
+fn compare(model: &str, base: &str, plain: Option<&str>, adapted: &str) {
+    let Some(golden) = Golden::new(model) else { return };
+    let (base, io) = (golden.base(base), golden.folder.join("io.safetensors"));
+    if let Some(name) = plain {
+        golden.compare(&base, None, name, &io, "out:base");
+    }
+    golden.compare(&base, Some(&golden.folder.join("lora")), adapted, &io, "out:lora");
 }
 
 #[test]
@@ -60,4 +87,28 @@ fn llama_of_the_old_exporter() {
 #[test]
 fn llama_of_the_new_exporter() {
     compare("llama", "base.dynamo.onnx", Some("out:logits"), "out:logits");
+}
+
+#[test]
+fn scaled_features_of_bert() {
+    let Some(golden) = Golden::new("bert") else { return };
+    let (adapter, io) = (golden.folder.join("ia3"), golden.folder.join("io.safetensors"));
+    for base in BASES {
+        golden.compare(&golden.base(base), Some(&adapter), "out:logits", &io, "out:ia3");
+    }
+}
+
+#[test]
+fn trained_norms_of_bert() {
+    let Some(golden) = Golden::new("bert") else { return };
+    let adapter = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/bert_ln_tuning");
+    for base in BASES {
+        golden.compare(
+            &golden.base(base),
+            Some(&adapter),
+            "out:logits",
+            &adapter.join("out.safetensors"),
+            "out:logits",
+        );
+    }
 }

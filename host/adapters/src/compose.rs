@@ -1,15 +1,15 @@
 //! From trained tensors to an adapter in the layout that it is stored in.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use graft_graph::Tensor;
-use indexmap::{IndexMap, IndexSet};
 
 use crate::architecture::{Architecture, StockHead};
 use crate::error::{Error, Result};
 use crate::graft_file::{GraftFile, HeadInfo};
 use crate::peft::PeftConfig;
-use crate::stored::{Head, ParamKey, StoredAdapter};
+use crate::stored::{Head, ParamKey, Parameters, StoredAdapter, hooked};
 use crate::tensors::Tensors;
 
 /// What an adapter is composed of after training.
@@ -17,7 +17,8 @@ use crate::tensors::Tensors;
 pub struct Composition {
     /// Graft's file, without head and manifest.
     pub graft: GraftFile,
-    /// The method's settings in PEFT's terms; `None` for methods that change nothing in the base.
+    /// The method's settings in PEFT's terms; `None` for methods that change nothing in the base, or that PEFT has no
+    /// format for.
     pub peft: Option<PeftConfig>,
     /// The trained tensors under the base's module paths.
     pub parameters: Vec<(ParamKey, Tensor)>,
@@ -25,7 +26,7 @@ pub struct Composition {
     pub head: Tensors,
     /// How the objective pools before the head, if it does.
     pub pooling: Option<String>,
-    /// The paths of the base's modules that PEFT would wrap, so that the written target modules mean exactly those trained.
+    /// The paths of the base's modules, so that the written target modules mean exactly those trained.
     pub base_modules: Vec<String>,
 }
 
@@ -57,7 +58,8 @@ impl StoredAdapter {
         check_content(&c)?;
         let Composition { mut graft, mut peft, parameters, head, pooling, base_modules } = c;
         let arch = graft.base.model_type.as_deref().and_then(Architecture::of);
-        let arch = arch.filter(|a| parameters.iter().all(|(k, _)| a.bare(&k.path).is_some()));
+        let arch =
+            arch.filter(|a| peft.is_some() && parameters.iter().all(|(k, _)| a.bare(&k.path).is_some()));
         let stock = match &peft {
             Some(_) => stock_head(arch, &graft, pooling.as_deref(), &head),
             None => Err(format!("PEFT has no adapters of the kind `{}`", graft.method.id)),
@@ -88,9 +90,6 @@ impl StoredAdapter {
 
 fn check_content(c: &Composition) -> Result<()> {
     let reason = match (&c.peft, c.parameters.first()) {
-        (None, Some((key, _))) => {
-            format!("`{key}` was trained, but its method has no settings in PEFT's terms")
-        }
         (None, None) if c.head.is_empty() => "neither the method nor the objective trained anything".into(),
         (Some(_), None) => "the method has no trained tensors".into(),
         _ => return Ok(()),
@@ -98,8 +97,8 @@ fn check_content(c: &Composition) -> Result<()> {
     Err(Error::Compose { reason })
 }
 
-fn rename(naming: &Naming, parameters: Vec<(ParamKey, Tensor)>) -> Result<IndexMap<ParamKey, Tensor>> {
-    let mut out = IndexMap::new();
+fn rename(naming: &Naming, parameters: Vec<(ParamKey, Tensor)>) -> Result<Parameters> {
+    let mut out = Parameters::new();
     for (key, tensor) in parameters {
         if out.insert(ParamKey::new(naming.name(&key.path), &key.name), tensor).is_some() {
             let reason = format!("`{key}` and another module of the base get the same path in PEFT's format");
@@ -148,12 +147,10 @@ fn stock_head(
 
 /// Writes the target modules so that PEFT finds exactly the modules that were trained: the names as the user gave
 /// them where they do that, the full paths otherwise.
-fn narrow(config: &mut PeftConfig, parameters: &IndexMap<ParamKey, Tensor>, base: Vec<String>) {
-    let hooked: IndexSet<String> =
-        parameters.keys().filter(|k| k.name != "bias").map(|k| k.path.clone()).collect();
-    let others: Vec<String> = base.into_iter().filter(|p| !hooked.contains(p)).collect();
-    let hooked: Vec<String> = hooked.into_iter().collect();
-    if !config.targets_exactly(&hooked, &others) {
-        config.target(&hooked);
+fn narrow(config: &mut PeftConfig, parameters: &Parameters, base: Vec<String>) {
+    let trained: HashSet<String> = hooked(parameters).into_iter().collect();
+    let others: Vec<String> = base.into_iter().filter(|p| !trained.contains(p)).collect();
+    if !config.targets_exactly(parameters, &others) {
+        config.target(parameters);
     }
 }

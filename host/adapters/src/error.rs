@@ -39,7 +39,7 @@ pub enum Error {
     #[error("{} is an adapter of the AdapterHub library ({kind}), whose format is not read yet; only PEFT's is", .dir.display())]
     AdapterHub { dir: PathBuf, kind: String },
     /// A PEFT type that exists, but is not read here.
-    #[error("{}: PEFT type {peft_type} is not supported yet; supported: LORA", .path.display())]
+    #[error("{}: PEFT type {peft_type} is not supported yet; supported: LORA, IA3, LN_TUNING", .path.display())]
     PeftType { path: PathBuf, peft_type: String },
     /// A `peft_type` that PEFT does not have either.
     #[error("{}: `{peft_type}` is no PEFT type that is known here; was the adapter written by a newer PEFT?", .path.display())]

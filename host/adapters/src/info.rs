@@ -59,7 +59,10 @@ pub fn info(adapter: &StoredAdapter) -> AdapterInfo {
     let own_head = adapter.head.as_ref().is_some_and(|h| h.module.is_none());
     let head_tensors = || adapter.head.iter().flat_map(|h| h.tensors.values());
     let (peft, peft_why_not) = match config {
-        None => (PeftSupport::No, Some("PEFT has no adapters that leave the base as it is".to_string())),
+        None if adapter.parameters.is_empty() => {
+            (PeftSupport::No, Some("PEFT has no adapters that leave the base as it is".to_string()))
+        }
+        None => (PeftSupport::No, Some("PEFT has no format for this method's parameters".to_string())),
         Some(_) if own_head => (PeftSupport::HiddenStates, head.and_then(|h| h.not_stock.clone())),
         Some(_) => (PeftSupport::Whole, None),
     };
@@ -71,7 +74,7 @@ pub fn info(adapter: &StoredAdapter) -> AdapterInfo {
         method: method.unwrap_or_default(),
         peft_type: config.map(|c| c.common().peft_type.name().to_string()),
         task_type: config.and_then(|c| c.common().task_type.clone()),
-        modules: adapter.hooked().len(),
+        modules: if config.is_some() { adapter.hooked().len() } else { adapter.paths().len() },
         parameters: adapter.parameters.values().map(|t| t.len()).sum(),
         head_parameters: head_tensors().map(|t| t.len()).sum(),
         bytes: adapter.parameters.values().chain(head_tensors()).map(|t| t.bytes().len()).sum(),

@@ -7,6 +7,7 @@
 //! | `adapter_config.json` | how the base is changed ([`PeftConfig`]) | PEFT and Graft |
 //! | `adapter_model.safetensors` | the trained tensors under PEFT's keys | PEFT and Graft |
 //! | `graft.json` | objective, labels, base digest, plugins, provenance, a manifest ([`GraftFile`]) | Graft |
+//! | `graft_parameters.safetensors` | the trained tensors of a method that PEFT has no format for, by the base's names | Graft |
 //! | `graft_head.safetensors` | a head that stock PEFT cannot rebuild | Graft |
 //!
 //! [`load`] and [`save`] go between such a directory and a [`StoredAdapter`]; [`StoredAdapter::compose`] makes one
@@ -40,9 +41,9 @@ pub use graft_file::{
 };
 pub use info::{AdapterInfo, PeftSupport, info};
 pub use load::load;
-pub use peft::{LoraConfig, PeftConfig, PeftType, Targets};
+pub use peft::{Ia3Config, LnTuningConfig, LoraConfig, PeftConfig, PeftType, Targets};
 pub use save::save;
-pub use stored::{Expected, Head, ParamKey, StoredAdapter};
+pub use stored::{Expected, Head, ParamKey, Parameters, StoredAdapter};
 pub use tensors::{MAX_HEADER, Tensors, read_tensors, read_tensors_owned, write_tensors};
 
 /// PEFT's file with the configuration.
@@ -53,5 +54,7 @@ pub const MODEL_FILE: &str = "adapter_model.safetensors";
 pub const GRAFT_FILE: &str = "graft.json";
 /// The head, where stock PEFT cannot rebuild it.
 pub const HEAD_FILE: &str = "graft_head.safetensors";
+/// The trained tensors of a method that PEFT has no format for.
+pub const PARAMETERS_FILE: &str = "graft_parameters.safetensors";
 /// Every file name that belongs to an adapter; whatever else lies in the directory is left alone.
-pub const FILES: [&str; 4] = [CONFIG_FILE, MODEL_FILE, HEAD_FILE, GRAFT_FILE];
+pub const FILES: [&str; 5] = [CONFIG_FILE, MODEL_FILE, PARAMETERS_FILE, HEAD_FILE, GRAFT_FILE];

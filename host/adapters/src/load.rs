@@ -13,9 +13,9 @@ use crate::finite::first_non_finite;
 use crate::graft_file::{FORMAT, GraftFile};
 use crate::json::{self, MAX_JSON};
 use crate::peft::{PeftConfig, Sorted};
-use crate::stored::{Head, StoredAdapter};
+use crate::stored::{Head, ParamKey, Parameters, StoredAdapter};
 use crate::tensors::{self, MAX_OWNED, Tensors, read_limited};
-use crate::{CONFIG_FILE, FILES, GRAFT_FILE, HEAD_FILE, MODEL_FILE};
+use crate::{CONFIG_FILE, FILES, GRAFT_FILE, HEAD_FILE, MODEL_FILE, PARAMETERS_FILE};
 
 /// Loads an adapter directory, PEFT's or Graft's own, and checks that it is whole: settings that can be honoured, no
 /// tensor missing, extra, misshapen or not finite, no mix of files of two adapters. The tensors are read into memory,
@@ -51,6 +51,10 @@ fn load_once(dir: &Path) -> Result<StoredAdapter> {
         (None, None) if graft.is_none() => return Err(Error::NotAnAdapter { dir: dir.to_path_buf() }),
         (None, None) => Sorted::default(),
     };
+    let parameters = match files.get(PARAMETERS_FILE) {
+        Some((path, bytes)) => own_parameters(path, bytes.clone(), graft.is_some() && config.is_none())?,
+        None => sorted.parameters,
+    };
     let own = files.get(HEAD_FILE).map(|(path, bytes)| parse_tensors(path, bytes.clone())).transpose()?;
     let head = match (sorted.head, own) {
         (Some(_), Some(_)) => {
@@ -59,10 +63,19 @@ fn load_once(dir: &Path) -> Result<StoredAdapter> {
         }
         (head, own) => head.or(own.map(|tensors| Head { module: None, tensors })),
     };
-    let adapter =
-        StoredAdapter { dir: dir.to_path_buf(), peft: config, parameters: sorted.parameters, head, graft };
+    let adapter = StoredAdapter { dir: dir.to_path_buf(), peft: config, parameters, head, graft };
     check_head(&adapter)?;
     Ok(adapter)
+}
+
+/// The parameters in Graft's own file, which only a method without PEFT's settings has.
+fn own_parameters(path: &Path, bytes: Bytes, fits: bool) -> Result<Parameters> {
+    let tensors = parse_tensors(path, bytes)?;
+    if let Some(name) = tensors.keys().next().filter(|_| !fits) {
+        let why = "such a file stands beside graft.json, without a configuration of PEFT's".to_string();
+        return Err(Error::ExtraTensor { path: path.to_path_buf(), tensor: name.clone(), why });
+    }
+    Ok(tensors.into_iter().map(|(name, tensor)| (ParamKey::of_name(&name), tensor)).collect())
 }
 
 type Files = IndexMap<&'static str, (PathBuf, Bytes)>;

@@ -3,13 +3,15 @@
 use std::collections::HashSet;
 use std::path::Path;
 
+use graft_graph::Tensor;
+
 use crate::atomic::replace_files;
 use crate::digest::digest_bytes;
 use crate::error::{Error, Result};
-use crate::peft::PREFIX;
+use crate::peft::{PREFIX, PeftConfig};
 use crate::stored::StoredAdapter;
 use crate::tensors::tensor_bytes;
-use crate::{CONFIG_FILE, FILES, GRAFT_FILE, HEAD_FILE, MODEL_FILE, json};
+use crate::{CONFIG_FILE, FILES, GRAFT_FILE, HEAD_FILE, MODEL_FILE, PARAMETERS_FILE, json};
 
 /// Saves an adapter into a directory, which is made if it is not there; other files in it (metrics, recipe) stay.
 ///
@@ -29,10 +31,13 @@ fn encode(adapter: &StoredAdapter) -> Result<Vec<(&'static str, Vec<u8>)>> {
     if let Some(config) = &adapter.peft {
         out.push((CONFIG_FILE, config.to_json()?));
     }
-    let model = model_tensors(adapter)?;
-    if !model.is_empty() {
-        let tensors = model.iter().map(|(k, t)| (k.as_str(), *t));
-        out.push((MODEL_FILE, tensor_bytes(Path::new(MODEL_FILE), tensors)?));
+    let (file, tensors) = match &adapter.peft {
+        Some(config) => (MODEL_FILE, model_tensors(adapter, config)),
+        None => (PARAMETERS_FILE, adapter.parameters.iter().map(|(k, t)| (k.to_string(), t)).collect()),
+    };
+    if !tensors.is_empty() {
+        let tensors = tensors.iter().map(|(k, t)| (k.as_str(), *t));
+        out.push((file, tensor_bytes(Path::new(file), tensors)?));
     }
     if let Some(head) = adapter.head.as_ref().filter(|h| h.module.is_none()) {
         let tensors = head.tensors.iter().map(|(k, t)| (k.as_str(), t));
@@ -42,24 +47,18 @@ fn encode(adapter: &StoredAdapter) -> Result<Vec<(&'static str, Vec<u8>)>> {
         let mut graft = graft.clone();
         graft.files = out.iter().map(|(name, bytes)| (name.to_string(), digest_bytes(bytes))).collect();
         out.push((GRAFT_FILE, json::pretty(Path::new(GRAFT_FILE), &graft)?));
-    } else if adapter.head.as_ref().is_some_and(|h| h.module.is_none()) {
-        return Err(Error::Compose {
-            reason: "a head in a file of its own needs graft.json beside it".into(),
-        });
+    } else if let Some((name, _)) = out.iter().find(|(n, _)| [HEAD_FILE, PARAMETERS_FILE].contains(n)) {
+        return Err(Error::Compose { reason: format!("{name} needs graft.json beside it") });
     }
     Ok(out)
 }
 
-fn model_tensors(adapter: &StoredAdapter) -> Result<Vec<(String, &graft_graph::Tensor)>> {
-    let Some(config) = &adapter.peft else {
-        let reason = "tensors of a method need its settings in PEFT's terms".to_string();
-        return if adapter.parameters.is_empty() { Ok(Vec::new()) } else { Err(Error::Compose { reason }) };
-    };
+fn model_tensors<'a>(adapter: &'a StoredAdapter, config: &PeftConfig) -> Vec<(String, &'a Tensor)> {
     let hooked: HashSet<String> = adapter.hooked().into_iter().collect();
     let keys = adapter.parameters.iter().map(|(k, t)| (config.key(k, hooked.contains(&k.path)), t));
     let mut out: Vec<_> = keys.collect();
     if let Some((module, head)) = adapter.head.as_ref().and_then(|h| Some((h.module.as_ref()?, h))) {
         out.extend(head.tensors.iter().map(|(name, t)| (format!("{PREFIX}{module}.{name}"), t)));
     }
-    Ok(out)
+    out
 }

@@ -9,16 +9,16 @@ use indexmap::{IndexMap, IndexSet};
 use crate::align::{Alignment, align};
 use crate::error::{Error, Result};
 use crate::graft_file::GraftFile;
-use crate::peft::PeftConfig;
+use crate::peft::{PeftConfig, feeds};
 use crate::tensors::Tensors;
-use crate::{HEAD_FILE, MODEL_FILE};
+use crate::{HEAD_FILE, MODEL_FILE, PARAMETERS_FILE};
 
 /// A trained parameter of a method: the module that it belongs to and its name there.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ParamKey {
     /// The module's path (`encoder.layer.0.attention.self.query`).
     pub path: String,
-    /// The parameter's name below it: `lora_A.weight`, `lora_B.weight`, or `bias` for a trained bias of the base.
+    /// The parameter's name below it: `lora_A.weight`, `lora_B.weight`, or `weight` and `bias` for those of the base.
     pub name: String,
 }
 
@@ -27,12 +27,27 @@ impl ParamKey {
     pub fn new(path: impl Into<String>, name: impl Into<String>) -> ParamKey {
         ParamKey { path: path.into(), name: name.into() }
     }
+
+    /// The key of a whole name: the module's path, and behind its last dot the parameter's name.
+    pub fn of_name(name: &str) -> ParamKey {
+        let (path, name) = name.rsplit_once('.').unwrap_or(("", name));
+        ParamKey::new(path, name)
+    }
 }
 
 impl std::fmt::Display for ParamKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{}", self.path, self.name)
+        if self.path.is_empty() { f.write_str(&self.name) } else { write!(f, "{}.{}", self.path, self.name) }
     }
+}
+
+/// A method's trained tensors by module and name.
+pub type Parameters = IndexMap<ParamKey, Tensor>;
+
+/// The paths of the modules that a method hooks: those with more than a trained bias of the base.
+pub(crate) fn hooked(parameters: &Parameters) -> Vec<String> {
+    let keys = parameters.keys().filter(|k| k.name != "bias");
+    keys.map(|k| k.path.clone()).collect::<IndexSet<_>>().into_iter().collect()
 }
 
 /// The objective's own trained layers.
@@ -50,10 +65,11 @@ pub struct Head {
 pub struct StoredAdapter {
     /// Where it was loaded from; empty for one that was composed.
     pub dir: PathBuf,
-    /// How the base is changed; `None` if it is not (a linear probe).
+    /// How the base is changed, in PEFT's terms; `None` if it is not (a linear probe), or in a way that PEFT has no
+    /// format for: then paths are the base's own.
     pub peft: Option<PeftConfig>,
     /// The method's trained tensors.
-    pub parameters: IndexMap<ParamKey, Tensor>,
+    pub parameters: Parameters,
     /// The head, if there is one.
     pub head: Option<Head>,
     /// Graft's own file; `None` for an adapter of PEFT's.
@@ -77,8 +93,13 @@ impl StoredAdapter {
 
     /// The paths of the modules that the method hooks: those with more than a trained bias of the base.
     pub fn hooked(&self) -> Vec<String> {
-        let keys = self.parameters.keys().filter(|k| k.name != "bias");
-        keys.map(|k| k.path.clone()).collect::<IndexSet<_>>().into_iter().collect()
+        hooked(&self.parameters)
+    }
+
+    /// The paths of the modules whose input (IA)³ multiplies, in order; none for other methods.
+    pub fn scaled_inputs(&self) -> impl Iterator<Item = &String> {
+        let ia3 = matches!(self.peft, Some(PeftConfig::Ia3(_)));
+        self.parameters.iter().filter(move |(_, t)| ia3 && feeds(t) == Some(true)).map(|(k, _)| &k.path)
     }
 
     /// Refuses a base with another digest. An adapter without Graft's file names none, and passes.
@@ -106,25 +127,27 @@ impl StoredAdapter {
         align(&paths, base_modules).map_err(|source| Error::Align { dir: self.dir.clone(), source })
     }
 
-    /// The adapter's tensors in the order of what the method declares on a base, each of exactly that shape.
+    /// The adapter's tensors in the order of what the method declares on a base, each of exactly that shape. `sites` are
+    /// the places of its modules; those without one have the base's paths.
     ///
     /// # Errors
     /// [`Error::MissingTensor`] and [`Error::Shape`] for what is declared, [`Error::ExtraTensor`] for a tensor of the
     /// adapter that nothing declares.
-    pub fn bind(&self, sites: &Alignment, expected: &[Expected]) -> Result<Vec<Tensor>> {
-        let path = self.dir.join(MODEL_FILE);
-        let mut mine: IndexMap<ParamKey, (&ParamKey, &Tensor)> = IndexMap::new();
+    pub fn bind(&self, sites: Option<&Alignment>, expected: &[Expected]) -> Result<Vec<Tensor>> {
+        let path = self.dir.join(if self.peft.is_some() { MODEL_FILE } else { PARAMETERS_FILE });
+        // Whole names are compared: where one ends and the other begins is not written in every format.
+        let mut mine: IndexMap<String, (&ParamKey, &Tensor)> = IndexMap::new();
         for (key, tensor) in &self.parameters {
-            let base_path = sites.map.get(&key.path).unwrap_or(&key.path);
-            mine.insert(ParamKey::new(base_path, &key.name), (key, tensor));
+            let base_path = sites.and_then(|s| s.map.get(&key.path)).unwrap_or(&key.path);
+            mine.insert(ParamKey::new(base_path, &key.name).to_string(), (key, tensor));
         }
-        let wanted: HashSet<&ParamKey> = expected.iter().map(|e| &e.key).collect();
-        if let Some((_, (key, _))) = mine.iter().find(|(k, _)| !wanted.contains(k)) {
+        let wanted: HashSet<String> = expected.iter().map(|e| e.key.to_string()).collect();
+        if let Some((_, (key, _))) = mine.iter().find(|(k, _)| !wanted.contains(*k)) {
             let why =
                 "the method, with this adapter's settings, has no such parameter on this base".to_string();
             return Err(Error::ExtraTensor { path, tensor: key.to_string(), why });
         }
-        let one = |e: &Expected| match mine.get(&e.key) {
+        let one = |e: &Expected| match mine.get(&e.key.to_string()) {
             Some((key, tensor)) => fit(&path, &key.to_string(), tensor, &e.shape),
             None => Err(Error::MissingTensor {
                 path: path.clone(),

@@ -186,23 +186,23 @@ fn an_adapter_fits_a_base_under_other_paths_and_nothing_is_left_out() {
         .into_iter()
         .map(|(key, t)| Expected { key, shape: t.shape().to_vec() })
         .collect();
-    let bound = stored.bind(&sites, &expected).unwrap();
+    let bound = stored.bind(Some(&sites), &expected).unwrap();
     let order: Vec<_> = composition("pooled").parameters.into_iter().map(|(_, t)| t).collect();
     assert_eq!(bound, order);
 
     let message = |r: graft_adapters::Result<Vec<graft_graph::Tensor>>| r.unwrap_err().to_string();
-    let fewer = message(stored.bind(&sites, &expected[1..]));
+    let fewer = message(stored.bind(Some(&sites), &expected[1..]));
     assert!(fewer.contains("query.lora_A.weight") && fewer.contains("not expected"), "{fewer}");
     let mut more = expected.clone();
     more.push(Expected {
         key: ParamKey::new("m.encoder.layer.0.attention.self.key", "lora_A.weight"),
         shape: vec![2, 8],
     });
-    let more = message(stored.bind(&sites, &more));
+    let more = message(stored.bind(Some(&sites), &more));
     assert!(more.contains("key.lora_A.weight") && more.contains("missing"), "{more}");
     let mut other = expected;
     other[0].shape = vec![2, 9];
-    let other = message(stored.bind(&sites, &other));
+    let other = message(stored.bind(Some(&sites), &other));
     assert!(other.contains("[2, 8]") && other.contains("[2, 9]"), "{other}");
     let missing = stored.sites_in(&base[..3]).unwrap_err().to_string();
     assert!(

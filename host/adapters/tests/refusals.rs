@@ -239,7 +239,7 @@ fn settings_that_would_change_the_result() {
 
 #[test]
 fn other_kinds_of_adapters_by_name() {
-    for (folder, kind) in [("ia3", "IA3"), ("prompt", "PROMPT_TUNING"), ("prefix", "PREFIX_TUNING")] {
+    for (folder, kind) in [("prompt", "PROMPT_TUNING"), ("prefix", "PREFIX_TUNING")] {
         let Some(dir) = shared(&format!("conformance/adapters/bert/{folder}")) else { return };
         assert!(matches!(refusal(&dir, &[kind, "not supported yet"]), Error::PeftType { .. }));
     }

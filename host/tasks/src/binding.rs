@@ -2,7 +2,7 @@
 
 use graft_adapters::{Architecture, Expected, ParamKey, PeftConfig, StoredAdapter};
 use graft_graph::sites::{Site, sites};
-use graft_graph::{Graph, Tensor};
+use graft_graph::{Graph, Tensor, ValueId};
 use graft_plugins::Adapted;
 use graft_plugins::adapt::Param;
 use graft_plugins::api::Role;
@@ -20,19 +20,18 @@ pub struct Choice {
     pub config: Value,
 }
 
-/// The key of a method's parameter in an adapter directory: the path of its module and its name there.
-///
-/// # Errors
-/// [`TaskError::Input`] for a trained initializer of the base that no site has as its bias.
-pub fn param_key(graph: &Graph, all: &[Site], p: &Param) -> Result<ParamKey> {
+/// The key of a method's parameter in an adapter directory: the path of its module and its name there. What is trained
+/// of the base is `weight` or `bias` of its site, and has the base's own name where no site has it.
+pub fn param_key(graph: &Graph, all: &[Site], p: &Param) -> ParamKey {
     let Some(initializer) = &p.base else {
-        return Ok(ParamKey::new(p.site.clone().unwrap_or_default(), p.key.clone()));
+        return ParamKey::new(p.site.clone().unwrap_or_default(), p.key.clone());
     };
-    let of = all.iter().find(|s| s.bias.is_some_and(|b| graph.name_of(b) == initializer));
-    of.map(|s| ParamKey::new(s.path.clone(), "bias")).ok_or_else(|| TaskError::Input {
-        what: format!("trained parameter '{initializer}' of the base"),
-        detail: "it is the bias of no site, so no adapter format has a place for it".into(),
-    })
+    let is = |v: ValueId| graph.name_of(v) == initializer;
+    let part = |s: &Site| {
+        let name = if s.bias.is_some_and(is) { "bias" } else { "weight" };
+        (name == "bias" || is(s.weight)).then(|| ParamKey::new(s.path.clone(), name))
+    };
+    all.iter().find_map(part).unwrap_or_else(|| ParamKey::of_name(initializer))
 }
 
 /// Splits `classifier.weight` into module and name.
@@ -66,18 +65,26 @@ pub fn method_of(base: &Base, adapter: &StoredAdapter) -> Result<Option<Choice>>
     };
     let paths = site_paths(&base.graph);
     let places = adapter.sites_in(&paths)?;
-    let PeftConfig::Lora(lora) = peft else {
-        return Err(TaskError::Input {
-            what: adapter.dir.display().to_string(),
-            detail: "adapters of this PEFT type are not supported yet".into(),
-        });
+    let at = |path: &String| places.map.get(path).cloned();
+    let hooked: Vec<String> = adapter.hooked().iter().filter_map(at).collect();
+    let config = match peft {
+        PeftConfig::Lora(lora) => json!({
+            "r": lora.r, "alpha": lora.lora_alpha, "dropout": lora.lora_dropout, "use_rslora": lora.use_rslora,
+            "bias": lora.bias, "target_modules": hooked,
+        }),
+        PeftConfig::Ia3(_) => {
+            let inputs: Vec<String> = adapter.scaled_inputs().filter_map(at).collect();
+            json!({ "target_modules": hooked, "feedforward_modules": inputs })
+        }
+        PeftConfig::LnTuning(_) => json!({ "parameters": "norms", "target_modules": hooked }),
+        _ => {
+            return Err(TaskError::Input {
+                what: adapter.dir.display().to_string(),
+                detail: "adapters of this PEFT type are not supported yet".into(),
+            });
+        }
     };
-    let hooked: Vec<&String> = adapter.hooked().iter().filter_map(|p| places.map.get(p)).collect();
-    let config = json!({
-        "r": lora.r, "alpha": lora.lora_alpha, "dropout": lora.lora_dropout, "use_rslora": lora.use_rslora,
-        "bias": lora.bias, "target_modules": hooked,
-    });
-    Ok(Some(Choice { id: "lora".into(), config }))
+    Ok(Some(Choice { id: peft.method().into(), config }))
 }
 
 /// The objective that an adapter was trained for; `None` for one that has no head.
@@ -111,15 +118,16 @@ pub fn bind(base: &Base, adapter: &StoredAdapter, adapted: &Adapted) -> Result<V
         match p.role {
             Role::Head => head.push((head_name(&p.key), &p.shape)),
             Role::Adapter => {
-                expected.push(Expected { key: param_key(&base.graph, &all, p)?, shape: p.shape.clone() })
+                expected.push(Expected { key: param_key(&base.graph, &all, p), shape: p.shape.clone() })
             }
         }
     }
     let mut method = if adapter.parameters.is_empty() && expected.is_empty() {
         Vec::new()
     } else {
-        let places = adapter.sites_in(&site_paths(&base.graph))?;
-        adapter.bind(&places, &expected)?
+        let align = || adapter.sites_in(&site_paths(&base.graph));
+        let places = adapter.peft.as_ref().map(|_| align()).transpose()?;
+        adapter.bind(places.as_ref(), &expected)?
     }
     .into_iter();
     let mut heads = adapter.bind_head(&head)?.into_iter();

@@ -4,6 +4,7 @@
 mod answers;
 mod conformance;
 mod images;
+mod methods;
 mod reproduced;
 mod settings;
 mod stored;

@@ -40,6 +40,17 @@ fn running_an_adapter_twice_gives_the_same_bits() {
     assert_ne!(adapted.get("out:last_hidden_state"), plain.get("out:last_hidden_state"));
 }
 
+/// A folder, a method and its settings.
+const METHODS: [(&str, &str, &[&str]); 7] = [
+    ("lora", "lora", &[]),
+    ("biases", "lora", &["method.bias=all"]),
+    ("probe", "linear-probe", &[]),
+    ("scales", "ia3", &[]),
+    ("norms", "norm-tuning", &[]),
+    ("bitfit", "norm-tuning", &["method.parameters=biases"]),
+    ("full", "full", &[]),
+];
+
 /// Keeps what the parameters were when training ended.
 #[derive(Default)]
 struct Last(HashMap<String, Tensor>);
@@ -58,7 +69,7 @@ impl Observer for Last {
 fn a_loaded_adapter_gives_the_logits_of_the_parameters_that_were_trained() {
     let Some(house) = House::new() else { return };
     let Some(runtime) = runtime() else { return };
-    for (out, method) in [("lora", "lora"), ("biases", "lora"), ("probe", "linear-probe")] {
+    for (out, method, settings) in METHODS {
         let mut layer = Layer::command_line();
         let text = |p: &str| house.path(p).display().to_string();
         let flags =
@@ -69,8 +80,8 @@ fn a_loaded_adapter_gives_the_logits_of_the_parameters_that_were_trained() {
         for (name, value) in [("method", method), ("objective", "classification"), ("threads", "1")] {
             layer.flag(name, value).unwrap();
         }
-        if out == "biases" {
-            layer.set("method.bias=all").unwrap();
+        for setting in settings {
+            layer.set(setting).unwrap();
         }
         let recipe = Recipe::resolve(&[layer]).unwrap();
         let options = SessionOptions { threads: Some(1), ..SessionOptions::default() };

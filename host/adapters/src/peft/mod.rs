@@ -3,7 +3,11 @@
 //! `adapter_config.json` is an object whose `peft_type` says which settings the others are; the tensors' keys begin
 //! with `base_model.model.` and go on with the module's path in the model that PEFT wrapped.
 
+mod head;
+mod ia3;
+mod ln_tuning;
 mod lora;
+mod settings;
 mod types;
 
 use std::path::Path;
@@ -11,15 +15,17 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use lora::{LoraConfig, Targets};
+pub use ia3::Ia3Config;
+pub(crate) use ia3::feeds;
+pub use ln_tuning::LnTuningConfig;
+pub use lora::LoraConfig;
+pub use settings::Targets;
 pub use types::PeftType;
 
 use crate::error::{Error, Result};
-use crate::stored::{Head, ParamKey};
+use crate::stored::{Head, ParamKey, Parameters};
 use crate::tensors::Tensors;
 use crate::{CONFIG_FILE, json};
-use graft_graph::Tensor;
-use indexmap::IndexMap;
 
 /// What PEFT puts in front of the keys of everything that it injects into a model.
 pub(crate) const PREFIX: &str = "base_model.model.";
@@ -27,9 +33,25 @@ pub(crate) const PREFIX: &str = "base_model.model.";
 /// The settings of an adapter as PEFT keeps them, by PEFT type.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "there is one for each adapter, never a list of them")]
 pub enum PeftConfig {
     /// LoRA.
     Lora(LoraConfig),
+    /// (IA)³.
+    Ia3(Ia3Config),
+    /// Norms that are trained.
+    LnTuning(LnTuningConfig),
+}
+
+/// The same of the settings, whatever type they are of.
+macro_rules! each {
+    ($config:expr, $c:ident => $do:expr) => {
+        match $config {
+            PeftConfig::Lora($c) => $do,
+            PeftConfig::Ia3($c) => $do,
+            PeftConfig::LnTuning($c) => $do,
+        }
+    };
 }
 
 /// The settings that every PEFT type has.
@@ -86,6 +108,8 @@ impl PeftConfig {
         let name = peft_type.as_str().map_or_else(|| peft_type.to_string(), str::to_string);
         match PeftType::of(&name) {
             Some(PeftType::Lora) => Ok(PeftConfig::Lora(json::typed(path, Value::Object(map))?)),
+            Some(PeftType::Ia3) => Ok(PeftConfig::Ia3(json::typed(path, Value::Object(map))?)),
+            Some(PeftType::LnTuning) => Ok(PeftConfig::LnTuning(json::typed(path, Value::Object(map))?)),
             Some(_) => Err(Error::PeftType { path: path.to_path_buf(), peft_type: name }),
             None => Err(Error::UnknownPeftType { path: path.to_path_buf(), peft_type: name }),
         }
@@ -96,75 +120,61 @@ impl PeftConfig {
     /// # Errors
     /// [`Error::Json`] for numbers that JSON does not have.
     pub fn to_json(&self) -> Result<Vec<u8>> {
-        match self {
-            PeftConfig::Lora(c) => json::pretty_sorted(Path::new(CONFIG_FILE), c),
-        }
+        each!(self, c => json::pretty_sorted(Path::new(CONFIG_FILE), c))
     }
 
     /// The settings that would change what the adapter does and cannot be honoured here, as `name = value`; empty for
     /// an adapter that can be used. Settings at PEFT's defaults and those without effect on a trained adapter pass.
     pub fn unsupported(&self) -> Vec<String> {
-        match self {
-            PeftConfig::Lora(c) => c.unsupported(),
-        }
+        each!(self, c => c.unsupported())
     }
 
     /// The settings that every PEFT type has.
     pub fn common(&self) -> &Common {
-        match self {
-            PeftConfig::Lora(c) => &c.common,
-        }
+        each!(self, c => &c.common)
     }
 
     /// The settings that every PEFT type has.
     pub fn common_mut(&mut self) -> &mut Common {
-        match self {
-            PeftConfig::Lora(c) => &mut c.common,
-        }
+        each!(self, c => &mut c.common)
     }
 
     /// The name of the method, as Graft's plugins have it.
     pub fn method(&self) -> &'static str {
         match self {
             PeftConfig::Lora(_) => "lora",
+            PeftConfig::Ia3(_) => "ia3",
+            PeftConfig::LnTuning(_) => "norm-tuning",
         }
     }
 
     /// Sorts the tensors of `adapter_model.safetensors` into parameters and head, and checks that they are all there,
     /// no others are, and shapes agree with the settings.
     pub(crate) fn sort(&self, path: &Path, tensors: Tensors) -> Result<Sorted> {
-        match self {
-            PeftConfig::Lora(c) => lora::sort(c, path, tensors),
-        }
+        each!(self, c => c.sort(path, tensors))
     }
 
     /// PEFT's key of a parameter; `hooked` says whether the method has wrapped the module.
     pub(crate) fn key(&self, key: &ParamKey, hooked: bool) -> String {
-        match self {
-            PeftConfig::Lora(_) => lora::key(key, hooked),
-        }
+        each!(self, c => c.key(key, hooked))
     }
 
-    /// Narrows the choice of modules to exactly `paths`.
-    pub(crate) fn target(&mut self, paths: &[String]) {
-        match self {
-            PeftConfig::Lora(c) => *c = c.for_sites(paths.iter().cloned()),
-        }
+    /// Narrows the choice of modules to exactly those that have parameters.
+    pub(crate) fn target(&mut self, parameters: &Parameters) {
+        each!(self, c => c.target(parameters))
     }
 
-    /// True when PEFT, looking for target modules by the settings as they are, finds all of `paths` and none of
-    /// `others`.
-    pub(crate) fn targets_exactly(&self, paths: &[String], others: &[String]) -> bool {
-        match self {
-            PeftConfig::Lora(c) => c.targets_exactly(paths, others),
-        }
+    /// True when PEFT, looking for target modules by the settings as they are, finds all modules with parameters and
+    /// none of `others`, and treats each as these parameters need it.
+    pub(crate) fn targets_exactly(&self, parameters: &Parameters, others: &[String]) -> bool {
+        each!(self, c => c.targets_exactly(parameters, others))
     }
 }
 
 /// The tensors of a PEFT adapter by what they are for.
 #[derive(Debug, Default)]
 pub(crate) struct Sorted {
-    pub parameters: IndexMap<ParamKey, Tensor>,
+    pub parameters: Parameters,
     pub head: Option<Head>,
 }
 

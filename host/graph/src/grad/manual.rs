@@ -1,6 +1,7 @@
 //! The page of the manual about operators, made from the rule table.
 
 use super::{FAMILIES, FLAT};
+use crate::lower::lowered;
 
 /// `docs/operators.md`: every operator with a gradient rule and what its row says of ties, zeros and limits.
 pub fn manual() -> String {
@@ -18,6 +19,15 @@ pub fn manual() -> String {
             page += &format!("| {op} | {note} |\n");
         }
     }
+    let replaced = lowered().map(|(domain, op)| match domain {
+        "" => op.to_string(),
+        _ => format!("{domain}::{op}"),
+    });
+    page += &format!(
+        "\n## Replaced by plain operators\n\nWhat stands for them is derived; a use that is not covered is refused with a \
+         sentence: {}. An `If` whose condition is a constant becomes its branch.\n",
+        replaced.collect::<Vec<_>>().join(", ")
+    );
     page += &format!(
         "\n## Nothing flows back\n\nPiecewise constant in their float inputs, or without any; they are passed in silence: \
          {}.\n",

@@ -27,7 +27,7 @@ mod trig;
 mod window;
 
 pub use manual::manual;
-pub use model::{GradientModel, expose, gradient_model};
+pub use model::{GradientModel, cotangents, expose, gradient_model};
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -399,6 +399,19 @@ fn apply(
     let mut made = made.map_err(|detail| unsupported(b.graph, node, detail))?;
     made.resize(node.inputs.len(), None);
     Ok(made)
+}
+
+/// The last operator between `wrt` and `outputs` that has no rule, as an error.
+fn missing_rule(graph: &Graph, outputs: &[ValueId], wrt: &[ValueId]) -> Option<GradError> {
+    let (from, to) = (depends_on(graph, wrt, &[]), leads_to(graph, outputs));
+    let on_path = |v: &ValueId| from[v.index()] && to[v.index()];
+    let lies_between = |n: &&Node| {
+        is_differentiable(n)
+            && n.inputs.iter().flatten().any(on_path)
+            && n.outputs.iter().flatten().any(on_path)
+    };
+    let mut between = graph.nodes.iter().rev().filter(lies_between);
+    between.find(|n| !table().contains_key(n.full_op().as_str())).map(|n| no_rule(graph, n))
 }
 
 /// Why there is no gradient of an operator that the table lacks.

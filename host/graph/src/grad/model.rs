@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{GradError, grad, trainable_constants};
+use super::{GradError, grad, missing_rule, trainable_constants};
 use crate::builder::Builder;
 use crate::cse::join_equal;
 use crate::ir::{Graph, ValueId};
@@ -36,18 +36,8 @@ pub fn gradient_model(forward: &Graph, wrt: Option<&[String]>) -> Result<Gradien
     let outputs: Vec<ValueId> =
         graph.outputs.iter().copied().filter(|o| graph.dtype(*o).is_none_or(|d| d.is_float())).collect();
     let wanted = named.unwrap_or_else(|| trainable_constants(&graph, &outputs));
-    let mut seeds = Vec::with_capacity(outputs.len());
-    for o in outputs {
-        let (name, fact) = (format!("ct:{}", graph.name_of(o)), graph.fact(o).clone());
-        let unknown = || GradError::UnknownShape {
-            value: graph.name_of(o).into(),
-            since: shape::unknown_since(&graph, o),
-        };
-        let shape = fact.shape.ok_or_else(unknown)?;
-        let dtype = fact.dtype.unwrap_or(crate::DType::F32);
-        seeds.push((o, graph.add_input(&name, dtype, shape)));
-    }
-    let trainable = trainable_constants(&graph, &seeds.iter().map(|s| s.0).collect::<Vec<_>>());
+    let seeds = cotangents(&mut graph, &outputs, &wanted)?;
+    let trainable = trainable_constants(&graph, &outputs);
     let tied = |v: &ValueId| if trainable.contains(v) { copies(&graph, *v, &trainable) } else { Vec::new() };
     let partners: Vec<Vec<Copy>> = wanted.iter().map(tied).collect();
     let mut all = wanted.clone();
@@ -61,6 +51,29 @@ pub fn gradient_model(forward: &Graph, wrt: Option<&[String]>) -> Result<Gradien
     expose(&mut graph, &grads, &wrt);
     join_equal(&mut graph);
     Ok(GradientModel { graph, wrt })
+}
+
+/// Adds an input `ct:OUTPUT` of the type and shape of each output, and gives the pairs of both.
+///
+/// # Errors
+/// [`GradError`] where a shape is not known: the operator between `wrt` and the outputs that has no rule, if there is one,
+/// else the one that hides the shape.
+pub fn cotangents(
+    graph: &mut Graph,
+    outputs: &[ValueId],
+    wrt: &[ValueId],
+) -> Result<Vec<(ValueId, ValueId)>, GradError> {
+    let mut pairs = Vec::with_capacity(outputs.len());
+    for o in outputs {
+        let (name, fact) = (format!("ct:{}", graph.name_of(*o)), graph.fact(*o).clone());
+        let unknown = || GradError::UnknownShape {
+            value: graph.name_of(*o).into(),
+            since: shape::unknown_since(graph, *o),
+        };
+        let shape = fact.shape.ok_or_else(|| missing_rule(graph, outputs, wrt).unwrap_or_else(unknown))?;
+        pairs.push((*o, graph.add_input(&name, fact.dtype.unwrap_or(crate::DType::F32), shape)));
+    }
+    Ok(pairs)
 }
 
 /// The gradient of each wanted value, with those of its partners added.
@@ -91,5 +104,36 @@ pub fn expose(graph: &mut Graph, grads: &[ValueId], names: &[String]) {
         let copy = Builder::new(graph, "grad/out/").op("Identity", &[*g]);
         graph.rename(copy, &format!("grad:{name}"));
         graph.outputs.push(copy);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dim::Dim;
+    use crate::ir::{Fact, Node};
+    use crate::tensor::{DType, Tensor};
+
+    /// Where an operator has neither a rule nor a known shape, the rule is what the user is told of.
+    #[test]
+    fn a_loop_is_refused_by_name_with_a_way_out() {
+        let mut g = Graph::new("t", 20);
+        let x = g.add_input("x", DType::F32, vec![Dim::from("n"), Dim::from(2)]);
+        let w = g.add_constant("w", Tensor::new([2, 2], &[1f32, 2.0, 3.0, 4.0]).unwrap());
+        let h = Builder::new(&mut g, "").op("MatMul", &[x, w]);
+        let y = g.add_value("y", Fact::default());
+        g.nodes.push(Node {
+            op: "Loop".into(),
+            name: "/encoder/Loop".into(),
+            inputs: vec![None, None, Some(h)],
+            outputs: vec![Some(y)],
+            ..Node::default()
+        });
+        g.outputs = vec![y];
+        shape::infer(&mut g);
+        let Err(e) = gradient_model(&g, None) else { panic!("loops have no rule") };
+        let words = e.to_string();
+        assert!(words.contains("operator Loop") && words.contains("unrolls"), "{words}");
+        assert!(words.contains("module 'encoder'"), "{words}");
     }
 }

@@ -178,6 +178,9 @@ fn runtime_zero(b: &mut Builder<'_>, dy: ValueId, dtype: DType) -> ValueId {
 /// Operators that a weight may go through between `DequantizeLinear` and its use.
 const MOVES: &[&str] = &["Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast", "Identity"];
 
+/// Most of these on the way.
+const MAX_MOVES: usize = 8;
+
 /// The inputs of a forward node for its rule: in the place of a weight that is dequantised there is one that is
 /// dequantised again, which can't be done before `dy` is known. Otherwise all weights would lie in memory as floats
 /// between the forward and the backward pass.
@@ -189,12 +192,18 @@ pub(super) fn dequantised_again(
 ) -> Vec<Option<ValueId>> {
     let mut again = |v: ValueId| {
         let matrix = b.graph.shape(v).is_some_and(|s| s.len() > 1);
-        if matrix { weight_again(b, made, v, dy) } else { None }.unwrap_or(v)
+        if matrix { weight_again(b, made, v, dy, MAX_MOVES) } else { None }.unwrap_or(v)
     };
     node.inputs.iter().map(|v| v.map(&mut again)).collect()
 }
 
-fn weight_again(b: &mut Builder<'_>, made: &[Option<usize>], v: ValueId, dy: ValueId) -> Option<ValueId> {
+fn weight_again(
+    b: &mut Builder<'_>,
+    made: &[Option<usize>],
+    v: ValueId,
+    dy: ValueId,
+    moves: usize,
+) -> Option<ValueId> {
     let maker = b.graph.nodes.get(made.get(v.index()).copied().flatten()?)?.clone();
     let x = maker.input(0)?;
     let mut inputs = maker.inputs.clone();
@@ -205,7 +214,7 @@ fn weight_again(b: &mut Builder<'_>, made: &[Option<usize>], v: ValueId, dy: Val
         let none = runtime_zero(b, dy, dtype);
         inputs[1] = Some(b.op("Add", &[scale, none]));
     } else if maker.domain.is_empty() && MOVES.contains(&maker.op.as_str()) {
-        inputs[0] = Some(weight_again(b, made, x, dy)?);
+        inputs[0] = Some(weight_again(b, made, x, dy, moves.checked_sub(1)?)?);
     } else {
         return None;
     }

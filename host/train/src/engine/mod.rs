@@ -3,6 +3,7 @@
 mod features;
 mod job;
 mod outcome;
+mod peft;
 mod prepared;
 mod reader;
 mod save;

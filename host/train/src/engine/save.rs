@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use graft_adapters::{
-    BaseRef, Component, Composition, GraftFile, LoraConfig, ObjectiveInfo, ParamKey, PeftConfig, PluginRef,
-    StoredAdapter, Targets, Training,
+    BaseRef, Component, Composition, GraftFile, ObjectiveInfo, ParamKey, PeftConfig, PluginRef,
+    StoredAdapter, Training,
 };
 use graft_graph::Tensor;
-use graft_graph::sites::{Site, SiteKind, sites};
+use graft_graph::sites::sites;
 use graft_plugins::adapt::Param;
 use graft_plugins::api::Role;
 use graft_plugins::{Adapted, Method, Objective};
@@ -17,6 +17,7 @@ use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
 use super::job::JobError;
+use super::peft::peft_config;
 use crate::error::TrainError;
 use crate::observe::{Event, Observer};
 use crate::params::Parameters;
@@ -59,7 +60,7 @@ impl<'a> Saver<'a> {
             };
             match p.role {
                 Role::Head => drop(head.insert(head_name(&p.key).to_string(), value)),
-                Role::Adapter => parameters.push((param_key(&self.base.graph, &all, p)?, value)),
+                Role::Adapter => parameters.push((param_key(&self.base.graph, &all, p), value)),
             }
         }
         let config = self.objective.config();
@@ -80,11 +81,10 @@ impl<'a> Saver<'a> {
             .map(|p| PluginRef { id: p.manifest().id.clone(), version: p.manifest().version.clone() })
             .to_vec();
         graft.training = Some(self.training.clone());
-        let wraps = |s: &&Site| matches!(s.kind, SiteKind::Linear | SiteKind::Conv);
-        let modules = all.iter().filter(wraps).map(|s| s.path.clone()).collect();
+        let modules = all.iter().map(|s| s.path.clone()).collect();
         let composition = Composition {
             graft,
-            peft: self.peft()?,
+            peft: self.peft(),
             parameters,
             head,
             pooling: config.get("pooling").and_then(Value::as_str).map(str::to_string),
@@ -94,33 +94,11 @@ impl<'a> Saver<'a> {
     }
 
     /// The method in PEFT's terms.
-    fn peft(&self) -> Result<Option<PeftConfig>, JobError> {
-        if !self.params.iter().any(|p| p.role == Role::Adapter) {
-            return Ok(None);
-        }
-        if self.method.id() != "lora" {
-            return Err(JobError::Setup(format!(
-                "the method '{}' trains parameters that PEFT's formats have no place for yet",
-                self.method.id()
-            )));
-        }
-        let config = self.method.config();
-        let number = |k: &str, d: f64| config.get(k).and_then(Value::as_f64).unwrap_or(d);
-        let names: Vec<String> = match config.get("target_modules") {
-            Some(Value::Array(list)) => list.iter().filter_map(|v| v.as_str().map(str::to_string)).collect(),
-            _ => {
-                let last = |p: &String| p.rsplit('.').next().unwrap_or(p).to_string();
-                let set: indexmap::IndexSet<String> = self.matched.iter().map(last).collect();
-                set.into_iter().collect()
-            }
-        };
-        let mut lora =
-            LoraConfig::new(number("r", 8.0) as usize, number("alpha", 16.0), Targets::List(names));
-        lora.lora_dropout = number("dropout", 0.0);
-        lora.use_rslora = config.get("use_rslora").and_then(Value::as_bool).unwrap_or(false);
-        lora.bias = config.get("bias").and_then(Value::as_str).unwrap_or("none").to_string();
-        lora.common.base_model_name_or_path = Some(self.base.dir.display().to_string());
-        Ok(Some(PeftConfig::Lora(lora)))
+    fn peft(&self) -> Option<PeftConfig> {
+        let trains = self.params.iter().any(|p| p.role == Role::Adapter);
+        let mut config = peft_config(self.method, &self.matched).filter(|_| trains)?;
+        config.common_mut().base_model_name_or_path = Some(self.base.dir.display().to_string());
+        Some(config)
     }
 
     pub(super) fn save(&self, params: &Parameters) -> Result<(), JobError> {

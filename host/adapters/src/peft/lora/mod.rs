@@ -5,13 +5,14 @@ mod tensors;
 
 use std::path::Path;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-pub(super) use tensors::{key, sort};
-
-use super::{Common, PeftType};
+use super::settings::{is_default, or_default, short};
+use super::{Common, PeftType, Sorted, Targets};
 use crate::error::{Error, Result};
+use crate::stored::{ParamKey, Parameters, hooked};
+use crate::tensors::Tensors;
 
 /// PEFT's `LoraConfig`. Fields that only some initialisations or other back ends use are kept in `other`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -62,35 +63,12 @@ pub struct LoraConfig {
     pub other: Map<String, Value>,
 }
 
-/// A choice of modules.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Targets {
-    /// A regular expression that must match the whole path, or `all-linear`.
-    Pattern(String),
-    /// Names: the whole path or its end, in whole segments.
-    List(Vec<String>),
-}
-
-impl Targets {
-    /// Whether a list names this path; `None` for patterns, which are not evaluated here.
-    pub fn names(&self, path: &str) -> Option<bool> {
-        let Targets::List(list) = self else { return None };
-        let end = |t: &String| path == t || path.strip_suffix(t.as_str()).is_some_and(|p| p.ends_with('.'));
-        Some(list.iter().any(end))
-    }
-}
-
 fn alpha() -> f64 {
     8.0
 }
 
 fn none() -> String {
     "none".into()
-}
-
-fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(d: D) -> Result<T, D::Error> {
-    Ok(Option::deserialize(d)?.unwrap_or_default())
 }
 
 /// PEFT declares alpha as an integer, and so it is written where it is one.
@@ -154,11 +132,21 @@ impl LoraConfig {
         }
     }
 
-    pub(super) fn targets_exactly(&self, paths: &[String], others: &[String]) -> bool {
+    pub(super) fn targets_exactly(&self, parameters: &Parameters, others: &[String]) -> bool {
         let plain = self.exclude_modules.is_none() && self.layers_to_transform.is_none();
-        let Some(targets) = self.target_modules.as_ref().filter(|_| plain) else { return false };
-        let named = |p: &String| targets.names(p);
-        paths.iter().all(|p| named(p) == Some(true)) && others.iter().all(|p| named(p) == Some(false))
+        plain && self.target_modules.as_ref().is_some_and(|t| t.exactly(&hooked(parameters), others))
+    }
+
+    pub(super) fn target(&mut self, parameters: &Parameters) {
+        *self = self.for_sites(hooked(parameters));
+    }
+
+    pub(super) fn sort(&self, path: &Path, tensors: Tensors) -> Result<Sorted> {
+        tensors::sort(self, path, tensors)
+    }
+
+    pub(super) fn key(&self, key: &ParamKey, hooked: bool) -> String {
+        tensors::key(key, hooked)
     }
 
     pub(super) fn unsupported(&self) -> Vec<String> {
@@ -206,21 +194,4 @@ impl LoraConfig {
         }
         Ok(())
     }
-}
-
-fn is_default(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Bool(b) => !b,
-        Value::String(s) => s.is_empty(),
-        Value::Array(a) => a.is_empty(),
-        Value::Object(o) => o.is_empty(),
-        Value::Number(_) => false,
-    }
-}
-
-/// A value for a message, cut where it is long.
-fn short(value: &Value) -> String {
-    let text = value.to_string();
-    if text.chars().count() > 60 { text.chars().take(60).chain("…".chars()).collect() } else { text }
 }

@@ -7,8 +7,8 @@ use indexmap::{IndexMap, IndexSet};
 
 use super::LoraConfig;
 use crate::error::{Error, Result};
-use crate::peft::{PREFIX, Sorted};
-use crate::stored::{Head, ParamKey};
+use crate::peft::{PREFIX, Sorted, head};
+use crate::stored::ParamKey;
 use crate::tensors::Tensors;
 
 /// PEFT's key of a parameter; `hooked` says whether LoRA has wrapped the module.
@@ -24,62 +24,10 @@ const B: &str = "lora_B.weight";
 /// Sorts tensors by what they are for and checks them.
 pub(in crate::peft) fn sort(config: &LoraConfig, path: &Path, tensors: Tensors) -> Result<Sorted> {
     config.check(path)?;
-    let mut out = Sorted::default();
-    for (name, tensor) in tensors {
-        let extra = |why: &str| Error::ExtraTensor {
-            path: path.to_path_buf(),
-            tensor: name.clone(),
-            why: why.into(),
-        };
-        let Some(rest) = name.strip_prefix(PREFIX) else {
-            return Err(extra("keys of a LoRA begin with `base_model.model.`"));
-        };
-        if let Some((module, inner)) = saved_module(config, rest) {
-            add_head(&mut out.head, module, inner, tensor).map_err(|why| extra(&why))?;
-        } else {
-            let key = parameter(config, rest).map_err(extra)?;
-            if out.parameters.insert(key, tensor).is_some() {
-                return Err(extra("another key stands for the same parameter"));
-            }
-        }
-    }
-    out.parameters.sort_unstable_keys();
+    let own = |rest: &str| rest.contains(".lora_A.") || rest.contains(".lora_B.");
+    let out = head::sort(&config.common, path, tensors, own, |rest| parameter(config, rest))?;
     check_modules(config, path, &out.parameters)?;
-    check_head(config, path, out.head.as_ref())?;
     Ok(out)
-}
-
-/// Splits a key below a module of `modules_to_save` into the module's path and the tensor's name inside.
-fn saved_module<'a>(config: &LoraConfig, rest: &'a str) -> Option<(&'a str, &'a str)> {
-    let names = config.common.modules_to_save.as_ref()?;
-    if rest.contains(".lora_A.") || rest.contains(".lora_B.") {
-        return None;
-    }
-    let ends = rest.match_indices('.').map(|(i, _)| i);
-    let is_saved = |path: &str| {
-        names.iter().any(|n| path == n || path.strip_suffix(n.as_str()).is_some_and(|p| p.ends_with('.')))
-    };
-    let end = ends.into_iter().find(|i| is_saved(&rest[..*i]))?;
-    Some((&rest[..end], &rest[end + 1..]))
-}
-
-/// Adds a tensor to the head. PEFT's older names are `modules_to_save.default.weight`; with `bias = all` it also keeps
-/// copies of the head's bias (`modules_to_save.bias`, and the untrained `original_module.bias`), which say nothing new.
-fn add_head(head: &mut Option<Head>, module: &str, inner: &str, tensor: Tensor) -> Result<(), String> {
-    if inner.starts_with("original_module.") {
-        return Ok(());
-    }
-    let name = inner.strip_prefix("modules_to_save.default.").or(inner.strip_prefix("modules_to_save."));
-    let name = name.unwrap_or(inner);
-    let head = head.get_or_insert_with(|| Head { module: Some(module.to_string()), tensors: Tensors::new() });
-    if head.module.as_deref() != Some(module) {
-        let first = head.module.as_deref().unwrap_or_default();
-        return Err(format!("`{first}` is the head; a second module that was trained whole cannot be used"));
-    }
-    match head.tensors.insert(name.to_string(), tensor.clone()) {
-        Some(before) if before != tensor => Err("another key gives the same head tensor other values".into()),
-        _ => Ok(()),
-    }
 }
 
 fn parameter(config: &LoraConfig, rest: &str) -> Result<ParamKey, &'static str> {
@@ -158,18 +106,5 @@ fn misfit(r: usize, name: &str, shape: &[usize], width: Option<usize>) -> Option
         (B, _) => Some(format!("[out, r = {r}]")),
         (_, [o]) if width.is_none_or(|w| w == *o) => None,
         _ => Some(width.map_or("[out]".into(), |w| format!("[{w}], the width of lora_B,"))),
-    }
-}
-
-fn check_head(config: &LoraConfig, path: &Path, head: Option<&Head>) -> Result<()> {
-    let missing =
-        |tensor: String, why: String| Err(Error::MissingTensor { path: path.to_path_buf(), tensor, why });
-    let task = config.common.task_type.as_deref().unwrap_or_default();
-    let needs_head = ["SEQ_CLS", "TOKEN_CLS"].contains(&task);
-    match (head, config.common.modules_to_save.as_deref()) {
-        (None, Some([first, ..])) if needs_head => {
-            missing(format!("{PREFIX}{first}.weight"), format!("an adapter for {task} keeps its head"))
-        }
-        _ => Ok(()),
     }
 }

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use graft_graph::cse::join_equal;
-use graft_graph::grad::{GradError, expose, grad};
+use graft_graph::grad::{GradError, cotangents, expose, grad};
 use graft_graph::memory::{Memory, estimate};
 use graft_graph::model::Role;
-use graft_graph::{DType, Graph, ValueId, shape};
+use graft_graph::{DType, Graph, ValueId};
 use graft_plugins::Adapted;
 use graft_tasks::Base;
 use serde::Serialize;
@@ -122,17 +122,8 @@ fn with_gradients(
     if trained.is_empty() {
         return Ok(());
     }
-    let mut seeds = Vec::new();
-    for t in targets {
-        let (name, fact) = (format!("ct:{}", graph.name_of(*t)), graph.fact(*t).clone());
-        let unknown = || GradError::UnknownShape {
-            value: graph.name_of(*t).into(),
-            since: shape::unknown_since(graph, *t),
-        };
-        let shape = fact.shape.ok_or_else(unknown)?;
-        seeds.push((*t, graph.add_input(&name, fact.dtype.unwrap_or(DType::F32), shape)));
-    }
     let (values, names): (Vec<ValueId>, Vec<String>) = trained.iter().cloned().unzip();
+    let seeds = cotangents(graph, targets, &values)?;
     let grads = grad(graph, &seeds, &values, &[])?;
     graph.outputs.clear();
     expose(graph, &grads, &names);

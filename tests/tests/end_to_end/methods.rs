@@ -1,0 +1,151 @@
+//! Methods that change what is in the base: each learns, is stored where it belongs, and is loaded as it was trained.
+
+use graft_tests::fixture::House;
+use serde_json::Value;
+
+use super::{ends, number};
+
+/// Largest difference of two losses that are the same.
+const SAME_LOSS: f64 = 1e-6;
+
+/// Trains with a method, and asserts that the loss falls, that the stored adapter is as good as training said, and that
+/// training goes on from it. Gives the command's JSON.
+fn learns(house: &House, out: &str, method: &str) -> Value {
+    let line = format!("--method {method} --epochs 6 --batch-size 8 --lr 0.02 --eval-data train.csv");
+    let json = house.run(&House::training(out, &line)).json();
+    let (first, last) = ends(house, out);
+    assert!(last < 0.8 * first, "{method}: from {first} to {last}");
+    let line = format!("eval --base base --adapter {out} --data train.csv --threads 1 --json");
+    let eval = house.run(&line).json();
+    let trained = &json["evaluation"];
+    assert_eq!(number(&eval, "accuracy"), number(trained, "accuracy"), "{method}");
+    assert!((number(&eval, "loss") - number(trained, "loss")).abs() < SAME_LOSS, "{method}: {eval} {json}");
+    let on = format!("--method {method} --init-adapter {out} --epochs 1 --lr 1e-9 --eval-data train.csv");
+    let again = house.run(&House::training(&format!("{out}-on"), &on)).json();
+    assert_eq!(again["evaluation"]["accuracy"], eval["accuracy"], "{method}");
+    json
+}
+
+/// The keys of a file of an adapter.
+fn keys(house: &House, file: &str) -> Vec<String> {
+    house.tensors(file).into_keys().collect()
+}
+
+fn config(house: &House, adapter: &str) -> Value {
+    serde_json::from_slice(&house.read(&format!("{adapter}/adapter_config.json"))).unwrap()
+}
+
+#[test]
+fn scales_of_features_are_stored_as_peft_has_them() {
+    let Some(house) = House::new() else { return };
+    let json = learns(&house, "out", "ia3 --set objective.pooling=pooled");
+    // In each of two layers key and value, 32 wide, and what enters two layers of 32 and 64 features; the head.
+    assert_eq!(number(&json, "trainable_parameters") as usize, 2 * (32 + 32 + 32 + 64) + 99);
+    let tensors = house.tensors("out/adapter_model.safetensors");
+    let shape =
+        |module: &str| tensors[&format!("base_model.model.bert.encoder.layer.1.{module}.ia3_l")].shape();
+    assert_eq!(shape("attention.self.key"), [32, 1]);
+    assert_eq!(shape("attention.output.dense"), [1, 32]);
+    assert_eq!(shape("output.dense"), [1, 64]);
+    let config = config(&house, "out");
+    assert_eq!((&config["peft_type"], &config["task_type"]), (&"IA3".into(), &"SEQ_CLS".into()));
+    let count = |name: &str| config[name].as_array().map(Vec::len);
+    assert_eq!((count("target_modules"), count("feedforward_modules")), (Some(8), Some(4)), "{config}");
+}
+
+#[test]
+fn names_that_mean_what_was_trained_are_kept_for_peft() {
+    let Some(house) = House::new() else { return };
+    let names = r#"--set method.target_modules=["key","intermediate.dense"]"#;
+    learns(&house, "out", &format!(r#"ia3 {names} --set method.feedforward_modules=["intermediate.dense"]"#));
+    let config = config(&house, "out");
+    assert_eq!(config["target_modules"], serde_json::json!(["key", "intermediate.dense"]));
+    assert_eq!(config["feedforward_modules"], serde_json::json!(["intermediate.dense"]));
+}
+
+#[test]
+fn norms_are_stored_as_peft_has_them() {
+    let Some(house) = House::new() else { return };
+    let json = learns(&house, "out", "norm-tuning");
+    assert_eq!(number(&json, "trainable_parameters") as usize, 5 * (32 + 32) + 99);
+    let keys = keys(&house, "out/adapter_model.safetensors");
+    assert_eq!(keys.len(), 10);
+    let one = "base_model.model.encoder.layer.0.output.LayerNorm.ln_tuning_layers.weight";
+    assert!(keys.iter().any(|k| k == one), "{keys:?}");
+    let config = config(&house, "out");
+    assert_eq!(config["peft_type"], "LN_TUNING");
+    assert_eq!(config["target_modules"], serde_json::json!(["LayerNorm"]));
+}
+
+#[test]
+fn biases_are_stored_in_a_file_of_our_own() {
+    let Some(house) = House::new() else { return };
+    learns(&house, "out", "norm-tuning --set method.parameters=biases");
+    let keys = keys(&house, "out/graft_parameters.safetensors");
+    assert!(keys.iter().all(|k| k.ends_with(".bias")), "{keys:?}");
+    assert!(keys.iter().any(|k| k.ends_with("layer.1.attention.self.query.bias")), "{keys:?}");
+    assert!(!house.path("out/adapter_config.json").exists());
+    let info = house.run("adapters info out --json").json();
+    assert_eq!(info["peft"], "no");
+}
+
+#[test]
+fn the_whole_base_is_trained_stored_and_loaded() {
+    let Some(house) = House::new() else { return };
+    let json = learns(&house, "out", "full");
+    let tensors = house.tensors("out/graft_parameters.safetensors");
+    let checkpoint = house.tensors("checkpoint/model.safetensors");
+    let shapes = |t: &indexmap::IndexMap<String, graft_graph::Tensor>| {
+        let mut sizes: Vec<usize> = t.values().map(graft_graph::Tensor::len).collect();
+        sizes.sort_unstable();
+        sizes
+    };
+    // Every tensor of the checkpoint, also the pooler that this head does not read.
+    assert_eq!(shapes(&tensors), shapes(&checkpoint), "{:?}\n{:?}", tensors.keys(), checkpoint.keys());
+    assert!(number(&json, "trainable_parameters") > 1e4);
+}
+
+#[test]
+fn the_top_layers_alone_are_trained() {
+    let Some(house) = House::new() else { return };
+    learns(&house, "out", "full --set method.top_layers=1");
+    let names = keys(&house, "out/graft_parameters.safetensors");
+    assert!(names.iter().any(|k| k.contains("layer.1.")), "{names:?}");
+    assert!(names.iter().all(|k| !k.contains("layer.0.") && !k.contains("embeddings")), "{names:?}");
+    learns(&house, "some", r#"full --set method.target_modules=.*layer\.0\.output.*"#);
+    let names = keys(&house, "some/graft_parameters.safetensors");
+    assert_eq!(names.len(), 4, "{names:?}");
+}
+
+#[test]
+fn settings_that_cannot_work_are_refused_by_sentence() {
+    let Some(house) = House::new() else { return };
+    for (method, words) in [
+        (
+            r#"ia3 --set method.target_modules=["key"] --set method.feedforward_modules=["value"]"#,
+            "`value` is not among",
+        ),
+        (r#"ia3 --set method.target_modules=["LayerNorm"]"#, "is a norm site"),
+        (r#"norm-tuning --set method.target_modules=["query"]"#, "is a linear site"),
+        ("norm-tuning --set method.parameters=scales", "scales"),
+        (r#"norm-tuning --set method.target_modules=["norms"]"#, "no site matches"),
+        ("full --set method.top_layers=0", "nothing to train"),
+        ("full --set method.top_layers=3", "3 layers are wanted, the base has 2"),
+        (r#"full --set method.top_layers=1 --set method.target_modules=["query"]"#, "give one of them"),
+    ] {
+        house.run(&House::training("out", &format!("--method {method}"))).refused(&[words]);
+    }
+}
+
+#[test]
+fn parameters_of_our_own_that_do_not_fit_are_refused() {
+    let Some(house) = House::new() else { return };
+    learns(&house, "out", "full --set method.top_layers=1");
+    let file = "out/graft_parameters.safetensors";
+    let ask = "eval --base base --adapter out --data dev.csv";
+    let whole = house.read(file);
+    house.write(file, &whole[..whole.len() - 4]);
+    house.run(ask).refused(&["graft_parameters.safetensors"]);
+    std::fs::remove_file(house.path(file)).unwrap();
+    house.run(ask).refused(&["graft_parameters.safetensors", "missing"]);
+}

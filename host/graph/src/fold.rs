@@ -158,7 +158,7 @@ fn fold_one(g: &mut Graph, change: &Change) -> Result<Vec<Computed>, String> {
     let (weight, offset) = finished(g, site, image)?;
     let mut computed = Vec::new();
     let mut put = |g: &mut Graph, (node, slot): (usize, usize), value: ValueId| {
-        let old = std::mem::replace(&mut g.nodes[node].inputs[slot], Some(value));
+        let old = g.nodes[node].inputs[slot].replace(value);
         computed.extend(old.filter(|o| *o != value).map(|replaces| Computed { value, replaces }));
     };
     let bias_now = places.bias.and_then(|(n, s)| g.nodes[n].input(s));

@@ -262,7 +262,7 @@ fn compare(
     for (name, wanted) in wanted {
         let found = found.iter().find(|(n, _)| n == name).map(|(_, t)| t);
         let difference = found.and_then(|f| relative(f, wanted)).unwrap_or(f64::INFINITY);
-        if !(difference <= TOLERANCE) {
+        if difference.is_nan() || difference > TOLERANCE {
             return Err(TaskError::Input {
                 what: format!("output '{name}'"),
                 detail: format!(

@@ -57,7 +57,7 @@ fn a_product_beside_the_module_becomes_its_weight_and_the_graph_is_the_bases_aga
     let folded = fold(&g, &[change]).expect("it is linear");
     assert_eq!(folded.computed.len(), 1, "the bias stays");
     assert_eq!(folded.computed[0].replaces, site.weight);
-    assert_eq!(ops(&folded.sums()), ["Mul", "MatMul", "Add"], "W + (A·s)·B");
+    assert_eq!(ops(&folded.sums()), ["Reshape", "Mul", "MatMul", "Add"], "W + (A·s)·B, s as a scalar");
     assert!(folded.untied.is_empty());
     let new = tensor([IN, OUT], &[2.0, 2.5, 3.0, 4.0, 4.0, 5.5]);
     let g = folded.finish(vec![new.clone()]);

@@ -112,3 +112,22 @@ fn trained_norms_of_bert() {
         );
     }
 }
+
+/// What `graft export` and `graft merge` write are plain models: run without any adapter they give PEFT's outputs.
+#[test]
+fn a_lora_that_is_exported_or_merged_gives_pefts_outputs_without_graft() {
+    for model in ["bert", "llama", "t5"] {
+        let Some(golden) = Golden::new(model) else { return };
+        let (lora, io) = (golden.folder.join("lora"), golden.folder.join("io.safetensors"));
+        for base in &BASES[..2] {
+            for verb in ["export", "merge"] {
+                let out = format!("{model}.{verb}.{base}");
+                let from = golden.folder.join(base);
+                let line = format!("{verb} {} {} {out}", from.display(), lora.display());
+                golden.house.run(&line).succeeded();
+                golden.compare(&golden.house.path(&out), None, "out:logits", &io, "out:lora");
+                golden.house.run(&line).refused(&[&out, "exists"]);
+            }
+        }
+    }
+}

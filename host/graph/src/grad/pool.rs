@@ -40,6 +40,17 @@ fn no_empty_window(windows: &Windows) -> Result<(), String> {
     if wide { Err("padding of a window's size or more".into()) } else { Ok(()) }
 }
 
+/// Where windows of `auto_pad` SAME leave two elements or more between them, the padding that the operator's
+/// definition asks for is negative. Implementations differ in whether the first window then begins behind the first
+/// element.
+fn no_gap_to_share(r: &Rule<'_, '_>, windows: &Windows) -> Result<(), String> {
+    let same = r.node.text("auto_pad").is_some_and(|a| a.starts_with("SAME"));
+    if same && windows.axes.iter().any(|a| a.stride > a.reach() + 1) {
+        return Err("auto_pad SAME with strides beyond the windows; give the padding as numbers in pads".into());
+    }
+    Ok(())
+}
+
 fn max_pool(r: &mut Rule<'_, '_>) -> Grads {
     let (dy, x, y) = (r.dy()?, r.x(0)?, r.y(0)?);
     let windows = Windows::of(r, x, dy, None)?;
@@ -87,6 +98,7 @@ fn average_pool(r: &mut Rule<'_, '_>) -> Grads {
     let (dy, x) = (r.dy()?, r.x(0)?);
     let windows = Windows::of(r, x, dy, None)?;
     no_empty_window(&windows)?;
+    no_gap_to_share(r, &windows)?;
     let kernel: Vec<i64> = windows.axes.iter().map(|a| a.kernel).collect();
     let ones_shape: Vec<i64> = [1, 1].into_iter().chain(kernel.iter().copied()).collect();
     let (one, ones_shape) = (r.c(1.0, x), r.b.ints(&ones_shape));

@@ -384,7 +384,7 @@ impl<'h> Graph<'h> {
         self.call(host_op::MATCHED, &matched)
     }
 
-    fn values(&self, op: u32, request: &impl Message) -> Result<Vec<Value>> {
+    pub(crate) fn values(&self, op: u32, request: &impl Message) -> Result<Vec<Value>> {
         let answer: wire::Values = self.call(op, request)?;
         Ok(answer.ids.into_iter().map(Value).collect())
     }
@@ -394,7 +394,7 @@ impl<'h> Graph<'h> {
     }
 }
 
-fn one(what: &str, values: Vec<Value>) -> Result<Value> {
+pub(crate) fn one(what: &str, values: Vec<Value>) -> Result<Value> {
     values
         .first()
         .copied()

@@ -22,11 +22,22 @@ pub enum Init {
     XavierUniform,
     /// These values.
     Given(Tensor),
+    /// Rows of a table of the base, the initializer `table` `[rows, width]`: those of a text's tokens, again and again
+    /// until there are enough, or else drawn at random.
+    Rows {
+        /// Name of the initializer.
+        table: String,
+        /// The text.
+        text: Option<String>,
+    },
 }
 
 impl From<Init> for wire::Init {
     fn from(i: Init) -> wire::Init {
         let (kind, value, tensor) = match i {
+            Init::Rows { table, text } => {
+                return wire::Init { kind: 8, table, text, ..wire::Init::default() };
+            }
             Init::Zeros => (0, 0.0, None),
             Init::Ones => (1, 0.0, None),
             Init::Normal(std) => (2, std, None),
@@ -36,7 +47,7 @@ impl From<Init> for wire::Init {
             Init::Given(t) => (6, 0.0, Some(t.into())),
             Init::Full(v) => (7, v, None),
         };
-        wire::Init { kind, value, tensor }
+        wire::Init { kind, value, tensor, ..wire::Init::default() }
     }
 }
 
@@ -59,6 +70,7 @@ impl TryFrom<wire::Init> for Init {
             (5, _) => Init::XavierUniform,
             (6, Some(t)) => Init::Given(t.into()),
             (7, _) => Init::Full(i.value),
+            (8, _) => Init::Rows { table: i.table, text: i.text },
             (k, _) => return Err(Error::new(Code::UNSUPPORTED, format!("initialiser {k} is unknown here"))),
         })
     }
@@ -262,9 +274,9 @@ mod tests {
 
     #[test]
     fn numbers_that_mean_nothing_are_refused() {
-        assert!(Init::try_from(wire::Init { kind: 2, value: f64::NAN, tensor: None }).is_err());
+        assert!(Init::try_from(wire::Init { kind: 2, value: f64::NAN, ..wire::Init::default() }).is_err());
         assert_eq!(
-            Init::try_from(wire::Init { kind: 99, value: 0.0, tensor: None }).unwrap_err().code,
+            Init::try_from(wire::Init { kind: 99, ..wire::Init::default() }).unwrap_err().code,
             Code::UNSUPPORTED
         );
         assert!(Distribution::from_wire(2, 1.5, 1.0).is_err());

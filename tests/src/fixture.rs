@@ -39,6 +39,8 @@ pub fn target_dir() -> &'static Path {
             "graft-plugin-ia3",
             "graft-plugin-norm-tuning",
             "graft-plugin-full",
+            "graft-plugin-prompt-tuning",
+            "graft-plugin-prefix-tuning",
             "graft-plugin-classification",
         ] {
             cargo.args(["-p", package]);

@@ -98,6 +98,21 @@ fn scaled_features_of_bert() {
     }
 }
 
+/// Virtual tokens, with the rows of the tokens themselves where PEFT keeps them in the outputs.
+#[test]
+fn soft_prompts_and_prefixes() {
+    for (model, bases) in [("bert", &BASES[..]), ("llama", &BASES[..2])] {
+        let Some(golden) = Golden::new(model) else { return };
+        let io = golden.folder.join("io.safetensors");
+        for base in bases.iter().map(|b| golden.base(b)) {
+            for adapter in ["prompt", "prefix"] {
+                let folder = golden.folder.join(adapter);
+                golden.compare(&base, Some(&folder), "out:logits", &io, &format!("out:{adapter}"));
+            }
+        }
+    }
+}
+
 #[test]
 fn trained_norms_of_bert() {
     let Some(golden) = Golden::new("bert") else { return };

@@ -58,8 +58,9 @@ impl StoredAdapter {
         check_content(&c)?;
         let Composition { mut graft, mut peft, parameters, head, pooling, base_modules } = c;
         let arch = graft.base.model_type.as_deref().and_then(Architecture::of);
-        let arch =
-            arch.filter(|a| peft.is_some() && parameters.iter().all(|(k, _)| a.bare(&k.path).is_some()));
+        let arch = arch.filter(|a| {
+            peft.is_some() && parameters.iter().all(|(k, _)| k.path.is_empty() || a.bare(&k.path).is_some())
+        });
         let stock = match &peft {
             Some(_) => stock_head(arch, &graft, pooling.as_deref(), &head),
             None => Err(format!("PEFT has no adapters of the kind `{}`", graft.method.id)),

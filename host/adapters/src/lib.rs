@@ -41,7 +41,7 @@ pub use graft_file::{
 };
 pub use info::{AdapterInfo, PeftSupport, info};
 pub use load::load;
-pub use peft::{Ia3Config, LnTuningConfig, LoraConfig, PeftConfig, PeftType, Targets};
+pub use peft::{Ia3Config, LnTuningConfig, LoraConfig, PeftConfig, PeftType, Targets, VirtualTokensConfig};
 pub use save::save;
 pub use stored::{Expected, Head, ParamKey, Parameters, StoredAdapter};
 pub use tensors::{MAX_HEADER, Tensors, read_tensors, read_tensors_owned, write_tensors};

@@ -8,7 +8,7 @@ use graft_graph::Tensor;
 use crate::atomic::replace_files;
 use crate::digest::digest_bytes;
 use crate::error::{Error, Result};
-use crate::peft::{PREFIX, PeftConfig};
+use crate::peft::PeftConfig;
 use crate::stored::StoredAdapter;
 use crate::tensors::tensor_bytes;
 use crate::{CONFIG_FILE, FILES, GRAFT_FILE, HEAD_FILE, MODEL_FILE, PARAMETERS_FILE, json};
@@ -58,7 +58,8 @@ fn model_tensors<'a>(adapter: &'a StoredAdapter, config: &PeftConfig) -> Vec<(St
     let keys = adapter.parameters.iter().map(|(k, t)| (config.key(k, hooked.contains(&k.path)), t));
     let mut out: Vec<_> = keys.collect();
     if let Some((module, head)) = adapter.head.as_ref().and_then(|h| Some((h.module.as_ref()?, h))) {
-        out.extend(head.tensors.iter().map(|(name, t)| (format!("{PREFIX}{module}.{name}"), t)));
+        let prefix = config.head_prefix();
+        out.extend(head.tensors.iter().map(|(name, t)| (format!("{prefix}{module}.{name}"), t)));
     }
     out
 }

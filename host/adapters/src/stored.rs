@@ -46,7 +46,7 @@ pub type Parameters = IndexMap<ParamKey, Tensor>;
 
 /// The paths of the modules that a method hooks: those with more than a trained bias of the base.
 pub(crate) fn hooked(parameters: &Parameters) -> Vec<String> {
-    let keys = parameters.keys().filter(|k| k.name != "bias");
+    let keys = parameters.keys().filter(|k| k.name != "bias" && !k.path.is_empty());
     keys.map(|k| k.path.clone()).collect::<IndexSet<_>>().into_iter().collect()
 }
 
@@ -86,9 +86,10 @@ pub struct Expected {
 }
 
 impl StoredAdapter {
-    /// The paths of the modules that the adapter has parameters for, in order.
+    /// The paths of the modules that the adapter has parameters for, in order; none for parameters of no module.
     pub fn paths(&self) -> Vec<&str> {
-        self.parameters.keys().map(|k| k.path.as_str()).collect::<IndexSet<_>>().into_iter().collect()
+        let paths = self.parameters.keys().map(|k| k.path.as_str()).filter(|p| !p.is_empty());
+        paths.collect::<IndexSet<_>>().into_iter().collect()
     }
 
     /// The paths of the modules that the method hooks: those with more than a trained bias of the base.

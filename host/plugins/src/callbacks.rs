@@ -84,6 +84,11 @@ fn dispatch(host: &mut dyn GraphHost, op: u32, request: &[u8]) -> Result<Vec<u8>
             host.replace_attention(read(op, request)?)?;
             Vec::new()
         }
+        host_op::VIRTUAL_TOKENS => {
+            host.virtual_tokens(read(op, request)?)?;
+            Vec::new()
+        }
+        host_op::PUT_VIRTUAL => value(host.put_virtual(read(op, request)?)?),
         host_op::HIDDEN => value(host.hidden()?),
         host_op::POOLED => values(host.pooled()?.into_iter().collect()),
         host_op::LOGITS => values(host.logits()?.into_iter().collect()),

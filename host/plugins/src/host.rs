@@ -135,6 +135,20 @@ pub trait GraphHost {
     fn replace_attention(&mut self, _request: wire::ReplaceAttention) -> Result<()> {
         lacking("replace_attention")
     }
+    /// Every row begins with virtual tokens from now on.
+    ///
+    /// # Errors
+    /// None or too many of them, another number than before, a base without token ids.
+    fn virtual_tokens(&mut self, _request: wire::VirtualTokens) -> Result<()> {
+        lacking("virtual_tokens")
+    }
+    /// A value with other entries at the virtual tokens.
+    ///
+    /// # Errors
+    /// Before virtual tokens were asked for; shapes that do not fit.
+    fn put_virtual(&mut self, _request: wire::PutVirtual) -> Result<u64> {
+        lacking("put_virtual")
+    }
     /// The base's hidden states.
     ///
     /// # Errors

@@ -135,6 +135,17 @@ impl Base {
         sites(&self.graph).iter().find(|s| table(s)).map(|s| s.in_features)
     }
 
+    /// Where texts are cut: at `asked` tokens, else at the base's own limit, and always so that `virtual_tokens` have
+    /// room in front of them.
+    pub fn max_length(&self, asked: Option<usize>, virtual_tokens: usize) -> Option<usize> {
+        let longest = self.longest();
+        if virtual_tokens == 0 {
+            return asked.or(longest);
+        }
+        let room = longest.map(|n| n.saturating_sub(virtual_tokens).max(1));
+        asked.into_iter().chain(room).min()
+    }
+
     /// The runtime that sessions over this base run in.
     pub fn runtime(&self) -> &'static Runtime {
         self.runtime

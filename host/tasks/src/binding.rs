@@ -76,6 +76,7 @@ pub fn method_of(base: &Base, adapter: &StoredAdapter) -> Result<Option<Choice>>
             let inputs: Vec<String> = adapter.scaled_inputs().filter_map(at).collect();
             json!({ "target_modules": hooked, "feedforward_modules": inputs })
         }
+        PeftConfig::VirtualTokens(c) => json!({ "virtual_tokens": c.num_virtual_tokens }),
         PeftConfig::LnTuning(_) => json!({ "parameters": "norms", "target_modules": hooked }),
         _ => {
             return Err(TaskError::Input {

@@ -27,6 +27,8 @@ pub struct Task {
     pub name: String,
     /// The objective, where the adapter has a head.
     pub objective: Option<Objective>,
+    /// Places that the method's virtual tokens take from texts.
+    pub virtual_tokens: usize,
     program: Program,
     values: HashMap<String, Tensor>,
     outputs: Vec<String>,
@@ -77,7 +79,8 @@ impl Task {
         let program =
             Program::new(base, &adapted.graph, &SessionOptions { name: name.clone(), ..options.clone() })?;
         let outputs = adapted.graph.outputs.iter().map(|o| adapted.graph.name_of(*o).to_string()).collect();
-        Ok(Task { name, objective, program, values: values(&adapted, tensors), outputs })
+        let virtual_tokens = adapted.virtual_tokens;
+        Ok(Task { name, objective, virtual_tokens, program, values: values(&adapted, tensors), outputs })
     }
 
     /// The outputs on the given inputs, by name.

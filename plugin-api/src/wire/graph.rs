@@ -38,7 +38,7 @@ pub struct Emit {
 /// How a parameter or state starts.
 #[derive(Clone, PartialEq, Message)]
 pub struct Init {
-    /// See [`crate::Init`]: 0 zeros, 1 ones, 2 normal, 3 uniform, 4 Kaiming uniform, 5 Xavier uniform, 6 given, 7 full.
+    /// See [`crate::Init`]: 0 zeros, 1 ones, 2 normal, 3 uniform, 4 Kaiming uniform, 5 Xavier uniform, 6 given, 7 full, 8 rows of a table.
     #[prost(uint32, tag = "1")]
     pub kind: u32,
     /// Standard deviation, bound, `a` or fill value.
@@ -47,6 +47,12 @@ pub struct Init {
     /// The values, for kind 6.
     #[prost(message, optional, tag = "3")]
     pub tensor: Option<Tensor>,
+    /// Name of the initializer, for kind 8.
+    #[prost(string, tag = "4")]
+    pub table: String,
+    /// The text whose rows are meant, for kind 8; without it they are drawn.
+    #[prost(string, optional, tag = "5")]
+    pub text: Option<String>,
 }
 
 /// A trainable parameter.
@@ -287,6 +293,32 @@ pub struct ReplaceAttention {
     /// The bias from now on; 0 leaves it.
     #[prost(uint64, tag = "4")]
     pub bias: u64,
+}
+
+/// Every row of the base begins with virtual tokens.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct VirtualTokens {
+    /// How many.
+    #[prost(uint64, tag = "1")]
+    pub count: u64,
+    /// Whether they stay in what the base puts out.
+    #[prost(bool, tag = "2")]
+    pub kept: bool,
+}
+
+/// What stands at the virtual tokens of a value.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct PutVirtual {
+    /// The value, whose axis 0 is the batch.
+    #[prost(uint64, tag = "1")]
+    pub value: u64,
+    /// What stands there in every row: the value's shape without the batch, with as many entries along the axis as
+    /// there are virtual tokens.
+    #[prost(uint64, tag = "2")]
+    pub rows: u64,
+    /// The value's axis of tokens.
+    #[prost(uint32, tag = "3")]
+    pub axis: u32,
 }
 
 /// Yes or no.

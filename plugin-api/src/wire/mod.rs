@@ -104,6 +104,10 @@ pub mod host_op {
     pub const LOGITS: u32 = 24;
     /// [`ReplaceAttention`](super::ReplaceAttention) of what enters an attention site.
     pub const REPLACE_ATTENTION: u32 = 25;
+    /// [`VirtualTokens`](super::VirtualTokens) in front of every row.
+    pub const VIRTUAL_TOKENS: u32 = 26;
+    /// [`PutVirtual`](super::PutVirtual) → [`Values`](super::Values).
+    pub const PUT_VIRTUAL: u32 = 27;
 
     /// What an operation is called in messages.
     pub fn name(op: u32) -> &'static str {
@@ -133,6 +137,8 @@ pub mod host_op {
             MATCHED => "matched",
             LOGITS => "logits",
             REPLACE_ATTENTION => "replace_attention",
+            VIRTUAL_TOKENS => "virtual_tokens",
+            PUT_VIRTUAL => "put_virtual",
             _ => "an unknown operation",
         }
     }

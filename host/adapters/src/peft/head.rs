@@ -19,6 +19,18 @@ pub(super) fn sort(
     own: impl Fn(&str) -> bool,
     parameter: impl Fn(&str) -> Result<ParamKey, &'static str>,
 ) -> Result<Sorted> {
+    sort_below(PREFIX, common, path, tensors, own, parameter)
+}
+
+/// As [`sort`], where keys begin with `prefix`; those that `own` knows as they are may lack it.
+pub(super) fn sort_below(
+    prefix: &str,
+    common: &Common,
+    path: &Path,
+    tensors: Tensors,
+    own: impl Fn(&str) -> bool,
+    parameter: impl Fn(&str) -> Result<ParamKey, &'static str>,
+) -> Result<Sorted> {
     let mut out = Sorted::default();
     for (name, tensor) in tensors {
         let extra = |why: &str| Error::ExtraTensor {
@@ -26,8 +38,8 @@ pub(super) fn sort(
             tensor: name.clone(),
             why: why.into(),
         };
-        let Some(rest) = name.strip_prefix(PREFIX) else {
-            return Err(extra("keys of such an adapter begin with `base_model.model.`"));
+        let Some(rest) = name.strip_prefix(prefix).or_else(|| Some(&*name).filter(|n| own(n))) else {
+            return Err(extra(&format!("keys of such an adapter begin with `{prefix}`")));
         };
         if let Some((module, inner)) = saved_module(common, rest).filter(|_| !own(rest)) {
             add_head(&mut out.head, module, inner, tensor).map_err(|why| extra(&why))?;

@@ -9,6 +9,7 @@ mod ln_tuning;
 mod lora;
 mod settings;
 mod types;
+mod virtual_tokens;
 
 use std::path::Path;
 
@@ -21,6 +22,7 @@ pub use ln_tuning::LnTuningConfig;
 pub use lora::LoraConfig;
 pub use settings::Targets;
 pub use types::PeftType;
+pub use virtual_tokens::VirtualTokensConfig;
 
 use crate::error::{Error, Result};
 use crate::stored::{Head, ParamKey, Parameters};
@@ -41,6 +43,8 @@ pub enum PeftConfig {
     Ia3(Ia3Config),
     /// Norms that are trained.
     LnTuning(LnTuningConfig),
+    /// Soft prompts and prefixes.
+    VirtualTokens(VirtualTokensConfig),
 }
 
 /// The same of the settings, whatever type they are of.
@@ -50,6 +54,7 @@ macro_rules! each {
             PeftConfig::Lora($c) => $do,
             PeftConfig::Ia3($c) => $do,
             PeftConfig::LnTuning($c) => $do,
+            PeftConfig::VirtualTokens($c) => $do,
         }
     };
 }
@@ -110,6 +115,9 @@ impl PeftConfig {
             Some(PeftType::Lora) => Ok(PeftConfig::Lora(json::typed(path, Value::Object(map))?)),
             Some(PeftType::Ia3) => Ok(PeftConfig::Ia3(json::typed(path, Value::Object(map))?)),
             Some(PeftType::LnTuning) => Ok(PeftConfig::LnTuning(json::typed(path, Value::Object(map))?)),
+            Some(PeftType::PromptTuning | PeftType::PTuning | PeftType::PrefixTuning) => {
+                Ok(PeftConfig::VirtualTokens(json::typed(path, Value::Object(map))?))
+            }
             Some(_) => Err(Error::PeftType { path: path.to_path_buf(), peft_type: name }),
             None => Err(Error::UnknownPeftType { path: path.to_path_buf(), peft_type: name }),
         }
@@ -145,6 +153,15 @@ impl PeftConfig {
             PeftConfig::Lora(_) => "lora",
             PeftConfig::Ia3(_) => "ia3",
             PeftConfig::LnTuning(_) => "norm-tuning",
+            PeftConfig::VirtualTokens(c) => c.method(),
+        }
+    }
+
+    /// What stands in front of the keys of a head.
+    pub(crate) fn head_prefix(&self) -> &'static str {
+        match self {
+            PeftConfig::VirtualTokens(_) => virtual_tokens::BASE,
+            _ => PREFIX,
         }
     }
 

@@ -56,7 +56,8 @@ impl Common {
             tasks.push((stored, task));
         }
         let trained = tasks.iter().filter_map(|(stored, _)| trained_length(stored)).max();
-        let max_length = self.max_length.or(trained).or_else(|| base.longest());
+        let virtual_tokens = tasks.iter().map(|(_, task)| task.virtual_tokens).max().unwrap_or(0);
+        let max_length = base.max_length(self.max_length.or(trained), virtual_tokens);
         Ok(Loaded { base, intake, tasks, max_length })
     }
 }

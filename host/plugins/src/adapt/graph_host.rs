@@ -310,9 +310,22 @@ impl GraphHost for Writer {
         self.put_attention(r.site, key, value, bias)
     }
 
+    fn virtual_tokens(&mut self, asked: wire::VirtualTokens) -> Result<()> {
+        self.begin_virtual(&asked)
+    }
+
+    fn put_virtual(&mut self, r: wire::PutVirtual) -> Result<u64> {
+        let (value, rows) = (self.value(r.value)?, self.value(r.rows)?);
+        let put = self.put_at_virtual(value, rows, r.axis as usize)?;
+        Ok(self.handle(put))
+    }
+
     fn hidden(&mut self) -> Result<u64> {
         match self.model.hidden {
-            Some(v) => Ok(self.handle(v)),
+            Some(v) => {
+                let seen = self.hidden_of_text(v);
+                Ok(self.handle(seen))
+            }
             None => Err(Error::new(Code::REFUSED, "the base has no hidden states".to_owned())
                 .help("name the value with --hidden")),
         }

@@ -5,6 +5,7 @@ mod checks;
 mod convert;
 mod graph_host;
 mod replace;
+mod virtual_tokens;
 mod writer;
 
 use graft_graph::fold::Change;
@@ -134,6 +135,8 @@ pub struct Adapted {
     pub changes: Vec<Change>,
     /// Paths of the attentions whose output was replaced.
     pub attentions: Vec<String>,
+    /// Virtual tokens in front of every row, which take places that texts cannot have.
+    pub virtual_tokens: usize,
     /// The base's hidden states, as the method leaves them.
     pub hidden: Option<ValueId>,
     /// The base's pooled output, as the method leaves it.
@@ -174,6 +177,7 @@ pub fn adapt_beside(
 fn write(mut writer: Writer, method: Option<&Method>, objective: Option<&Objective>) -> Result<Adapted> {
     if let Some(m) = method {
         m.apply(&mut writer)?;
+        writer.drop_virtual();
     }
     let Some(o) = objective else {
         return finish(writer, "the method").map_err(|e| about(e, method.map(|m| (m.plugin(), m.id()))));

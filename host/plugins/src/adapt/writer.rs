@@ -11,6 +11,7 @@ use graft_graph::{Builder, DType, Dim, Graph, ValueId, dim};
 use graft_plugin_api::{self as api, Code, Error, Result, Role, wire};
 use indexmap::IndexSet;
 
+use super::virtual_tokens::Virtual;
 use super::{Adapted, Matched, Noise, Param, Setting, State};
 use crate::handles::BuiltValues;
 
@@ -57,6 +58,10 @@ pub(super) struct Writer {
     pub(super) matched: Vec<Matched>,
     pub(super) loss: Option<ValueId>,
     pub(super) outputs: Vec<(String, ValueId)>,
+    /// What the method put in front of every row.
+    pub(super) virtual_tokens: Option<Virtual>,
+    /// The hidden states as an objective sees them, without virtual tokens.
+    pub(super) text: Option<ValueId>,
 }
 
 impl Writer {
@@ -86,6 +91,8 @@ impl Writer {
             matched: Vec::new(),
             loss: None,
             outputs: Vec::new(),
+            virtual_tokens: None,
+            text: None,
         }
     }
 
@@ -156,6 +163,7 @@ impl Writer {
             attentions,
             stopped: self.stopped,
             matched: self.matched,
+            virtual_tokens: self.virtual_tokens.map_or(0, |v| v.count),
             hidden,
             pooled,
         }

@@ -8,7 +8,7 @@ use graft_graph::Tensor;
 use graft_graph::hoist::hoist;
 use graft_graph::split::Whole;
 use graft_plugins::adapt::Param;
-use graft_plugins::api::{FieldKind, Metric};
+use graft_plugins::api::{self, FieldKind, Metric};
 use graft_plugins::{Adapted, Method, Objective, adapt};
 use graft_runtime::{Runtime, SessionOptions};
 use graft_tasks::binding::{Choice, bind, method_of, objective_of};
@@ -18,6 +18,7 @@ use serde_json::Value;
 use super::features::{Extractor, cut};
 use super::outcome::{metrics_json, now};
 use super::reader::{Reader, batch_inputs, label_numbers, stats};
+use super::rows;
 use super::save::Saver;
 use super::source::{BatchSource, TrainBatch};
 use super::step::{Evaluation, Step};
@@ -140,8 +141,10 @@ impl Job {
         let goal = start(init.as_ref().and_then(|i| objective_of(&base, i)), &recipe.objective)?;
         let goal = Objective::find(with.plugin_dirs, &recipe.objective.name, &goal)?;
         let fields = goal.fields()?;
+        let virtual_tokens = adapt(&base.graph, &base.model, Some(&method), None, false)?.virtual_tokens;
+        let (intake, data) = (None, Vec::new());
         let mut reader =
-            Reader { recipe: &recipe, base: &base, fields: &fields, intake: None, data: Vec::new() };
+            Reader { recipe: &recipe, base: &base, fields: &fields, intake, data, virtual_tokens };
         let (mut train, mut eval) = (Examples::default(), None);
         let mut batches = None;
         if let Some(path) = &recipe.batches {
@@ -353,7 +356,12 @@ impl Job {
             return Ok(bind(&self.base, init, adapted)?);
         }
         let draw = |p: &Param| -> Result<Tensor, JobError> {
-            let drawn = values::first_values(p, self.recipe.seed)?;
+            let drawn = match &p.init {
+                api::Init::Rows { table, text } => {
+                    rows::first_values(&self.base, p, table, text.as_deref(), self.recipe.seed)?
+                }
+                _ => values::first_values(p, self.recipe.seed)?,
+            };
             Ok(Tensor::new(p.shape.clone(), &drawn).map_err(TaskError::from)?)
         };
         adapted.params.iter().map(draw).collect()

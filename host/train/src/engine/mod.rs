@@ -6,6 +6,7 @@ mod outcome;
 mod peft;
 mod prepared;
 mod reader;
+mod rows;
 mod save;
 mod source;
 mod step;

@@ -1,6 +1,8 @@
 //! A method's settings in PEFT's terms.
 
-use graft_adapters::{Ia3Config, LnTuningConfig, LoraConfig, PeftConfig, Targets};
+use graft_adapters::{
+    Ia3Config, LnTuningConfig, LoraConfig, PeftConfig, PeftType, Targets, VirtualTokensConfig,
+};
 use graft_plugins::Method;
 use indexmap::IndexSet;
 use serde_json::Value;
@@ -17,8 +19,15 @@ pub(super) fn peft_config(method: &Method, matched: &[String]) -> Option<PeftCon
         "norm-tuning" if config.get("parameters").and_then(Value::as_str) == Some("norms") => {
             Some(PeftConfig::LnTuning(LnTuningConfig::new(targets(config, matched))))
         }
+        "prompt-tuning" => Some(virtual_tokens(PeftType::PromptTuning, config)),
+        "prefix-tuning" => Some(virtual_tokens(PeftType::PrefixTuning, config)),
         _ => None,
     }
+}
+
+fn virtual_tokens(peft_type: PeftType, config: &Value) -> PeftConfig {
+    let count = config.get("virtual_tokens").and_then(Value::as_u64).unwrap_or(20);
+    PeftConfig::VirtualTokens(VirtualTokensConfig::new(peft_type, count as usize))
 }
 
 fn lora(config: &Value, matched: &[String]) -> LoraConfig {

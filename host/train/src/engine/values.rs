@@ -21,6 +21,7 @@ pub(super) fn first_values(p: &Param, seed: u64) -> Result<Vec<f32>, TrainError>
         api::Init::Uniform(bound) => draw(Init::Uniform { bound: *bound }),
         api::Init::KaimingUniform(a) => draw(Init::KaimingUniform { a: *a }),
         api::Init::XavierUniform => draw(Init::XavierUniform),
+        api::Init::Rows { table, .. } => Err(unfit(format!("the rows of `{table}` are not to be had here"))),
         api::Init::Given(t) => t.to_f32s().map_err(|e| unfit(e.to_string())),
     }
 }

@@ -1,0 +1,195 @@
+//! Virtual tokens: dummy tokens in front of every row, which a method overwrites where they enter.
+//!
+//! They are tokens for everything between, so that positions and masks come out right on any exported graph, without a
+//! rule for each way to make them. What a method asks for is told apart from how the rows are laid out, so that
+//! adapters with different numbers of virtual tokens can share a batch.
+
+use graft_graph::model::{Role, hidden_candidates};
+use graft_graph::{Builder, ValueId, dim, shape};
+use graft_plugin_api::{Code, Error, Result, wire};
+
+use super::writer::Writer;
+
+/// Most virtual tokens in front of a row.
+const MOST: u64 = 1 << 16;
+/// The axis of tokens in ids, masks and hidden states.
+const TOKENS: usize = 1;
+/// What inputs of a decoder beside an encoder are called by. Virtual tokens stand before the encoder's text.
+const DECODER: &str = "decoder";
+
+/// What a method asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Virtual {
+    /// How many.
+    pub(super) count: usize,
+    /// Whether they stay in the base's outputs.
+    pub(super) kept: bool,
+}
+
+impl Writer {
+    pub(super) fn begin_virtual(&mut self, asked: &wire::VirtualTokens) -> Result<()> {
+        if self.virtual_tokens.is_some() {
+            return refuse("virtual tokens were asked for already".to_owned());
+        }
+        if self.model.input(Role::Ids).is_none() {
+            return refuse("the base takes no token ids, so it can't have virtual tokens".to_owned());
+        }
+        if asked.count == 0 || asked.count > MOST {
+            return refuse(format!("{} virtual tokens; from 1 to {MOST} are possible", asked.count));
+        }
+        let count = asked.count as usize;
+        for (input, role) in self.model.inputs.clone() {
+            if !self.graph.name_of(input).contains(DECODER) {
+                self.lengthen(input, role, count)?;
+            }
+        }
+        shape::infer(&mut self.graph);
+        self.virtual_tokens = Some(Virtual { count, kept: asked.kept });
+        Ok(())
+    }
+
+    /// What the base reads of each token gets as many entries in front: ids repeat the row's first one, which is
+    /// overwritten later but is never padding; the mask says that they count; types are 0; positions begin at 0 and the
+    /// text's go on from there.
+    fn lengthen(&mut self, input: ValueId, role: Role, count: usize) -> Result<()> {
+        if !matches!(role, Role::Ids | Role::Mask | Role::Types | Role::Positions) {
+            return Ok(());
+        }
+        let (name, fact) = (self.graph.name_of(input).to_owned(), self.graph.fact(input).clone());
+        let (Some(dtype), Some([_, _])) = (fact.dtype, fact.shape.as_deref()) else {
+            return refuse(format!(
+                "the input `{name}` has no shape [batch, sequence] for virtual tokens to enter"
+            ));
+        };
+        let mut b = Builder::new(&mut self.graph, "virtual.");
+        let (first, axis) = (b.ints(&[0]), b.ints(&[1]));
+        // One column of the row's own, so that the batch's size is right whatever it is.
+        let column = b.op("Slice", &[input, first, axis, axis]);
+        let zero = b.ints(&[0]);
+        let zero = b.cast(zero, dtype);
+        let zeros = b.op("Mul", &[column, zero]);
+        let row = match role {
+            Role::Ids => None,
+            Role::Mask => Some(vec![1; count]),
+            Role::Positions => Some((0..count as i64).collect()),
+            _ => Some(vec![0; count]),
+        };
+        let front = match row {
+            // [batch, 1] · 0 + [count] → [batch, count]
+            Some(row) => {
+                let row = b.ints(&row);
+                let row = b.cast(row, dtype);
+                b.op("Add", &[zeros, row])
+            }
+            None => {
+                let zeros = b.ints(&vec![0; count]);
+                let zeros = b.cast(zeros, dtype);
+                b.op("Add", &[column, zeros])
+            }
+        };
+        let mut text = input;
+        if role == Role::Positions {
+            let shift = b.ints(&[count as i64]);
+            let shift = b.cast(shift, dtype);
+            text = b.op("Add", &[input, shift]);
+        }
+        let longer = b.op_with("Concat", &[front, text], &[("axis", 1i64.into())]);
+        for node in self.graph.nodes.iter_mut().take(self.base_nodes) {
+            node.inputs.iter_mut().filter(|v| **v == Some(input)).for_each(|v| *v = Some(longer));
+        }
+        Ok(())
+    }
+
+    /// `value` with `rows` at the virtual tokens along `axis`.
+    pub(super) fn put_at_virtual(&mut self, value: ValueId, rows: ValueId, axis: usize) -> Result<ValueId> {
+        let Some(Virtual { count, .. }) = self.virtual_tokens else {
+            return refuse("ask for virtual tokens first".to_owned());
+        };
+        let (whole, given) = (self.graph.fact(value), self.graph.fact(rows));
+        let (Some(x), Some(r)) = (&whole.shape, &given.shape) else {
+            return refuse("the shape of the value or of its virtual rows is not known".to_owned());
+        };
+        let mut wanted = x.iter().skip(1).cloned().collect::<Vec<_>>();
+        if axis == 0 || axis >= x.len() {
+            return refuse(format!("axis {axis} of a value {} is no axis of tokens", dim::show(x)));
+        }
+        wanted[axis - 1] = count.into();
+        let sizes: Option<Vec<i64>> = r.iter().map(graft_graph::Dim::known).collect();
+        let fits = wanted.len() == r.len() && wanted.iter().zip(r).all(|(a, b)| a.equals(b) != Some(false));
+        let (Some(sizes), true) = (sizes.filter(|_| whole.dtype == given.dtype), fits) else {
+            let (wanted, r) = (dim::show(&wanted), dim::show(r));
+            return refuse(format!(
+                "virtual rows of shape {r}, where {wanted} of the value's type is needed"
+            ));
+        };
+        let rest = self.behind_virtual(value, axis, count);
+        let scope = self.scope("");
+        let mut b = Builder::new(&mut self.graph, scope);
+        let batch = b.op_with("Shape", &[value], &[("end", 1i64.into())]);
+        let sizes = b.ints(&sizes);
+        let full = b.op_with("Concat", &[batch, sizes], &[("axis", 0i64.into())]);
+        let front = b.op("Expand", &[rows, full]);
+        Ok(b.op_with("Concat", &[front, rest], &[("axis", (axis as i64).into())]))
+    }
+
+    /// What stands behind the virtual tokens.
+    fn behind_virtual(&mut self, value: ValueId, axis: usize, count: usize) -> ValueId {
+        let scope = self.scope("");
+        let mut b = Builder::new(&mut self.graph, scope);
+        let (start, end, axes) = (b.ints(&[count as i64]), b.ints(&[i64::MAX]), b.ints(&[axis as i64]));
+        b.op("Slice", &[value, start, end, axes])
+    }
+
+    /// Takes the virtual tokens away from what the base puts out, where the method wants that: behind the hidden
+    /// states, so that what reads the first token reads the first of the text, and from outputs that are made from
+    /// states before the last.
+    pub(super) fn drop_virtual(&mut self) {
+        let Some(Virtual { count, kept: false }) = self.virtual_tokens else { return };
+        let hidden = self.model.hidden.or_else(|| hidden_candidates(&self.graph).first().copied());
+        if let Some(hidden) = hidden.map(|h| self.current(h)) {
+            self.cut_for_readers(hidden, count);
+            shape::infer(&mut self.graph);
+        }
+        let ids = self.model.input(Role::Ids).and_then(|v| self.graph.shape(v)?.get(TOKENS).cloned());
+        let whole = ids.map(|n| n.plus(&count.into()));
+        for output in self.graph.outputs.clone() {
+            let long = |s: &graft_graph::dim::Shape| s.len() > 2 && s.get(TOKENS) == whole.as_ref();
+            if self.graph.shape(output).is_some_and(long) {
+                self.cut_for_readers(output, count);
+            }
+        }
+    }
+
+    fn cut_for_readers(&mut self, old: ValueId, count: usize) {
+        let new = self.behind_virtual(old, TOKENS, count);
+        for node in &mut self.graph.nodes {
+            if node.output(0) != Some(new) {
+                node.inputs.iter_mut().filter(|v| **v == Some(old)).for_each(|v| *v = Some(new));
+            }
+        }
+        if self.graph.outputs.contains(&old) {
+            let name = self.graph.name_of(old).to_owned();
+            self.graph.outputs.iter_mut().filter(|o| **o == old).for_each(|o| *o = new);
+            self.graph.rename(new, &name);
+        }
+        self.forward.insert(old, new);
+    }
+
+    /// The hidden states as an objective sees them: of the text alone.
+    pub(super) fn hidden_of_text(&mut self, hidden: ValueId) -> ValueId {
+        let hidden = self.current(hidden);
+        let Some(Virtual { count, kept: true }) = self.virtual_tokens.filter(|_| self.head) else {
+            return hidden;
+        };
+        if let Some(seen) = self.text {
+            return seen;
+        }
+        let seen = self.behind_virtual(hidden, TOKENS, count);
+        self.text = Some(seen);
+        seen
+    }
+}
+
+fn refuse<T>(what: String) -> Result<T> {
+    Err(Error::new(Code::REFUSED, what))
+}

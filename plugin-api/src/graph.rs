@@ -278,6 +278,16 @@ impl<'h> Graph<'h> {
         self.value(host_op::INITIALIZER, &wire::Named { name: name.to_owned(), value: 0 })
     }
 
+    /// After training, `value` as it then is becomes the adapter's parameter `key`, and the parameters that it is made
+    /// from are forgotten: they only help training (an encoder of a prompt, a projection of a prefix). The stored
+    /// adapter is applied with a config that declares `key` itself.
+    ///
+    /// # Errors
+    /// `REFUSED` for a value that depends on more than parameters, and for a key that is taken.
+    pub fn store_as(&self, key: &str, value: Value) -> Result<()> {
+        self.call(host_op::STORE_AS, &wire::Named { name: key.to_owned(), value: value.0 })
+    }
+
     /// All sites of the base, in graph order; behind the modules with weights come the attentions. Read them before
     /// replacing anything: a site that is read later is entered by what was put before it.
     ///

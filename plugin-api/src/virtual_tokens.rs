@@ -2,16 +2,16 @@
 
 use crate::graph::one;
 use crate::wire::{self, host_op};
-use crate::{Graph, Result, Value};
+use crate::{Graph, Result, Site, Value};
 
 /// What becomes of virtual tokens in the base's outputs. Objectives never see them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VirtualTokens {
     /// They are tokens like others: the outputs have them in front, and what reads the first token reads the first of
-    /// them (a soft prompt).
+    /// them (a soft prompt). Where a base has an encoder and a decoder, they are in the encoder's text.
     Kept,
     /// Only keys and values know of them: the outputs are those of the text, and the first token is the text's (a
-    /// prefix).
+    /// prefix). Where a base has an encoder and a decoder, they are in the decoder's text.
     Dropped,
 }
 
@@ -25,6 +25,16 @@ impl Graph<'_> {
     pub fn virtual_tokens(&self, count: u64, outputs: VirtualTokens) -> Result<()> {
         let request = wire::VirtualTokens { count, kept: outputs == VirtualTokens::Kept };
         self.call(host_op::VIRTUAL_TOKENS, &request)
+    }
+
+    /// The site where the base looks its words up, the table that its token ids enter, if it has one. Beside a decoder
+    /// it is the encoder's.
+    ///
+    /// # Errors
+    /// Only if the host is of another version.
+    pub fn words(&self) -> Result<Option<Site>> {
+        let sites: wire::Sites = self.call(host_op::WORDS, &())?;
+        Ok(sites.sites.into_iter().next().map(Site::from))
     }
 
     /// `value` (`[batch, …]`), which at the virtual tokens along `axis` has `rows` instead, the same in each row of the

@@ -41,7 +41,12 @@ model = PeftModel.from_pretrained(model, adapter).eval()
 with torch.inference_mode():
     out = model(**tokens)
 mine, theirs = (ours["out:logits"], out.logits) if stock else (ours["out:last_hidden_state"], out.last_hidden_state)
-keep = torch.ones_like(mine, dtype=torch.bool) if stock else tokens["attention_mask"].bool().unsqueeze(-1).expand_as(mine)
+if not stock:
+    # A soft prompt stays in front of the hidden states.
+    virtual = theirs.shape[1] - tokens["attention_mask"].shape[1]
+    seen = torch.cat([torch.ones(len(texts), virtual, dtype=torch.long), tokens["attention_mask"]], dim=1)
+assert mine.shape == theirs.shape, (mine.shape, theirs.shape)
+keep = torch.ones_like(mine, dtype=torch.bool) if stock else seen.bool().unsqueeze(-1).expand_as(mine)
 worst = (mine - theirs)[keep].abs().max().item()
 print(f"{'logits' if stock else 'hidden states'} of {adapter}: largest difference {worst:.2e} (PEFT's scale {theirs.abs().max():.2f})")
 sys.exit(worst > 1e-4)

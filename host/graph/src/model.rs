@@ -45,6 +45,8 @@ pub struct Model {
     pub hidden: Option<ValueId>,
     /// Pooled output `[batch, width]`; for a base of images that only shows logits, what its last layer reads.
     pub pooled: Option<ValueId>,
+    /// What is looked up for the token ids `[batch, sequence, width]`, where they enter a table.
+    pub words: Option<ValueId>,
     /// The base's own logits `[batch, labels]`, where it is a classifier.
     pub logits: Option<ValueId>,
 }
@@ -140,7 +142,30 @@ pub fn describe(graph: &Graph, hidden: Option<&str>) -> Result<Model, ModelError
     let logits = named("logits").filter(flat).or(only);
     let images = inputs.iter().any(|(_, r)| *r == Role::Pixels);
     let pooled = pooled.or_else(|| features(graph, logits.filter(|_| images)?).filter(flat));
-    Ok(Model { inputs, hidden: found, pooled, logits })
+    let ids = inputs.iter().find(|(_, r)| *r == Role::Ids).map(|(v, _)| *v);
+    let words = ids.and_then(|ids| words(graph, ids));
+    Ok(Model { inputs, hidden: found, pooled, words, logits })
+}
+
+/// What leaves the table that `ids` enter, as they are or in another shape or integer type.
+fn words(graph: &Graph, ids: ValueId) -> Option<ValueId> {
+    let same = ["Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze"];
+    let producers = graph.producers();
+    let is_ids = |mut v: ValueId| {
+        // A path back through single inputs cannot be longer than the graph.
+        for _ in 0..graph.nodes.len() {
+            let node = producers[v.index()].map(|i| &graph.nodes[i]);
+            match node
+                .filter(|n| n.domain.is_empty() && same.contains(&n.op.as_str()))
+                .and_then(|n| n.input(0))
+            {
+                Some(from) => v = from,
+                None => break,
+            }
+        }
+        v == ids
+    };
+    sites(graph).iter().find(|s| s.kind == SiteKind::Embedding && is_ids(s.input)).map(|s| s.output)
 }
 
 /// What the linear layer reads that gives the logits.

@@ -89,6 +89,12 @@ fn dispatch(host: &mut dyn GraphHost, op: u32, request: &[u8]) -> Result<Vec<u8>
             Vec::new()
         }
         host_op::PUT_VIRTUAL => value(host.put_virtual(read(op, request)?)?),
+        host_op::WORDS => wire::Sites { sites: host.words()?.into_iter().collect() }.encode_to_vec(),
+        host_op::STORE_AS => {
+            let stored: wire::Named = read(op, request)?;
+            host.store_as(&stored.name, stored.value)?;
+            Vec::new()
+        }
         host_op::HIDDEN => value(host.hidden()?),
         host_op::POOLED => values(host.pooled()?.into_iter().collect()),
         host_op::LOGITS => values(host.logits()?.into_iter().collect()),

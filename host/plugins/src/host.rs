@@ -149,6 +149,20 @@ pub trait GraphHost {
     fn put_virtual(&mut self, _request: wire::PutVirtual) -> Result<u64> {
         lacking("put_virtual")
     }
+    /// The site where the base looks its words up.
+    ///
+    /// # Errors
+    /// Only where there is no graph.
+    fn words(&mut self) -> Result<Option<wire::Site>> {
+        lacking("words")
+    }
+    /// A value is stored instead of the parameters that it is made from.
+    ///
+    /// # Errors
+    /// A value that depends on inputs of the base, a key that is taken.
+    fn store_as(&mut self, _key: &str, _value: u64) -> Result<()> {
+        lacking("store_as")
+    }
     /// The base's hidden states.
     ///
     /// # Errors

@@ -108,6 +108,10 @@ pub mod host_op {
     pub const VIRTUAL_TOKENS: u32 = 26;
     /// [`PutVirtual`](super::PutVirtual) → [`Values`](super::Values).
     pub const PUT_VIRTUAL: u32 = 27;
+    /// [`Named`](super::Named): the value is stored under the name, instead of the parameters that it is made from.
+    pub const STORE_AS: u32 = 28;
+    /// Empty → [`Sites`](super::Sites): where the base looks its words up; empty when it looks none up.
+    pub const WORDS: u32 = 29;
 
     /// What an operation is called in messages.
     pub fn name(op: u32) -> &'static str {
@@ -139,6 +143,8 @@ pub mod host_op {
             REPLACE_ATTENTION => "replace_attention",
             VIRTUAL_TOKENS => "virtual_tokens",
             PUT_VIRTUAL => "put_virtual",
+            STORE_AS => "store_as",
+            WORDS => "words",
             _ => "an unknown operation",
         }
     }

@@ -14,6 +14,10 @@ config! {
         /// The text whose words they start as, again and again until there are enough; for `init = "text"`.
         #[serde(alias = "prompt_tuning_init_text")]
         text: Option<String> = None,
+        /// Width of an encoder that the tokens pass while training (P-tuning, Liu et al. 2021, "GPT Understands, Too":
+        /// three linear layers with ReLU between). What comes out of it is stored. Without it they pass none.
+        #[serde(alias = "encoder_hidden_size")]
+        encoder: Option<u64> = None,
     }
 }
 
@@ -38,6 +42,9 @@ impl Method for PromptTuning {
         if self.virtual_tokens == 0 {
             return fail!(CONFIG, "option `virtual_tokens`: without any there is nothing to train");
         }
+        if self.encoder == Some(0) {
+            return fail!(CONFIG, "option `encoder`: an encoder of width 0 lets nothing through");
+        }
         match (self.init, &self.text) {
             (Start::Text, None) => fail!(CONFIG, "option `init`: `text` needs the option `text`"),
             (Start::Vocabulary | Start::Random, Some(_)) => {
@@ -51,12 +58,18 @@ impl Method for PromptTuning {
         let text = Some("Which kind of answer does this question ask for?".to_owned());
         vec![
             ("twenty tokens that start as words of the vocabulary", Self::default()),
+            (
+                "ten tokens from an encoder",
+                Self { virtual_tokens: 10, encoder: Some(128), ..Self::default() },
+            ),
             ("tokens that start as a text", Self { init: Start::Text, text, ..Self::default() }),
         ]
     }
 
     fn apply(&self, g: &Graph<'_>) -> Result<()> {
-        let words = words(g)?;
+        let Some(words) = g.words()? else {
+            return fail!(NO_SITE, "the base has no table of words, where virtual tokens could enter");
+        };
         g.virtual_tokens(self.virtual_tokens, VirtualTokens::Kept)?;
         let init = match (self.init, words.weight.clone()) {
             (Start::Random, _) => Init::Normal(0.02),
@@ -66,24 +79,35 @@ impl Method for PromptTuning {
             (Start::Text, Some(table)) => Init::Rows { table, text: self.text.clone() },
             (Start::Text, None) => return fail!(REFUSED, "the base's words are not there as numbers"),
         };
-        let spec = ParamSpec::new("prompt_embeddings", &[self.virtual_tokens, words.out_features]);
-        let prompt = g.param(spec.init(init).paddable(0))?;
+        let (count, width) = (self.virtual_tokens, words.out_features);
+        let prompt = match self.encoder {
+            None => g.param(ParamSpec::new(KEY, &[count, width]).init(init).paddable(0))?,
+            Some(hidden) => {
+                let tokens = g.param(ParamSpec::new("embedding.weight", &[count, width]).init(init))?;
+                let made = encoded(g, tokens, [width, hidden])?;
+                g.store_as(KEY, made)?;
+                made
+            }
+        };
         g.replace_output(&words, g.put_virtual(words.output()?, prompt, 1)?)
     }
 }
 
-/// The site where the base looks its words up: the table that its token ids enter.
-fn words(g: &Graph<'_>) -> Result<Site> {
-    let ids = g.model_input("ids")?;
-    let mut tables: Vec<Site> = g.sites()?.into_iter().filter(|s| s.kind == SiteKind::EMBEDDING).collect();
-    let reads = |s: &Site| ids.is_some() && s.input().ok() == ids;
-    // Where ids are cast or reshaped on their way, the widest table is the vocabulary's.
-    let found = tables.iter().position(reads);
-    let found = found.or_else(|| (0..tables.len()).max_by_key(|i| tables[*i].in_features));
-    match found {
-        Some(i) => Ok(tables.swap_remove(i)),
-        None => fail!(NO_SITE, "the base has no table of words, where virtual tokens could enter"),
-    }
+/// Where PEFT keeps the tokens.
+const KEY: &str = "prompt_embeddings";
+
+/// Three linear layers with ReLU between, as PEFT's `mlp_head`: `[tokens, width]` → `[tokens, width]`.
+fn encoded(g: &Graph<'_>, tokens: Value, [width, hidden]: [u64; 2]) -> Result<Value> {
+    let layer = |x, place: u32, [from, to]: [u64; 2]| {
+        let bound = (from as f64).sqrt().recip();
+        let weight = ParamSpec::new(&format!("mlp_head.{place}.weight"), &[to, from]);
+        let bias = ParamSpec::new(&format!("mlp_head.{place}.bias"), &[to]).init(Init::Uniform(bound));
+        let weight = g.param(weight.init(Init::KaimingUniform(5f64.sqrt())))?;
+        g.linear(x, weight, Some(g.param(bias)?))
+    };
+    let x = g.relu(layer(tokens, 0, [width, hidden])?)?;
+    let x = g.relu(layer(x, 2, [hidden, hidden])?)?;
+    layer(x, 4, [hidden, width])
 }
 
 export_plugin! { id: "prompt-tuning", methods: [PromptTuning], objectives: [] }

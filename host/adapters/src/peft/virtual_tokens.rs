@@ -4,10 +4,11 @@
 
 use std::path::Path;
 
+use graft_graph::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::settings::{is_default, or_default, short};
+use super::settings::{is_default, short};
 use super::{Common, PeftType, Sorted, head};
 use crate::error::{Error, Result};
 use crate::stored::{ParamKey, Parameters};
@@ -36,9 +37,9 @@ pub struct VirtualTokensConfig {
     /// 2 where a decoder beside an encoder has virtual tokens of its own.
     #[serde(default)]
     pub num_transformer_submodules: Option<usize>,
-    /// Whether keys and values of a prefix came out of a projection.
-    #[serde(default, deserialize_with = "or_default")]
-    pub prefix_projection: bool,
+    /// Whether keys and values of a prefix came out of a projection; only a prefix has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix_projection: Option<bool>,
     /// Everything else, kept as it is.
     #[serde(flatten)]
     pub other: Map<String, Value>,
@@ -54,7 +55,7 @@ impl VirtualTokensConfig {
             num_layers: None,
             num_attention_heads: None,
             num_transformer_submodules: Some(1),
-            prefix_projection: false,
+            prefix_projection: (peft_type == PeftType::PrefixTuning).then_some(false),
             other: Map::new(),
         }
     }
@@ -84,10 +85,7 @@ impl VirtualTokensConfig {
         ];
         let matters =
             |(name, value): &(&String, &Value)| !harmless.contains(&name.as_str()) && !is_default(value);
-        let two = self.num_transformer_submodules.filter(|n| *n != 1);
-        let two = two.map(|n| format!("num_transformer_submodules = {n}"));
-        let others = self.other.iter().filter(matters);
-        two.into_iter().chain(others.map(|(name, value)| format!("{name} = {}", short(value)))).collect()
+        self.other.iter().filter(matters).map(|(name, value)| format!("{name} = {}", short(value))).collect()
     }
 
     pub(super) fn sort(&self, path: &Path, tensors: Tensors) -> Result<Sorted> {
@@ -95,18 +93,35 @@ impl VirtualTokensConfig {
             EMBEDDINGS => Ok(ParamKey::new("", EMBEDDINGS)),
             _ => Err("it is neither `prompt_embeddings` nor in a module of `modules_to_save`"),
         };
-        let out = head::sort_below(BASE, &self.common, path, tensors, |rest| rest == EMBEDDINGS, parameter)?;
-        let Some(tokens) = out.parameters.values().next() else {
+        let mut out =
+            head::sort_below(BASE, &self.common, path, tensors, |rest| rest == EMBEDDINGS, parameter)?;
+        let Some(tokens) = out.parameters.values_mut().next() else {
             let why = "the file has no virtual tokens at all".to_string();
             return Err(Error::MissingTensor { path: path.to_path_buf(), tensor: EMBEDDINGS.into(), why });
         };
+        let each = match self.common.peft_type {
+            PeftType::PrefixTuning => 1,
+            _ => self.num_transformer_submodules.unwrap_or(1).max(1),
+        };
         match tokens.shape() {
-            [n, _] if *n == self.num_virtual_tokens => Ok(out),
+            &[n, width] if Some(n) == self.num_virtual_tokens.checked_mul(each) && n > 0 => {
+                // Beside a decoder PEFT keeps as many again, and reads the first part alone, for the encoder.
+                if each > 1 {
+                    let bytes = &tokens.bytes()[..tokens.bytes().len() / each];
+                    let (dtype, shape) = (tokens.dtype(), vec![self.num_virtual_tokens, width]);
+                    let first = Tensor::from_bytes(dtype, shape, bytes.to_vec().into());
+                    *tokens = first.map_err(|e| Error::Compose { reason: e.to_string() })?;
+                }
+                Ok(out)
+            }
             found => Err(Error::Shape {
                 path: path.to_path_buf(),
                 tensor: EMBEDDINGS.into(),
                 found: found.to_vec(),
-                expected: format!("[{} virtual tokens, width]", self.num_virtual_tokens),
+                expected: format!(
+                    "[{}, width], a row for each virtual token",
+                    self.num_virtual_tokens.saturating_mul(each)
+                ),
             }),
         }
     }

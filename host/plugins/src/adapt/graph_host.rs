@@ -320,6 +320,30 @@ impl GraphHost for Writer {
         Ok(self.handle(put))
     }
 
+    fn words(&mut self) -> Result<Option<wire::Site>> {
+        let number = self.model.words.and_then(|v| self.sites.iter().position(|s| s.output == v));
+        let number = number.map(|i| i as u32 + 1);
+        Ok(self.sites()?.into_iter().find(|s| Some(s.number) == number))
+    }
+
+    fn store_as(&mut self, key: &str, value: u64) -> Result<()> {
+        let value = self.value(value)?;
+        let taken = self.params.iter().any(|p| p.site.is_none() && p.key == key);
+        if key.is_empty() || taken || self.stored.iter().any(|(k, _)| k == key) {
+            return Err(Error::new(Code::REFUSED, format!("there is a parameter `{key}` already")));
+        }
+        let made_from = self.ancestors(value);
+        let ours = |v: &ValueId| self.params.iter().any(|p| p.value == *v);
+        let reads = |v: &ValueId| self.graph.inputs.contains(v) && !ours(v);
+        let nodes = self.graph.nodes.iter().zip(&made_from).filter(|(_, m)| **m);
+        if let Some(input) = nodes.flat_map(|(n, _)| n.inputs.iter().flatten()).find(|v| reads(v)) {
+            let what = format!("`{key}` depends on `{}`, which is no parameter", self.graph.name_of(*input));
+            return Err(Error::new(Code::REFUSED, what));
+        }
+        self.stored.push((key.to_owned(), value));
+        Ok(())
+    }
+
     fn hidden(&mut self) -> Result<u64> {
         match self.model.hidden {
             Some(v) => {

@@ -135,6 +135,8 @@ pub struct Adapted {
     pub changes: Vec<Change>,
     /// Paths of the attentions whose output was replaced.
     pub attentions: Vec<String>,
+    /// What is stored instead of the parameters that it is made from: key and value.
+    pub stored: Vec<(String, ValueId)>,
     /// Virtual tokens in front of every row, which take places that texts cannot have.
     pub virtual_tokens: usize,
     /// The base's hidden states, as the method leaves them.

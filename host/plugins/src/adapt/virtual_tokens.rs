@@ -5,7 +5,7 @@
 //! adapters with different numbers of virtual tokens can share a batch.
 
 use graft_graph::model::{Role, hidden_candidates};
-use graft_graph::{Builder, ValueId, dim, shape};
+use graft_graph::{Builder, Dim, Graph, ValueId, dim, shape};
 use graft_plugin_api::{Code, Error, Result, wire};
 
 use super::writer::Writer;
@@ -14,16 +14,18 @@ use super::writer::Writer;
 const MOST: u64 = 1 << 16;
 /// The axis of tokens in ids, masks and hidden states.
 const TOKENS: usize = 1;
-/// What inputs of a decoder beside an encoder are called by. Virtual tokens stand before the encoder's text.
+/// What inputs of a decoder beside an encoder are called by.
 const DECODER: &str = "decoder";
 
 /// What a method asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Virtual {
     /// How many.
     pub(super) count: usize,
     /// Whether they stay in the base's outputs.
-    pub(super) kept: bool,
+    kept: bool,
+    /// Tokens of a row, virtual ones included.
+    lengths: Vec<Dim>,
 }
 
 impl Writer {
@@ -38,25 +40,28 @@ impl Writer {
             return refuse(format!("{} virtual tokens; from 1 to {MOST} are possible", asked.count));
         }
         let count = asked.count as usize;
-        for (input, role) in self.model.inputs.clone() {
-            if !self.graph.name_of(input).contains(DECODER) {
-                self.lengthen(input, role, count)?;
-            }
+        let token = |(v, r): &(ValueId, Role)| {
+            let counted = matches!(r, Role::Ids | Role::Mask | Role::Types | Role::Positions);
+            counted.then(|| (*v, *r, self.graph.name_of(*v).contains(DECODER)))
+        };
+        let inputs: Vec<(ValueId, Role, bool)> = self.model.inputs.iter().filter_map(token).collect();
+        // As PEFT has it: beside a decoder, a soft prompt is in the encoder's text, and a prefix in the decoder's.
+        let two = inputs.iter().any(|i| i.2) && inputs.iter().any(|i| !i.2);
+        let mut lengths = Vec::new();
+        for (input, role, _) in inputs.into_iter().filter(|i| !two || i.2 != asked.kept) {
+            lengths.push(self.lengthen(input, role, count)?);
         }
         shape::infer(&mut self.graph);
-        self.virtual_tokens = Some(Virtual { count, kept: asked.kept });
+        self.virtual_tokens = Some(Virtual { count, kept: asked.kept, lengths });
         Ok(())
     }
 
     /// What the base reads of each token gets as many entries in front: ids repeat the row's first one, which is
     /// overwritten later but is never padding; the mask says that they count; types are 0; positions begin at 0 and the
     /// text's go on from there.
-    fn lengthen(&mut self, input: ValueId, role: Role, count: usize) -> Result<()> {
-        if !matches!(role, Role::Ids | Role::Mask | Role::Types | Role::Positions) {
-            return Ok(());
-        }
+    fn lengthen(&mut self, input: ValueId, role: Role, count: usize) -> Result<Dim> {
         let (name, fact) = (self.graph.name_of(input).to_owned(), self.graph.fact(input).clone());
-        let (Some(dtype), Some([_, _])) = (fact.dtype, fact.shape.as_deref()) else {
+        let (Some(dtype), Some([_, length])) = (fact.dtype, fact.shape.as_deref()) else {
             return refuse(format!(
                 "the input `{name}` has no shape [batch, sequence] for virtual tokens to enter"
             ));
@@ -97,14 +102,15 @@ impl Writer {
         for node in self.graph.nodes.iter_mut().take(self.base_nodes) {
             node.inputs.iter_mut().filter(|v| **v == Some(input)).for_each(|v| *v = Some(longer));
         }
-        Ok(())
+        Ok(length.plus(&count.into()))
     }
 
     /// `value` with `rows` at the virtual tokens along `axis`.
     pub(super) fn put_at_virtual(&mut self, value: ValueId, rows: ValueId, axis: usize) -> Result<ValueId> {
-        let Some(Virtual { count, .. }) = self.virtual_tokens else {
+        let Some(Virtual { count, .. }) = &self.virtual_tokens else {
             return refuse("ask for virtual tokens first".to_owned());
         };
+        let count = *count;
         let (whole, given) = (self.graph.fact(value), self.graph.fact(rows));
         let (Some(x), Some(r)) = (&whole.shape, &given.shape) else {
             return refuse("the shape of the value or of its virtual rows is not known".to_owned());
@@ -114,7 +120,7 @@ impl Writer {
             return refuse(format!("axis {axis} of a value {} is no axis of tokens", dim::show(x)));
         }
         wanted[axis - 1] = count.into();
-        let sizes: Option<Vec<i64>> = r.iter().map(graft_graph::Dim::known).collect();
+        let sizes: Option<Vec<i64>> = r.iter().map(Dim::known).collect();
         let fits = wanted.len() == r.len() && wanted.iter().zip(r).all(|(a, b)| a.equals(b) != Some(false));
         let (Some(sizes), true) = (sizes.filter(|_| whole.dtype == given.dtype), fits) else {
             let (wanted, r) = (dim::show(&wanted), dim::show(r));
@@ -140,21 +146,25 @@ impl Writer {
         b.op("Slice", &[value, start, end, axes])
     }
 
-    /// Takes the virtual tokens away from what the base puts out, where the method wants that: behind the hidden
-    /// states, so that what reads the first token reads the first of the text, and from outputs that are made from
-    /// states before the last.
+    /// Takes the virtual tokens away from what the base puts out, where the method wants that: at the outputs, and where
+    /// one of these has no tokens (it is made from one row, or from all) behind the hidden states, so that what reads
+    /// the first token reads the first of the text.
     pub(super) fn drop_virtual(&mut self) {
-        let Some(Virtual { count, kept: false }) = self.virtual_tokens else { return };
-        let hidden = self.model.hidden.or_else(|| hidden_candidates(&self.graph).first().copied());
-        if let Some(hidden) = hidden.map(|h| self.current(h)) {
-            self.cut_for_readers(hidden, count);
-            shape::infer(&mut self.graph);
+        let Some(Virtual { count, kept: false, lengths }) = self.virtual_tokens.clone() else { return };
+        let long = |g: &Graph, v: ValueId| {
+            let tokens = g.shape(v).filter(|s| s.len() > 2).and_then(|s| s.get(TOKENS));
+            tokens.is_some_and(|n| lengths.contains(n))
+        };
+        if !self.graph.outputs.iter().all(|v| long(&self.graph, *v)) {
+            let candidates = self.model.hidden.into_iter().chain(hidden_candidates(&self.graph));
+            let hidden = candidates.map(|h| self.current(h)).find(|h| long(&self.graph, *h));
+            if let Some(hidden) = hidden {
+                self.cut_for_readers(hidden, count);
+                shape::infer(&mut self.graph);
+            }
         }
-        let ids = self.model.input(Role::Ids).and_then(|v| self.graph.shape(v)?.get(TOKENS).cloned());
-        let whole = ids.map(|n| n.plus(&count.into()));
         for output in self.graph.outputs.clone() {
-            let long = |s: &graft_graph::dim::Shape| s.len() > 2 && s.get(TOKENS) == whole.as_ref();
-            if self.graph.shape(output).is_some_and(long) {
+            if long(&self.graph, output) {
                 self.cut_for_readers(output, count);
             }
         }
@@ -173,14 +183,14 @@ impl Writer {
             self.graph.rename(new, &name);
         }
         self.forward.insert(old, new);
+        self.cut.insert(new);
     }
 
     /// The hidden states as an objective sees them: of the text alone.
     pub(super) fn hidden_of_text(&mut self, hidden: ValueId) -> ValueId {
         let hidden = self.current(hidden);
-        let Some(Virtual { count, kept: true }) = self.virtual_tokens.filter(|_| self.head) else {
-            return hidden;
-        };
+        let asked = self.virtual_tokens.as_ref().filter(|_| self.head && !self.cut.contains(&hidden));
+        let Some(count) = asked.map(|v| v.count) else { return hidden };
         if let Some(seen) = self.text {
             return seen;
         }

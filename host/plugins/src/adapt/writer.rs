@@ -1,7 +1,7 @@
 //! The graph that plugins write into, and what they have declared.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use graft_graph::fold::Change;
@@ -60,6 +60,10 @@ pub(super) struct Writer {
     pub(super) outputs: Vec<(String, ValueId)>,
     /// What the method put in front of every row.
     pub(super) virtual_tokens: Option<Virtual>,
+    /// What is stored instead of the parameters that it is made from, by key.
+    pub(super) stored: Vec<(String, ValueId)>,
+    /// Values from which virtual tokens were taken away.
+    pub(super) cut: HashSet<ValueId>,
     /// The hidden states as an objective sees them, without virtual tokens.
     pub(super) text: Option<ValueId>,
 }
@@ -92,6 +96,8 @@ impl Writer {
             loss: None,
             outputs: Vec::new(),
             virtual_tokens: None,
+            stored: Vec::new(),
+            cut: HashSet::new(),
             text: None,
         }
     }
@@ -163,7 +169,8 @@ impl Writer {
             attentions,
             stopped: self.stopped,
             matched: self.matched,
-            virtual_tokens: self.virtual_tokens.map_or(0, |v| v.count),
+            stored: self.stored,
+            virtual_tokens: self.virtual_tokens.as_ref().map_or(0, |v| v.count),
             hidden,
             pooled,
         }

@@ -22,6 +22,7 @@ use super::rows;
 use super::save::Saver;
 use super::source::{BatchSource, TrainBatch};
 use super::step::{Evaluation, Step};
+use super::stored::Stored;
 use super::{prepared, values};
 use crate::best::{Direction, Watch};
 use crate::error::TrainError;
@@ -205,6 +206,7 @@ impl Job {
         let (method, objective) = (Some(&self.method), Some(&self.objective));
         let mut adapted = adapt(&self.base.graph, &self.base.model, method, objective, true)?;
         let mut forward = adapt(&self.base.graph, &self.base.model, method, objective, false)?;
+        let stored = Stored::of(&adapted, &self.options);
         let smaller = hoist(&mut adapted.graph);
         hoist(&mut forward.graph);
         tracing::info!(smaller, "operators work on the one token that the head reads");
@@ -218,7 +220,7 @@ impl Job {
         }
         let first = self.first_values(&adapted)?;
         let mut params = parameters(&adapted, &first)?;
-        let mut saver = self.saver(&adapted, &first);
+        let mut saver = self.saver(&adapted, &first, stored);
         let (base, options) = (&self.base, &self.options);
         // The frozen half is computed once per example where the cut is proven to have a row for each, and padding is
         // proven not to reach it; where only the latter is open, it is tried.
@@ -367,7 +369,7 @@ impl Job {
         adapted.params.iter().map(draw).collect()
     }
 
-    fn saver(&self, adapted: &Adapted, first: &[Tensor]) -> Saver<'_> {
+    fn saver(&self, adapted: &Adapted, first: &[Tensor], stored: Option<Stored>) -> Saver<'_> {
         let unused = adapted.params.iter().zip(first).filter(|(p, _)| !p.used);
         let idle = unused.map(|(p, t)| (p.name.clone(), t.clone())).collect();
         let runtime = self.base.runtime();
@@ -390,6 +392,7 @@ impl Job {
             params: adapted.params.clone(),
             idle,
             matched: Saver::matched(adapted),
+            stored,
             training,
             steps: 0,
         }

@@ -10,6 +10,7 @@ mod rows;
 mod save;
 mod source;
 mod step;
+mod stored;
 mod values;
 
 pub use job::{Job, JobError, Outcome, Prepare, TestReport};

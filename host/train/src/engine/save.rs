@@ -18,6 +18,7 @@ use serde_json::{Map, Value};
 
 use super::job::JobError;
 use super::peft::peft_config;
+use super::stored::Stored;
 use crate::error::TrainError;
 use crate::observe::{Event, Observer};
 use crate::params::Parameters;
@@ -32,6 +33,8 @@ pub(super) struct Saver<'a> {
     /// Values of parameters that nothing depends on: they stay what they began as.
     pub(super) idle: IndexMap<String, Tensor>,
     pub(super) matched: Vec<String>,
+    /// What is stored instead of parameters that only help training.
+    pub(super) stored: Option<Stored>,
     pub(super) training: Training,
     /// Steps that were done.
     pub(super) steps: u64,
@@ -50,7 +53,8 @@ impl<'a> Saver<'a> {
     pub(super) fn compose(&self, params: &Parameters) -> Result<StoredAdapter, JobError> {
         let all = sites(&self.base.graph);
         let (mut parameters, mut head) = (Vec::<(ParamKey, Tensor)>::new(), IndexMap::new());
-        for p in &self.params {
+        let helps = |p: &&Param| !self.stored.as_ref().is_some_and(|s| s.from.contains(&p.name));
+        for p in self.params.iter().filter(helps) {
             let value = match (params.get(&p.name), self.idle.get(&p.name)) {
                 (Some(v), _) => {
                     Tensor::new(v.shape.clone(), &v.values).map_err(graft_tasks::TaskError::from)?
@@ -62,6 +66,12 @@ impl<'a> Saver<'a> {
                 Role::Head => drop(head.insert(head_name(&p.key).to_string(), value)),
                 Role::Adapter => parameters.push((param_key(&self.base.graph, &all, p), value)),
             }
+        }
+        if let Some(stored) = &self.stored {
+            let get =
+                |name: &str| params.get(name).and_then(|v| Tensor::new(v.shape.clone(), &v.values).ok());
+            let made = stored.values(self.base, &get)?;
+            parameters.extend(made.into_iter().map(|(key, t)| (ParamKey::new("", key), t)));
         }
         let config = self.objective.config();
         let labels: Vec<String> = config

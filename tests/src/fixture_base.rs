@@ -21,7 +21,8 @@ const KEYS: [[&str; 4]; 3] =
 const OTHERS: [&str; 12] =
     ["the", "my", "a", "is", "was", "on", "table", "old", "and", "green", "here", "small"];
 const WIDE: usize = 64;
-const POSITIONS: usize = 64;
+/// Rows of the position embeddings: the longest text.
+pub const POSITIONS: usize = 64;
 
 /// A comma-separated table of `rows` sentences with their labels in turn; each `seed` gives other ones.
 pub fn table(seed: u16, rows: usize) -> String {

@@ -3,7 +3,7 @@
 pub mod differences;
 mod draw;
 pub mod fixture;
-mod fixture_base;
+pub mod fixture_base;
 pub mod fixture_images;
 mod places;
 

@@ -113,6 +113,20 @@ fn soft_prompts_and_prefixes() {
     }
 }
 
+/// Beside a decoder a soft prompt is in the encoder's text, and a prefix in the decoder's. What an encoder made of a
+/// prompt in training is kept as it came out.
+#[test]
+fn virtual_tokens_beside_a_decoder_and_out_of_an_encoder() {
+    for (model, name) in [("t5", "t5_prompt"), ("t5", "t5_prefix"), ("bert", "bert_p_tuning")] {
+        let Some(golden) = Golden::new(model) else { return };
+        let adapter = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
+        let io = adapter.join("out.safetensors");
+        for base in &BASES[..2] {
+            golden.compare(&golden.base(base), Some(&adapter), "out:logits", &io, "out:logits");
+        }
+    }
+}
+
 #[test]
 fn trained_norms_of_bert() {
     let Some(golden) = Golden::new("bert") else { return };
@@ -129,20 +143,29 @@ fn trained_norms_of_bert() {
 }
 
 /// What `graft export` and `graft merge` write are plain models: run without any adapter they give PEFT's outputs.
+fn plain(model: &str, adapter: &str, verbs: &[&str]) {
+    let Some(golden) = Golden::new(model) else { return };
+    let (folder, io) = (golden.folder.join(adapter), golden.folder.join("io.safetensors"));
+    for base in &BASES[..2] {
+        for verb in verbs {
+            let out = format!("{verb}.{base}");
+            let from = golden.folder.join(base);
+            let line = format!("{verb} {} {} {out}", from.display(), folder.display());
+            golden.house.run(&line).succeeded();
+            golden.compare(&golden.house.path(&out), None, "out:logits", &io, &format!("out:{adapter}"));
+            golden.house.run(&line).refused(&[&out, "exists"]);
+        }
+    }
+}
+
 #[test]
 fn a_lora_that_is_exported_or_merged_gives_pefts_outputs_without_graft() {
-    for model in ["bert", "llama", "t5"] {
-        let Some(golden) = Golden::new(model) else { return };
-        let (lora, io) = (golden.folder.join("lora"), golden.folder.join("io.safetensors"));
-        for base in &BASES[..2] {
-            for verb in ["export", "merge"] {
-                let out = format!("{model}.{verb}.{base}");
-                let from = golden.folder.join(base);
-                let line = format!("{verb} {} {} {out}", from.display(), lora.display());
-                golden.house.run(&line).succeeded();
-                golden.compare(&golden.house.path(&out), None, "out:logits", &io, "out:lora");
-                golden.house.run(&line).refused(&[&out, "exists"]);
-            }
-        }
+    ["bert", "llama", "t5"].map(|model| plain(model, "lora", &["export", "merge"]));
+}
+
+#[test]
+fn virtual_tokens_that_are_exported_give_pefts_outputs_without_graft() {
+    for model in ["bert", "llama"] {
+        ["prompt", "prefix"].map(|adapter| plain(model, adapter, &["export"]));
     }
 }

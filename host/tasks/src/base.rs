@@ -137,13 +137,21 @@ impl Base {
 
     /// Where texts are cut: at `asked` tokens, else at the base's own limit, and always so that `virtual_tokens` have
     /// room in front of them.
-    pub fn max_length(&self, asked: Option<usize>, virtual_tokens: usize) -> Option<usize> {
+    ///
+    /// # Errors
+    /// [`TaskError::Input`] where they take all places that the base has.
+    pub fn max_length(&self, asked: Option<usize>, virtual_tokens: usize) -> Result<Option<usize>> {
         let longest = self.longest();
-        if virtual_tokens == 0 {
-            return asked.or(longest);
+        match longest {
+            _ if virtual_tokens == 0 => Ok(asked.or(longest)),
+            Some(n) if n <= virtual_tokens => Err(TaskError::Input {
+                what: self.path.display().to_string(),
+                detail: format!(
+                    "{virtual_tokens} virtual tokens leave no room for a text: it has positions for {n} tokens"
+                ),
+            }),
+            _ => Ok(asked.into_iter().chain(longest.map(|n| n - virtual_tokens)).min()),
         }
-        let room = longest.map(|n| n.saturating_sub(virtual_tokens).max(1));
-        asked.into_iter().chain(room).min()
     }
 
     /// The runtime that sessions over this base run in.

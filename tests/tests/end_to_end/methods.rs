@@ -1,6 +1,7 @@
 //! Methods that change what is in the base: each learns, is stored where it belongs, and is loaded as it was trained.
 
-use graft_tests::fixture::House;
+use graft_tests::fixture::{Ended, House};
+use graft_tests::fixture_base::{HIDDEN, POSITIONS};
 use serde_json::Value;
 
 use super::{ends, number};
@@ -117,6 +118,88 @@ fn the_top_layers_alone_are_trained() {
     assert_eq!(names.len(), 4, "{names:?}");
 }
 
+/// The only tensor of the method, and PEFT's type of it.
+fn virtual_tokens(house: &House, out: &str) -> (Vec<usize>, Value) {
+    let tensors = house.tensors(&format!("{out}/adapter_model.safetensors"));
+    let config = config(house, out);
+    (tensors["prompt_embeddings"].shape().to_vec(), config["peft_type"].clone())
+}
+
+#[test]
+fn soft_prompts_are_stored_as_peft_has_them() {
+    let Some(house) = House::new() else { return };
+    let json = learns(&house, "out", "prompt-tuning --set method.virtual_tokens=4");
+    assert_eq!(number(&json, "trainable_parameters") as usize, 4 * 32 + 99);
+    assert_eq!(virtual_tokens(&house, "out"), (vec![4, 32], "PROMPT_TUNING".into()));
+    // With the head that PEFT can rebuild; it reads the first virtual token.
+    let line = "--method prompt-tuning --set objective.pooling=pooled --epochs 1";
+    house.run(&House::training("stock", line)).succeeded();
+    assert_eq!(keys(&house, "stock/adapter_model.safetensors")[0], "base_model.classifier.bias");
+    assert_eq!(config(&house, "stock")["task_type"], "SEQ_CLS");
+    house.run("eval --base base --adapter stock --data train.csv").succeeded();
+}
+
+#[test]
+fn prefixes_are_stored_as_peft_has_them() {
+    let Some(house) = House::new() else { return };
+    let json = learns(&house, "out", "prefix-tuning --set method.virtual_tokens=4");
+    // Keys and values of two layers.
+    assert_eq!(number(&json, "trainable_parameters") as usize, 4 * 2 * 2 * 32 + 99);
+    assert_eq!(virtual_tokens(&house, "out"), (vec![4, 128], "PREFIX_TUNING".into()));
+}
+
+/// What an encoder or a projection made is all that is left of it, and is as good as it was.
+#[test]
+fn what_only_helps_training_is_not_stored() {
+    let Some(house) = House::new() else { return };
+    for (out, method, width) in [
+        ("p", "prompt-tuning --set method.encoder=16", 32),
+        ("f", "prefix-tuning --set method.projection=16", 128),
+    ] {
+        let line =
+            format!("--method {method} --set method.virtual_tokens=4 --epochs 3 --eval-data train.csv");
+        let json = house.run(&House::training(out, &line)).json();
+        assert_eq!(virtual_tokens(&house, out).0, [4, width]);
+        assert_eq!(keys(&house, &format!("{out}/adapter_model.safetensors")).len(), 1);
+        let eval = house
+            .run(&format!("eval --base base --adapter {out} --data train.csv --threads 1 --json"))
+            .json();
+        let (loss, trained) = (number(&eval, "loss"), number(&json["evaluation"], "loss"));
+        assert!((loss - trained).abs() < SAME_LOSS, "{out}: {loss} and {trained}");
+    }
+}
+
+/// The pieces of a text, and the first of them again where there are not enough.
+#[test]
+fn a_soft_prompt_begins_as_the_words_of_a_text() {
+    let Some(house) = House::new() else { return };
+    let method = "--method prompt-tuning --set method.virtual_tokens=6 --set method.text=owlpear";
+    let line = format!("{method} --set method.init=text --epochs 1 --lr 1e-12");
+    house.run(&House::training("out", &line)).succeeded();
+    let prompt = house.tensors("out/adapter_model.safetensors")["prompt_embeddings"].to_f64s().unwrap();
+    let tokenizer: Value = serde_json::from_slice(&house.read("checkpoint/tokenizer.json")).unwrap();
+    let checkpoint = house.tensors("checkpoint/model.safetensors");
+    let table = checkpoint["embeddings.word_embeddings.weight"].to_f64s().unwrap();
+    let pieces = ["owl", "##p", "##e", "##a", "##r", "owl"];
+    for (piece, row) in pieces.iter().zip(prompt.chunks(HIDDEN)) {
+        let id = tokenizer["model"]["vocab"][piece].as_u64().unwrap() as usize;
+        let wanted = &table[id * HIDDEN..(id + 1) * HIDDEN];
+        assert!(row.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-6), "{piece}: {row:?}, {wanted:?}");
+    }
+    house.run(&House::training("no", method)).refused(&["`text`", "only"]);
+}
+
+#[test]
+fn virtual_tokens_take_places_of_texts() {
+    let Some(house) = House::new() else { return };
+    let method = format!("--method prompt-tuning --set method.virtual_tokens={}", POSITIONS / 2);
+    house.run(&House::training("out", &format!("{method} --epochs 1"))).succeeded();
+    let long = vec!["owl"; 2 * POSITIONS].join(" ");
+    Ended::of(house.command("predict --base base --adapter out --json").arg(&long)).succeeded();
+    let whole = format!("--method prompt-tuning --set method.virtual_tokens={} --epochs 1", POSITIONS + 1);
+    house.run(&House::training("no", &whole)).refused(&["virtual tokens"]);
+}
+
 #[test]
 fn settings_that_cannot_work_are_refused_by_sentence() {
     let Some(house) = House::new() else { return };
@@ -129,6 +212,10 @@ fn settings_that_cannot_work_are_refused_by_sentence() {
         (r#"norm-tuning --set method.target_modules=["query"]"#, "is a linear site"),
         ("norm-tuning --set method.parameters=scales", "scales"),
         (r#"norm-tuning --set method.target_modules=["norms"]"#, "no site matches"),
+        ("prompt-tuning --set method.virtual_tokens=0", "nothing to train"),
+        ("prompt-tuning --set method.init=text", "needs the option `text`"),
+        ("prefix-tuning --set method.virtual_tokens=0", "nothing to train"),
+        ("prefix-tuning --set method.projection=0", "lets nothing through"),
         ("full --set method.top_layers=0", "nothing to train"),
         ("full --set method.top_layers=3", "3 layers are wanted, the base has 2"),
         (r#"full --set method.top_layers=1 --set method.target_modules=["query"]"#, "give one of them"),

@@ -41,7 +41,7 @@ fn running_an_adapter_twice_gives_the_same_bits() {
 }
 
 /// A folder, a method and its settings.
-const METHODS: [(&str, &str, &[&str]); 7] = [
+const METHODS: [(&str, &str, &[&str]); 9] = [
     ("lora", "lora", &[]),
     ("biases", "lora", &["method.bias=all"]),
     ("probe", "linear-probe", &[]),
@@ -49,6 +49,8 @@ const METHODS: [(&str, &str, &[&str]); 7] = [
     ("norms", "norm-tuning", &[]),
     ("bitfit", "norm-tuning", &["method.parameters=biases"]),
     ("full", "full", &[]),
+    ("prompt", "prompt-tuning", &["method.virtual_tokens=3"]),
+    ("prefix", "prefix-tuning", &["method.virtual_tokens=3"]),
 ];
 
 /// Keeps what the parameters were when training ended.

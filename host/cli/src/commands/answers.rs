@@ -57,7 +57,7 @@ impl Common {
         }
         let trained = tasks.iter().filter_map(|(stored, _)| trained_length(stored)).max();
         let virtual_tokens = tasks.iter().map(|(_, task)| task.virtual_tokens).max().unwrap_or(0);
-        let max_length = base.max_length(self.max_length.or(trained), virtual_tokens);
+        let max_length = base.max_length(self.max_length.or(trained), virtual_tokens)?;
         Ok(Loaded { base, intake, tasks, max_length })
     }
 }

@@ -24,7 +24,7 @@ fn grouped() -> Writer {
     let y = b.op("MatMul", &[weights, v]);
     g.outputs = vec![y];
     assert_eq!(raise::raise(&mut g), [("attention", 1)]);
-    Writer::new(g, Model { inputs: Vec::new(), hidden: None, pooled: None, logits: None }, true)
+    Writer::new(g, Model { inputs: Vec::new(), hidden: None, pooled: None, words: None, logits: None }, true)
 }
 
 fn site(w: &mut Writer) -> wire::Site {

@@ -43,7 +43,7 @@ impl Reader<'_> {
         let encoding = self.recipe.encoding.clone();
         let options = ReadOptions { encoding, select: Some(mapping.columns()), ..ReadOptions::default() };
         let table = Table::read(path, &options)?;
-        let max = self.base.max_length(self.recipe.max_length, self.virtual_tokens);
+        let max = self.base.max_length(self.recipe.max_length, self.virtual_tokens)?;
         let examples = intake.examples(&table, path, &mapping, self.fields, max)?;
         self.intake = Some(intake);
         let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());

@@ -17,36 +17,45 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
-checkpoint, base, adapter, graft = sys.argv[1:5]
-graft_file = json.load(open(os.path.join(adapter, "graft.json"), encoding="utf8"))
-labels = graft_file["objective"]["labels"]
-stock = graft_file["head"]["module"] is not None
-texts = [
+TEXTS = [
     "How far is it from Denver to Aspen ?",
     "Who was Galileo ?",
     "What is an atom made of , and who found out about it first of all the people who ever looked ?",
 ]
-tokens = AutoTokenizer.from_pretrained(checkpoint)(texts, padding=True, return_tensors="pt")
-names = ["input_ids", "attention_mask", "token_type_ids"]
-with tempfile.TemporaryDirectory() as folder:
-    given, made = os.path.join(folder, "in.safetensors"), os.path.join(folder, "out.safetensors")
-    save_file({f"in:{n}": tokens[n].contiguous() for n in names}, given)
-    subprocess.run([graft, "run", base, "--adapter", adapter, "--tensors", given, "--out", made], check=True)
-    ours = load_file(made)
-if stock:
-    model = AutoModelForSequenceClassification.from_pretrained(checkpoint, num_labels=len(labels))
-else:
-    model = AutoModel.from_pretrained(checkpoint)
-model = PeftModel.from_pretrained(model, adapter).eval()
-with torch.inference_mode():
-    out = model(**tokens)
-mine, theirs = (ours["out:logits"], out.logits) if stock else (ours["out:last_hidden_state"], out.last_hidden_state)
-if not stock:
-    # A soft prompt stays in front of the hidden states.
-    virtual = theirs.shape[1] - tokens["attention_mask"].shape[1]
-    seen = torch.cat([torch.ones(len(texts), virtual, dtype=torch.long), tokens["attention_mask"]], dim=1)
-assert mine.shape == theirs.shape, (mine.shape, theirs.shape)
-keep = torch.ones_like(mine, dtype=torch.bool) if stock else seen.bool().unsqueeze(-1).expand_as(mine)
-worst = (mine - theirs)[keep].abs().max().item()
-print(f"{'logits' if stock else 'hidden states'} of {adapter}: largest difference {worst:.2e} (PEFT's scale {theirs.abs().max():.2f})")
-sys.exit(worst > 1e-4)
+
+
+def compare(checkpoint, base, adapter, graft):
+    """What was compared, and the largest difference."""
+    graft_file = json.load(open(os.path.join(adapter, "graft.json"), encoding="utf8"))
+    labels = graft_file["objective"]["labels"]
+    stock = graft_file["head"]["module"] is not None
+    tokens = AutoTokenizer.from_pretrained(checkpoint)(TEXTS, padding=True, return_tensors="pt")
+    names = ["input_ids", "attention_mask", "token_type_ids"]
+    with tempfile.TemporaryDirectory() as folder:
+        given, made = os.path.join(folder, "in.safetensors"), os.path.join(folder, "out.safetensors")
+        save_file({f"in:{n}": tokens[n].contiguous() for n in names}, given)
+        line = [graft, "run", base, "--adapter", adapter, "--tensors", given, "--out", made]
+        subprocess.run(line, check=True, stderr=subprocess.DEVNULL)
+        ours = load_file(made)
+    if stock:
+        model = AutoModelForSequenceClassification.from_pretrained(checkpoint, num_labels=len(labels))
+    else:
+        model = AutoModel.from_pretrained(checkpoint)
+    model = PeftModel.from_pretrained(model, adapter).eval()
+    with torch.inference_mode():
+        out = model(**tokens)
+    mine, theirs = (ours["out:logits"], out.logits) if stock else (ours["out:last_hidden_state"], out.last_hidden_state)
+    assert mine.shape == theirs.shape, (mine.shape, theirs.shape)
+    difference = (mine - theirs).abs()
+    if not stock:
+        # A soft prompt stays in front of the hidden states. What stands where a text is padding is nobody's business.
+        virtual = theirs.shape[1] - tokens["attention_mask"].shape[1]
+        seen = torch.cat([torch.ones(len(TEXTS), virtual, dtype=torch.long), tokens["attention_mask"]], dim=1)
+        difference = difference * seen.unsqueeze(-1)
+    return "logits" if stock else "hidden states", difference.max().item()
+
+
+if __name__ == "__main__":
+    what, worst = compare(*sys.argv[1:5])
+    print(f"{what} of {sys.argv[3]}: largest difference {worst:.2e}")
+    sys.exit(worst > 1e-4)

@@ -1,10 +1,11 @@
 """Soft prompts and prefixes of Hugging Face PEFT over small models of several architectures, against `graft run`.
 
-usage: virtual_tokens.py GRAFT_BINARY [ARCHITECTURE …]
+usage: virtual_tokens.py GRAFT_BINARY [--page docs/interoperability.md] [ARCHITECTURE …]
 
 Needs torch, transformers, peft, onnx, onnxscript and safetensors. Each model has random weights and is exported by both
 of PyTorch's exporters, as users do; each adapter is PEFT's own with random virtual tokens, those that come out of an
-encoder or a projection too. Prints the largest difference of each and exits 1 where one is above 1e-4.
+encoder or a projection too. Prints the largest difference of each and exits 1 where one is above 1e-4. With --page the
+table of a page is written anew: of both exporters the larger difference.
 """
 import os
 import subprocess
@@ -16,6 +17,8 @@ import torch
 import transformers as hf
 from peft import PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+
+from page import write_table
 
 warnings.filterwarnings("ignore")
 TOLERANCE = 1e-4
@@ -119,8 +122,11 @@ def compare(graft, base, folder, given, wanted):
 
 
 def main():
-    graft, failed = sys.argv[1], False
-    for name in sys.argv[2:] or MODELS:
+    arguments = sys.argv[1:]
+    page = arguments.pop(arguments.index("--page") + 1) if "--page" in arguments else None
+    graft, *names = [a for a in arguments if a != "--page"]
+    failed, table = False, {}
+    for name in names or MODELS:
         config, kind, task, positions = MODELS[name]
         config.attn_implementation = config._attn_implementation = "eager"
         torch.manual_seed(0)
@@ -150,6 +156,7 @@ def main():
                     with torch.inference_mode():
                         out = wrapped(**wanted)
                 except Exception as e:
+                    table.setdefault(name, {})[method] = "PEFT can't"
                     print(f"{name:24}      {method:18} PEFT can't: {str(e).splitlines()[0][:90]}", flush=True)
                     continue
                 wanted = out.logits if hasattr(out, "logits") else out.last_hidden_state
@@ -159,7 +166,13 @@ def main():
                     bad = worst is None or worst > TOLERANCE
                     failed |= bad
                     figure = why if worst is None else f"{worst:.1e}"
+                    known = table.setdefault(name, {}).get(method, "0")
+                    table[name][method] = figure if worst is None or worst >= float(known) else known
                     print(f"{name:24} {exporter:4} {method:18} {figure}{'  <-' if bad else ''}", flush=True)
+    if page:
+        rows = [["base", *ADAPTERS], ["---"] * (len(ADAPTERS) + 1)]
+        rows += [[name, *(table[name].get(m, "") for m in ADAPTERS)] for name in table]
+        write_table(page, "virtual tokens", rows)
     sys.exit(failed)
 
 

@@ -11,7 +11,7 @@ use crate::fused;
 use crate::ir::{Attr, Graph, Node, ValueId};
 
 /// Element-wise operators of any number of broadcast inputs.
-const ELEMENTWISE: &[&str] = &[
+pub(crate) const ELEMENTWISE: &[&str] = &[
     "Add",
     "Sub",
     "Mul",
@@ -32,6 +32,8 @@ const ELEMENTWISE: &[&str] = &[
     "Softplus",
     "Elu",
     "LeakyRelu",
+    "Cos",
+    "Sin",
 ];
 
 /// Steps upwards that are taken at most, against graphs made to be slow.

@@ -22,6 +22,7 @@ pub mod sites;
 pub mod split;
 pub mod tensor;
 pub mod tied;
+pub mod trim;
 mod upgrade;
 
 pub use builder::Builder;

@@ -7,6 +7,7 @@ use graft_adapters::StoredAdapter;
 use graft_graph::Tensor;
 use graft_graph::hoist::hoist;
 use graft_graph::model::Model;
+use graft_graph::trim::trim;
 use graft_plugins::api::{self, Metric};
 use graft_plugins::{Adapted, Method, Objective, adapt, adapt_beside};
 use graft_runtime::{SessionOptions, View};
@@ -74,6 +75,9 @@ impl Task {
             adapt(&base.graph, model, method, objective.as_ref(), false)
         })?;
         hoist(&mut adapted.graph);
+        if adapted.virtual_tokens > 0 {
+            trim(&mut adapted.graph);
+        }
         let name =
             adapter.dir.file_name().map_or_else(|| "adapter".into(), |n| n.to_string_lossy().into_owned());
         let program =

@@ -131,7 +131,8 @@ impl Writer {
         let rest = self.behind_virtual(value, axis, count);
         let scope = self.scope("");
         let mut b = Builder::new(&mut self.graph, scope);
-        let batch = b.op_with("Shape", &[value], &[("end", 1i64.into())]);
+        // Of what is left, so that nothing else reads the whole value.
+        let batch = b.op_with("Shape", &[rest], &[("end", 1i64.into())]);
         let sizes = b.ints(&sizes);
         let full = b.op_with("Concat", &[batch, sizes], &[("axis", 0i64.into())]);
         let front = b.op("Expand", &[rows, full]);

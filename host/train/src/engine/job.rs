@@ -7,6 +7,7 @@ use graft_data::{Order, Stats};
 use graft_graph::Tensor;
 use graft_graph::hoist::hoist;
 use graft_graph::split::Whole;
+use graft_graph::trim::trim;
 use graft_plugins::adapt::Param;
 use graft_plugins::api::{self, FieldKind, Metric};
 use graft_plugins::{Adapted, Method, Objective, adapt};
@@ -209,6 +210,11 @@ impl Job {
         let stored = Stored::of(&adapted, &self.options);
         let smaller = hoist(&mut adapted.graph);
         hoist(&mut forward.graph);
+        if adapted.virtual_tokens > 0 {
+            let trimmed = trim(&mut adapted.graph);
+            trim(&mut forward.graph);
+            tracing::info!(trimmed, "operators work on the text alone, not on the virtual tokens before it");
+        }
         tracing::info!(smaller, "operators work on the one token that the head reads");
         if adapted.params.is_empty() {
             return Err(JobError::Setup(format!(

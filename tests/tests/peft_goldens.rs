@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+use graft_adapters::Tensors;
 use graft_tests::fixture::House;
 use graft_tests::shared;
 
@@ -43,13 +44,16 @@ impl Golden {
         self.house
             .run(&format!("run {base} --tensors {tensors} --out out.safetensors {adapter}"))
             .succeeded();
-        let outputs = self.house.tensors("out.safetensors");
+        self.close(&self.house.tensors("out.safetensors"), name, io, wanted);
+    }
+
+    fn close(&self, outputs: &Tensors, name: &str, io: &Path, wanted: &str) {
         let found = outputs.get(name).unwrap_or_else(|| panic!("{name} is not among {:?}", outputs.keys()));
         let wanted = &graft_adapters::read_tensors(io).unwrap()[wanted];
         assert_eq!(found.shape(), wanted.shape());
         let (found, wanted) = (found.to_f64s().unwrap(), wanted.to_f64s().unwrap());
         let worst = found.iter().zip(&wanted).fold(0f64, |m, (a, b)| m.max((a - b).abs()));
-        assert!(worst <= CLOSE, "{base} {adapter}: off by {worst:.1e}");
+        assert!(worst <= CLOSE, "{name} is off by {worst:.1e} from {}", io.display());
     }
 }
 
@@ -124,6 +128,45 @@ fn virtual_tokens_beside_a_decoder_and_out_of_an_encoder() {
         for base in &BASES[..2] {
             golden.compare(&golden.base(base), Some(&adapter), "out:logits", &io, "out:logits");
         }
+    }
+}
+
+/// An export without its pooler and an adapter without its head have both from the checkpoint.
+#[test]
+fn a_pooler_and_a_head_are_found_in_the_checkpoint() {
+    let Some(golden) = Golden::new("bert") else { return };
+    let house = &golden.house;
+    let (lora, from) = (golden.folder.join("lora"), golden.folder.join("base"));
+    let mut adapter = graft_adapters::read_tensors(&lora.join("adapter_model.safetensors")).unwrap();
+    let mut checkpoint = graft_adapters::read_tensors(&from.join("model.safetensors")).unwrap();
+    for name in ["classifier.weight", "classifier.bias"] {
+        let head = adapter.shift_remove(&format!("base_model.model.{name}")).unwrap();
+        checkpoint.insert(name.into(), head);
+    }
+    let config = std::fs::read_to_string(lora.join("adapter_config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    config["modules_to_save"] = serde_json::Value::Null;
+    for folder in ["headless", "trained"] {
+        std::fs::create_dir(house.path(folder)).unwrap();
+    }
+    house.write("headless/adapter_config.json", config.to_string());
+    std::fs::copy(from.join("config.json"), house.path("trained/config.json")).unwrap();
+    for (file, tensors) in [("headless/adapter_model", &adapter), ("trained/model", &checkpoint)] {
+        house.write_tensors(&format!("{file}.safetensors"), tensors.iter().map(|(n, t)| (n.as_str(), t)));
+    }
+    let io = golden.folder.join("io.safetensors");
+    for base in &BASES[..2] {
+        let mut graph = graft_graph::onnx::read(&golden.folder.join(base)).unwrap();
+        let kept = graph.outputs.iter().copied().filter(|v| !graph.name_of(*v).contains("pool")).collect();
+        graph.outputs = kept;
+        graph.remove_dead();
+        let bare = house.path(&format!("bare.{base}"));
+        graft_graph::onnx::write(&graph, &bare, graft_graph::onnx::Placement::Inline).unwrap();
+        let line = format!("run {} --tensors {} --out out.safetensors", bare.display(), io.display());
+        let with = format!("{line} --adapter headless");
+        house.run(&format!("{with} --checkpoint trained")).succeeded();
+        golden.close(&house.tensors("out.safetensors"), "out:logits", &io, "out:lora");
+        house.run(&format!("{with} --checkpoint headless")).refused(&["model.safetensors"]);
     }
 }
 

@@ -27,6 +27,7 @@ pub struct Architecture {
 }
 
 const POOLED: Option<StockHead> = Some(StockHead { module: "classifier", pooling: "pooled", bias: true });
+const FIRST: Option<StockHead> = Some(StockHead { module: "classifier", pooling: "cls", bias: true });
 const LAST: Option<StockHead> = Some(StockHead { module: "score", pooling: "last", bias: false });
 const ENCODER: &[&str] = &["embeddings", "encoder", "pooler"];
 const DECODER: &[&str] = &["embed_tokens", "layers", "norm"];
@@ -42,7 +43,7 @@ const fn row(
     Architecture { model_type, prefix, roots, optional, head }
 }
 
-static TABLE: [Architecture; 14] = [
+static TABLE: [Architecture; 15] = [
     row("bert", "bert", ENCODER, POOLER, POOLED),
     row("albert", "albert", ENCODER, &["pooler"], POOLED),
     row("roberta", "roberta", ENCODER, POOLER, None),
@@ -56,6 +57,7 @@ static TABLE: [Architecture; 14] = [
     row("mistral", "model", DECODER, &[], LAST),
     row("qwen2", "model", DECODER, &[], LAST),
     row("gpt2", "transformer", &["wte", "wpe", "h", "ln_f"], &[], LAST),
+    row("vit", "vit", &["embeddings", "encoder", "layers", "layernorm", "pooler"], POOLER, FIRST),
     row("t5", "", &["shared", "encoder", "decoder"], &[], None),
 ];
 

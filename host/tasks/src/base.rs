@@ -8,6 +8,7 @@ use graft_graph::sites::{Site, SiteKind, sites};
 use graft_graph::{DType, Graph, Tensor, ValueId, onnx, raise};
 use graft_runtime::{Runtime, Session, SessionOptions, SessionSource, SharedWeights};
 
+use crate::checkpoint::Checkpoint;
 use crate::error::{Result, TaskError};
 
 /// A base opened for use.
@@ -26,6 +27,8 @@ pub struct Base {
     pub preprocessor: Option<PathBuf>,
     /// `model_type` of `config.json`, where there is one.
     pub model_type: Option<String>,
+    /// The checkpoint that the base was exported from, where it was named.
+    pub checkpoint: Option<Checkpoint>,
     files: Vec<PathBuf>,
     runtime: &'static Runtime,
     weights: OnceLock<Arc<SharedWeights>>,
@@ -41,6 +44,8 @@ pub struct BaseOptions {
     pub tokenizer: Option<PathBuf>,
     /// File of the images' preprocessing to use instead of the one beside the model.
     pub preprocessor: Option<PathBuf>,
+    /// The checkpoint that the base was exported from, for what the export lacks.
+    pub checkpoint: Option<PathBuf>,
     /// Names of values that something will be asked of, and that therefore stay in the raised graph.
     pub seen: Vec<String>,
 }
@@ -58,14 +63,21 @@ impl Base {
         let (mut graph, files) = onnx::read_with_files(&file)?;
         let seen: Vec<ValueId> = options.seen.iter().filter_map(|n| graph.find(n)).collect();
         raise::raise_around(&mut graph, &seen);
-        let model = model::describe(&graph, options.hidden.as_deref())?;
+        let mut model = model::describe(&graph, options.hidden.as_deref())?;
+        let checkpoint = options.checkpoint.as_deref().map(Checkpoint::open).transpose()?;
+        if let Some(checkpoint) = &checkpoint {
+            checkpoint.add_pooler(&mut graph, &mut model)?;
+        }
         let dir = file.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf);
         let beside =
             |name: &str| [dir.join(name), dir.join("..").join(name)].into_iter().find(|p| p.is_file());
         Ok(Base {
             tokenizer: options.tokenizer.clone().or_else(|| beside("tokenizer.json")),
             preprocessor: options.preprocessor.clone().or_else(|| beside("preprocessor_config.json")),
-            model_type: beside("config.json").and_then(|p| model_type(&p)),
+            model_type: beside("config.json").and_then(|p| model_type(&p)).or_else(|| {
+                options.checkpoint.as_deref().and_then(|dir| model_type(&dir.join("config.json")))
+            }),
+            checkpoint,
             path: file,
             dir,
             graph,

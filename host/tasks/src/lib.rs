@@ -2,6 +2,7 @@
 
 mod base;
 pub mod binding;
+mod checkpoint;
 mod error;
 mod evaluate;
 mod examples;
@@ -13,6 +14,7 @@ mod program;
 mod task;
 
 pub use base::{Base, BaseOptions};
+pub use checkpoint::Checkpoint;
 pub use error::{Result, TaskError};
 pub use evaluate::{FORWARD_BATCH, Feed, TextFeed, judge, run_all};
 pub use examples::{Batch, Examples};

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use graft_adapters::{load, read_tensors, write_tensors};
-use graft_tasks::{Base, Program, Task};
+use graft_tasks::binding::architecture;
+use graft_tasks::{Base, BaseOptions, Program, Task};
 
 use crate::common::{BaseArgs, RuntimeArgs};
 
@@ -19,6 +20,10 @@ pub struct Args {
     /// An adapter directory
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
+    /// The Hugging Face checkpoint that the base was exported from: a pooler that the export lacks and a head that the
+    /// adapter lacks are taken from it
+    #[arg(long, value_name = "DIR")]
+    checkpoint: Option<PathBuf>,
     /// A .safetensors file with in:INPUT
     #[arg(long, value_name = "FILE")]
     tensors: PathBuf,
@@ -37,7 +42,8 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
     let runtime = args.runtime.start()?;
-    let base = Base::open(runtime, &args.base, &args.base_args.options())?;
+    let options = BaseOptions { checkpoint: args.checkpoint.clone(), ..args.base_args.options() };
+    let base = Base::open(runtime, &args.base, &options)?;
     let given = read_tensors(&args.tensors)?;
     let named = given.iter().filter_map(|(k, t)| Some((k.strip_prefix("in:")?.to_string(), t.clone())));
     let mut inputs: indexmap::IndexMap<String, graft_graph::Tensor> = named.collect();
@@ -46,7 +52,10 @@ pub fn run(args: Args) -> Result<()> {
     let options = args.runtime.session("base")?;
     let outputs = match &args.adapter {
         Some(dir) => {
-            let stored = load(dir)?;
+            let mut stored = load(dir)?;
+            if let Some(checkpoint) = &base.checkpoint {
+                checkpoint.add_head(architecture(&base, &stored), &mut stored)?;
+            }
             let mut outputs = Task::without_head(&base, &stored, &args.plugin_dir, &options)?.run(&inputs)?;
             if stored.head.is_some() {
                 let head = Task::open(&base, &stored, &args.plugin_dir, &options)?.run(&inputs)?;

@@ -45,6 +45,7 @@ extern crate self as graft_plugin_api;
 
 pub mod abi;
 pub mod config;
+pub mod correlation;
 mod error;
 pub mod export;
 mod graph;
@@ -55,7 +56,9 @@ mod method;
 mod objective;
 mod ops;
 mod params;
+mod pooling;
 mod sites;
+mod summary;
 mod tensor;
 pub mod wire;
 
@@ -70,7 +73,9 @@ pub use config::Names;
 pub use error::{Code, Error, Result};
 pub use graph::{Graph, Host, Level, Value, attr};
 pub use method::Method;
-pub use objective::{Built, Cell, Field, FieldKind, Metric, Objective, Row, Summary};
+pub use objective::{Built, Cell, Field, FieldKind, Metric, Objective, Row};
 pub use params::{Decay, Distribution, Init, ParamSpec, Role};
+pub use pooling::Pooling;
 pub use sites::{Attention, Selection, Site, SiteKind, choose, default_targets, matching, names_of};
+pub use summary::{Numbers, Summary};
 pub use tensor::{DType, Dim, Fact, Tensor, tensor};

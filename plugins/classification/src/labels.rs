@@ -2,7 +2,7 @@
 
 use graft_plugin_api::*;
 
-use crate::{Classification, NamedWeights, Pooling, Weights};
+use crate::{Classification, NamedWeights, Weights};
 
 /// Refuses configs that cannot work.
 pub fn check(c: &Classification) -> Result<()> {
@@ -108,7 +108,11 @@ mod tests {
 
     fn summary(counts: &[(&str, u64)]) -> Summary {
         let counts: Vec<_> = counts.iter().map(|(l, n)| ((*l).to_owned(), *n)).collect();
-        Summary { rows: counts.iter().map(|(_, n)| n).sum(), labels: vec![("label".to_owned(), counts)] }
+        Summary {
+            rows: counts.iter().map(|(_, n)| n).sum(),
+            labels: vec![("label".to_owned(), counts)],
+            ..Summary::default()
+        }
     }
 
     fn row(label: Option<&str>) -> Row {

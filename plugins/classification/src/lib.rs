@@ -28,23 +28,6 @@ config! {
     }
 }
 
-/// How a row's hidden states become one vector.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
-#[serde(crate = "graft_plugin_api::serde", rename_all = "snake_case")]
-#[schemars(crate = "graft_plugin_api::schemars")]
-pub enum Pooling {
-    /// Mean over the tokens that are not padding.
-    Mean,
-    /// The first token.
-    Cls,
-    /// The last token that is not padding.
-    Last,
-    /// The base's own pooled output.
-    Pooled,
-    /// None, and no head: the base's own logits.
-    Logits,
-}
-
 /// Weight of each label in the loss.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(crate = "graft_plugin_api::serde", untagged)]
@@ -126,9 +109,9 @@ impl Objective for Classification {
     fn build(&self, g: &Graph<'_>) -> Result<Built> {
         let labels = self.labels()?.len() as u64;
         let logits = if self.pooling == Pooling::Logits {
-            head::own(g, labels)?
+            g.own_logits(labels, "labels")?
         } else {
-            let pooled = g.dropout(head::pool(g, self.pooling)?, self.dropout, "head_dropout")?;
+            let pooled = g.dropout(g.pool(self.pooling)?, self.dropout, "head_dropout")?;
             head::linear(g, pooled, labels)?
         };
         let loss = if g.training()? { Some(loss::build(self, g, logits)?) } else { None };

@@ -41,6 +41,7 @@ pub fn target_dir() -> &'static Path {
             "graft-plugin-full",
             "graft-plugin-classification",
             "graft-plugin-regression",
+            "graft-plugin-embedding",
         ] {
             cargo.args(["-p", package]);
         }

@@ -3,8 +3,11 @@
 
 mod answers;
 mod conformance;
+mod embedding;
 mod images;
 mod methods;
+mod multi_label;
+mod pairs;
 mod regression;
 mod reproduced;
 mod settings;

@@ -84,7 +84,8 @@ pub struct EvalArgs {
     /// Column of the labels
     #[arg(long, value_name = "COLUMN")]
     label: Option<String>,
-    /// Column of another field of the objective, e.g. target=price (repeatable)
+    /// Column of another field of the objective, e.g. target=price (repeatable); without a column (negative=) the field is
+    /// not read
     #[arg(long = "column", value_name = "FIELD=COLUMN")]
     columns: Vec<String>,
     /// Encoding of the data's text, if it is not UTF-8
@@ -95,7 +96,7 @@ pub struct EvalArgs {
 impl EvalArgs {
     /// The columns that were named.
     fn given(&self) -> Result<Mapping> {
-        let mut mapping = Mapping::parse(&self.columns)?;
+        let mut mapping = Mapping::parse(self.columns.iter().filter(|c| left_out(c).is_none()))?;
         for (field, column) in [("text", &self.text), ("image", &self.image), ("label", &self.label)] {
             if let Some(column) = column {
                 mapping = mapping.with(field, column);
@@ -103,6 +104,11 @@ impl EvalArgs {
         }
         Ok(mapping)
     }
+}
+
+/// The field that an argument without a column leaves out.
+fn left_out(argument: &str) -> Option<&str> {
+    argument.strip_suffix('=').filter(|field| !field.is_empty() && !field.contains('='))
 }
 
 /// The length at which text was cut in training.
@@ -143,7 +149,9 @@ pub fn eval(args: EvalArgs) -> Result<()> {
     for (stored, task) in &mut loaded.tasks {
         let objective = task.objective.as_ref().context("the adapter has no head to evaluate")?;
         let fields = objective.fields()?;
-        let read: Vec<&Field> = fields.iter().filter(|f| loaded.intake.reads(f)).collect();
+        let unread = |f: &&Field| args.columns.iter().any(|c| left_out(c) == Some(&f.name));
+        let read: Vec<&Field> =
+            fields.iter().filter(|f| loaded.intake.reads(f) && !(unread(f) && !f.required)).collect();
         let mapping = columns(stored, &read, &given);
         let table = table(&args.data, &mapping, args.encoding.clone())?;
         let examples = loaded.intake.examples(&table, &args.data, &mapping, &fields, loaded.max_length)?;

@@ -89,7 +89,7 @@ mod tests {
         assert_eq!(show(&one), "a 70.0 %   (b 20 %, c 10 %)");
         assert_eq!(show(&json!({ "labels": ["a"], "probabilities": p })), "a 70.0 %   (b 20 %, c 10 %)");
         assert_eq!(show(&json!({ "labels": [], "probabilities": p })), "none   (a 70 %, b 20 %)");
-        assert_eq!(show(&json!({ "value": -3.14159 })), "-3.142");
+        assert_eq!(show(&json!({ "value": -7.12345 })), "-7.123");
         assert_eq!(show(&json!({ "values": { "x": 1200.0, "y": 0.012345 } })), "x 1200, y 0.01235");
         assert_eq!(
             show(&json!({ "vector": [0.5, -0.5, 0.5, 0.5, 0.0] })),

@@ -3,7 +3,7 @@
 use graft_tests::fixture::House;
 use serde_json::Value;
 
-use super::{ends, number, relative};
+use super::{ends, number, relative, slopes};
 
 /// Losses come out of sums in another order.
 const CLOSE: f64 = 1e-4;
@@ -60,7 +60,7 @@ fn pairs_come_near_each_other() {
     let Some(house) = house() else { return };
     let scored = "eval --base base --threads 1 --json --data scored.csv --column score=likeness --adapter";
     house.run(&format!("{TRAIN} --lr 1e-12 --epochs 1 --out raw")).succeeded();
-    let json = house.run(&format!("{TRAIN} --lr 0.01 --epochs 12 --eval-data pairs.csv --out out")).json();
+    let json = house.run(&format!("{TRAIN} --lr 0.01 --epochs 12 --eval-split 0.25 --out out")).json();
     let (first, last) = ends(&house, "out");
     assert!(last < 0.8 * first, "from {first} to {last}");
     assert!(number(&json["evaluation"], "mrr") > 0.0 && json["evaluation"]["accuracy"].is_number(), "{json}");
@@ -127,6 +127,17 @@ fn cosines_come_to_be_the_scores() {
             "{metric}"
         );
     }
+}
+
+#[test]
+fn losses_fall_as_their_gradients_say() {
+    let Some(house) = house() else { return };
+    let line = TRAIN.replace("--batch-size 8 --patience 0", "--batch-size 96");
+    slopes::check(&house, "plain", &line);
+    slopes::check(&house, "symmetric", &format!("{line} --set objective.symmetric=true"));
+    slopes::check(&house, "triples", &format!("{line} --negative unlike"));
+    let scored = line.replace("pairs.csv", "scored.csv");
+    slopes::check(&house, "cosine", &format!("{scored} --score likeness --set objective.loss=cosine"));
 }
 
 #[test]

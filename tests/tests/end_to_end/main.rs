@@ -11,6 +11,7 @@ mod pairs;
 mod regression;
 mod reproduced;
 mod settings;
+mod slopes;
 mod stored;
 mod trained;
 mod training;

@@ -3,7 +3,7 @@
 use graft_tests::fixture::House;
 use serde_json::Value;
 
-use super::{ends, number, relative};
+use super::{ends, number, relative, slopes};
 
 const TRAIN: &str = "train --base base --objective classification --set objective.multi_label=true --method lora --threads \
                      1 --json --batch-size 8 --patience 0 --data tags.csv --text text --label tags";
@@ -83,6 +83,12 @@ fn the_loss_is_the_binary_cross_entropy_of_the_answers() {
     let losses = house.losses("out");
     let mean = losses.iter().sum::<f64>() / losses.len() as f64;
     assert!(relative(&[sum / (64.0 * 3.0)], &[mean]) < 1e-5, "{sum} {losses:?}");
+}
+
+#[test]
+fn the_loss_falls_as_its_gradient_says() {
+    let Some(house) = house() else { return };
+    slopes::check(&house, "binary", &TRAIN.replace("--batch-size 8 --patience 0", "--batch-size 64"));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use graft_tests::fixture::{Ended, House};
 use graft_tests::fixture_images;
 use serde_json::Value;
 
-use super::{ends, number, relative};
+use super::{ends, number, relative, slopes};
 
 /// Loss and answers come out of sums in another order.
 const CLOSE: f64 = 1e-4;
@@ -104,6 +104,17 @@ fn the_loss_is_that_of_the_answers() {
 }
 
 #[test]
+fn losses_fall_as_their_gradients_say() {
+    let Some(house) = house() else { return };
+    let line = TRAIN
+        .replace("--batch-size 8 --patience 0", "--batch-size 64 --method lora --data train_numbers.csv");
+    let line = format!("{line} --text sentence --target weight");
+    slopes::check(&house, "mse", &line);
+    let huber = "--set objective.loss=huber --set objective.huber_delta=0.5";
+    slopes::check(&house, "huber", &format!("{line} {huber}"));
+}
+
+#[test]
 fn several_numbers_a_row_each_have_their_metrics() {
     let Some(house) = house() else { return };
     let more = "--method lora --epochs 12 --eval-data train_numbers.csv --set objective.targets=[\"weight\",\"half\"]";
@@ -148,6 +159,23 @@ fn numbers_of_images() {
     assert!(number(&json["evaluation"], "pearson") > 0.7, "{json}");
     let answer = house.run("predict --base pictures --adapter out --json train/red/000.png").json();
     assert!((400.0..700.0).contains(&number(&answer["rows"][0]["answers"]["out"], "value")), "{answer}");
+}
+
+#[test]
+fn a_head_in_the_datas_own_units_is_one_that_peft_has() {
+    let Some(house) = house() else { return };
+    let line = "--method lora --epochs 1 --set objective.standardise=false --set objective.pooling=pooled";
+    train(&house, "out", line).succeeded();
+    let graft: Value = serde_json::from_slice(&house.read("out/graft.json")).unwrap();
+    assert!(graft["head"]["not_stock"].is_null(), "{}", graft["head"]);
+    let answer = || {
+        let json = house.run("predict --base base --adapter out --threads 1 --json owl").json();
+        number(&json["rows"][0]["answers"]["out"], "value")
+    };
+    let with = answer();
+    // What is left is what PEFT keeps of a model with a single label.
+    std::fs::remove_file(house.path("out/graft.json")).unwrap();
+    assert!(relative(&[with], &[answer()]) < CLOSE, "{with} {}", answer());
 }
 
 #[test]

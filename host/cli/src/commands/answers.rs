@@ -151,7 +151,7 @@ pub fn eval(args: EvalArgs) -> Result<()> {
         let fields = objective.fields()?;
         let unread = |f: &&Field| args.columns.iter().any(|c| left_out(c) == Some(&f.name));
         let read: Vec<&Field> =
-            fields.iter().filter(|f| loaded.intake.reads(f) && !(unread(f) && !f.required)).collect();
+            fields.iter().filter(|f| loaded.intake.reads(f) && (f.required || !unread(f))).collect();
         let mapping = columns(stored, &read, &given);
         let table = table(&args.data, &mapping, args.encoding.clone())?;
         let examples = loaded.intake.examples(&table, &args.data, &mapping, &fields, loaded.max_length)?;

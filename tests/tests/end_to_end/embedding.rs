@@ -66,7 +66,7 @@ fn pairs_come_near_each_other() {
     assert!(number(&json["evaluation"], "mrr") > 0.0 && json["evaluation"]["accuracy"].is_number(), "{json}");
     let spearman = |adapter: &str| number(&house.run(&format!("{scored} {adapter}")).json(), "spearman");
     assert!(
-        spearman("out") > 0.8 && spearman("out") > spearman("raw") + 0.1,
+        spearman("out") > 0.6 && spearman("out") > spearman("raw") + 0.3,
         "{} {}",
         spearman("raw"),
         spearman("out")

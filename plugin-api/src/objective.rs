@@ -260,3 +260,24 @@ impl Metric {
         Metric { name: name.to_owned(), value, higher_is_better: false }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cell_is_one_value_or_several() {
+        let one = Field::new("label", FieldKind::LABEL, "");
+        assert_eq!(one.values(" a;b "), [" a;b "]);
+        let several = one.several(";");
+        assert_eq!(several.values(" a; b c;;"), ["a", "b c"]);
+        assert!(several.values(" ; ").is_empty() && several.values("").is_empty());
+    }
+
+    #[test]
+    fn a_field_survives_the_wire() {
+        let f = Field::new("label", FieldKind::LABEL, "which").several(",").optional();
+        assert_eq!(Field::from(wire::Field::from(f.clone())), f);
+        assert!(!f.required);
+    }
+}

@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn numbers_keep_the_digits_that_count() {
-        let shown = [0.0, 1e-9, 0.00012345, 999_999.4, 12_345_678.0].map(number);
+        let shown = [0.0, 1e-9, 0.000_123_46, 999_999.4, 12_345_678.0].map(number);
         assert_eq!(shown, ["0", "1.000e-9", "0.0001235", "999999", "1.235e7"]);
     }
 }

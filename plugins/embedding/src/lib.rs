@@ -18,7 +18,7 @@ config! {
         /// cosine of a pair is to be its score, brought to 0 … 1.
         loss: Loss = Loss::InfoNce,
         /// What cosines are divided by, with `info_nce`: the smaller, the more the nearest of the others count.
-        temperature: f32 = 0.05,
+        temperature: f64 = 0.05,
         /// Whether, with `info_nce`, each pair is to be nearer to its text than to the other texts, too.
         symmetric: bool = false,
         /// The score that means a cosine of 0, with `cosine`. Without it the lowest of the training data.

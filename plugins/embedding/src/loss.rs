@@ -55,8 +55,9 @@ fn info_nce(
     let example = g.input("example", DType::I64, &batch())?;
     let own = g.equal(g.unsqueeze(example, &[1])?, g.unsqueeze(example, &[0])?)?;
     let own = g.cast(own, DType::F32)?;
-    let likeness =
-        |others: Value| g.div(g.matmul(first, g.transpose(others, &[1, 0])?)?, g.scalar(c.temperature)?);
+    let likeness = |others: Value| {
+        g.div(g.matmul(first, g.transpose(others, &[1, 0])?)?, g.scalar(c.temperature as f32)?)
+    };
     let pairs = likeness(pair)?;
     let (mut all, mut right) = (pairs, own);
     if let Some(negative) = negative {

@@ -9,7 +9,8 @@ pub fn check(c: &Embedding) -> Result<()> {
     if c.pooling == Pooling::Logits {
         return fail!(CONFIG, "option `pooling`: logits are no vector of a text; choose another pooling");
     }
-    if !(c.temperature.is_finite() && c.temperature > 0.0) {
+    let single = c.temperature as f32;
+    if !(single.is_finite() && single >= f32::MIN_POSITIVE) {
         return fail!(CONFIG, "option `temperature`: {} is not a number above 0", c.temperature);
     }
     if c.symmetric && c.loss == Loss::Cosine {

@@ -47,7 +47,7 @@ fn pairs_are_classified_by_what_only_the_second_text_tells() {
 }
 
 #[test]
-fn adapters_of_different_kinds_answer_one_table() {
+fn adapters_of_different_kinds_answer_together() {
     let Some(house) = house() else { return };
     let each = [
         ("pair", "--objective regression --target likeness"),
@@ -72,5 +72,11 @@ fn adapters_of_different_kinds_answer_one_table() {
     let lines: Vec<&str> = plain.succeeded().out.lines().collect();
     assert_eq!((lines.len(), lines[0], lines[1]), (5, "owl", "saw"), "{}", plain.out);
     assert!(lines[3].contains("32 numbers"), "{}", plain.out);
+    // The rows of a table, each adapter from its own columns.
+    let table = house.run(&format!("{line} --json --data pairs.csv --column text=question")).json();
+    assert_eq!(table["rows"].as_array().unwrap().len(), 72);
+    assert_eq!(table["rows"][0]["text"], "the old owl");
+    assert!(table["rows"][71]["answers"].as_object().unwrap().len() == 3, "{}", table["rows"][71]);
+    house.run(&format!("{line} --data pairs.csv")).failed(&["pairs.csv", "`text`"]);
     house.run(&format!("{line} {texts} --text-pair axe")).failed(&["1 texts and 2 second"]);
 }

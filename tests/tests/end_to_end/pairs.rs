@@ -78,5 +78,6 @@ fn adapters_of_different_kinds_answer_together() {
     assert_eq!(table["rows"][0]["text"], "the old owl");
     assert!(table["rows"][71]["answers"].as_object().unwrap().len() == 3, "{}", table["rows"][71]);
     house.run(&format!("{line} --data pairs.csv")).failed(&["pairs.csv", "`text`"]);
+    house.run("predict --base base --adapter kind --text-pair saw owl").failed(&["--text-pair", "pairs"]);
     house.run(&format!("{line} {texts} --text-pair axe")).failed(&["1 texts and 2 second"]);
 }

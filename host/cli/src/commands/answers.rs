@@ -240,6 +240,7 @@ pub fn predict(args: PredictArgs) -> Result<()> {
     let mut loaded = args.common.load()?;
     let mut shown: Vec<String> = Vec::new();
     let mut answers: Vec<(String, Vec<Value>)> = Vec::new();
+    let mut paired = args.text_pair.is_empty();
     for (stored, task) in &mut loaded.tasks {
         let fields = task.objective.as_ref().map(|o| o.fields()).transpose()?.unwrap_or_default();
         let examples = match (&asked, &args.data) {
@@ -254,7 +255,9 @@ pub fn predict(args: PredictArgs) -> Result<()> {
             }
             (Asked::Texts(texts), _) => {
                 shown.clone_from(texts);
-                match second_texts(stored, &task.name, &fields, texts, &args.text_pair)? {
+                let second = second_texts(stored, &task.name, &fields, texts, &args.text_pair)?;
+                paired |= second.is_some();
+                match second {
                     Some(second) => loaded.intake.pairs(texts, second, loaded.max_length)?,
                     None => loaded.intake.arguments(texts, loaded.max_length)?,
                 }
@@ -262,6 +265,9 @@ pub fn predict(args: PredictArgs) -> Result<()> {
             _ => bail!("there is no text to answer"),
         };
         answers.push((task.name.clone(), task.predict(&loaded.base, &examples, &loaded.intake)?));
+    }
+    if !paired {
+        bail!("--text-pair: no adapter here was trained on pairs of texts that are read together");
     }
     let rows: Vec<Value> = (0..shown.len())
         .map(|i| {

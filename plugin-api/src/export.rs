@@ -118,11 +118,16 @@ impl<O: Objective> AnyObjective for O {
     fn call(&self, op: u32, request: &[u8], host: &HostCallbacks) -> Result<Vec<u8>> {
         Ok(match op {
             plugin_op::FIELDS => {
-                wire::Fields { fields: self.fields().into_iter().map(Into::into).collect() }.encode_to_vec()
+                let fields = self.fields().into_iter().map(Into::into).collect();
+                wire::Fields { fields, calibrates: self.calibrates() }.encode_to_vec()
             }
             plugin_op::PREPARE => {
                 let summary = Summary::from(decode::<wire::Summary>(request)?);
                 let text = serde_json::to_string(&self.clone().prepare(&summary)?)?;
+                wire::Json { text }.encode_to_vec()
+            }
+            plugin_op::CALIBRATE => {
+                let text = serde_json::to_string(&self.clone().calibrate(&tensors(request)?)?)?;
                 wire::Json { text }.encode_to_vec()
             }
             plugin_op::COLLATE => {

@@ -4,7 +4,7 @@ use serde_json::Value as Json;
 
 use crate::config::Config;
 use crate::graph::Host;
-use crate::{Code, Error, Graph, Result, Tensor, Value, wire};
+use crate::{Graph, Result, Summary, Tensor, Value, wire};
 
 /// What is optimised. The type is the config (see [`config!`](crate::config)).
 pub trait Objective: Config {
@@ -61,6 +61,20 @@ pub trait Objective: Config {
     /// # Errors
     /// `DATA` for a missing tensor.
     fn decode(&self, host: &Host<'_>, tensors: &[Tensor]) -> Result<Vec<Json>>;
+
+    /// Whether [`Objective::calibrate`] has anything to decide.
+    fn calibrates(&self) -> bool {
+        false
+    }
+
+    /// The config with everything filled in that the outputs of the trained adapter on evaluation data decide, such as
+    /// thresholds; `tensors` are those of [`Objective::metrics`]. Called once, after training, where there is such data.
+    ///
+    /// # Errors
+    /// `DATA` for a missing tensor.
+    fn calibrate(self, _tensors: &[Tensor]) -> Result<Self> {
+        Ok(self)
+    }
 }
 
 /// What a field holds. Crosses as a number, so that more can be added.
@@ -68,7 +82,7 @@ pub trait Objective: Config {
 pub struct FieldKind(pub u32);
 
 impl FieldKind {
-    /// Text that is tokenised by the host.
+    /// Text that is tokenised by the host. The texts of two such fields are one row, by the tokenizer's template of pairs.
     pub const TEXT: FieldKind = FieldKind(1);
     /// One of few values; the host counts them for [`Objective::prepare`].
     pub const LABEL: FieldKind = FieldKind(2);
@@ -76,6 +90,9 @@ impl FieldKind {
     pub const NUMBER: FieldKind = FieldKind(3);
     /// An image that is decoded by the host. A base reads texts or images; fields of the other kind are left out.
     pub const IMAGE: FieldKind = FieldKind(4);
+    /// Text that is a further row of the base's batch: with two texts an example, the first `batch` rows are those of
+    /// [`FieldKind::TEXT`], and as many behind them are these. Outputs of evaluation are in that order too.
+    pub const TEXT_APART: FieldKind = FieldKind(5);
 }
 
 /// A field of the data that an objective reads.
@@ -89,61 +106,64 @@ pub struct Field {
     pub required: bool,
     /// One line for a person.
     pub description: String,
+    /// What stands between the values of a cell that holds several of them, or none; empty where each cell is one value.
+    pub separator: String,
 }
 
 impl Field {
     /// A required field.
     pub fn new(name: &str, kind: FieldKind, description: &str) -> Field {
-        Field { name: name.to_owned(), kind, required: true, description: description.to_owned() }
+        Field {
+            name: name.to_owned(),
+            kind,
+            required: true,
+            description: description.to_owned(),
+            separator: String::new(),
+        }
+    }
+
+    /// Read only where a column is named for it.
+    pub fn optional(mut self) -> Field {
+        self.required = false;
+        self
+    }
+
+    /// A cell holds any number of values with `separator` between them; see [`Field::values`].
+    pub fn several(mut self, separator: &str) -> Field {
+        separator.clone_into(&mut self.separator);
+        self
+    }
+
+    /// The values of a cell: itself, or what stands between the separators, without blanks around it.
+    pub fn values<'a>(&self, cell: &'a str) -> Vec<&'a str> {
+        if self.separator.is_empty() {
+            return vec![cell];
+        }
+        cell.split(self.separator.as_str()).map(str::trim).filter(|v| !v.is_empty()).collect()
     }
 }
 
 impl From<wire::Field> for Field {
     fn from(f: wire::Field) -> Field {
-        Field { name: f.name, kind: FieldKind(f.kind), required: f.required, description: f.description }
+        Field {
+            name: f.name,
+            kind: FieldKind(f.kind),
+            required: f.required,
+            description: f.description,
+            separator: f.separator,
+        }
     }
 }
 
 impl From<Field> for wire::Field {
     fn from(f: Field) -> wire::Field {
-        wire::Field { name: f.name, kind: f.kind.0, required: f.required, description: f.description }
-    }
-}
-
-/// What the training data looks like.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Summary {
-    /// Number of rows.
-    pub rows: u64,
-    /// For each label field its distinct values with the number of rows that have them.
-    pub labels: Vec<(String, Vec<(String, u64)>)>,
-}
-
-impl Summary {
-    /// The distinct values of a label field with their counts, in no particular order.
-    ///
-    /// # Errors
-    /// `DATA` when the field was not counted.
-    pub fn counts(&self, field: &str) -> Result<&[(String, u64)]> {
-        let found = self.labels.iter().find(|(f, _)| f == field).map(|(_, c)| c.as_slice());
-        found.ok_or_else(|| Error::new(Code::DATA, format!("the data has no field `{field}`")))
-    }
-}
-
-impl From<wire::Summary> for Summary {
-    fn from(s: wire::Summary) -> Summary {
-        let counts = |f: Vec<wire::Count>| f.into_iter().map(|c| (c.value, c.count)).collect();
-        Summary { rows: s.rows, labels: s.fields.into_iter().map(|f| (f.field, counts(f.counts))).collect() }
-    }
-}
-
-impl From<&Summary> for wire::Summary {
-    fn from(s: &Summary) -> wire::Summary {
-        let field = |(name, counts): &(String, Vec<(String, u64)>)| wire::FieldSummary {
-            field: name.clone(),
-            counts: counts.iter().map(|(v, n)| wire::Count { value: v.clone(), count: *n }).collect(),
-        };
-        wire::Summary { rows: s.rows, fields: s.labels.iter().map(field).collect() }
+        wire::Field {
+            name: f.name,
+            kind: f.kind.0,
+            required: f.required,
+            description: f.description,
+            separator: f.separator,
+        }
     }
 }
 
@@ -167,6 +187,14 @@ impl Row {
     /// The cell of a field.
     pub fn get(&self, field: &str) -> Option<&Cell> {
         self.cells.iter().find(|(f, _)| f == field).map(|(_, c)| c)
+    }
+
+    /// A field as a number, where it is one.
+    pub fn number(&self, field: &str) -> Option<f64> {
+        match self.get(field)? {
+            Cell::Number(n) => Some(*n),
+            Cell::Text(_) => None,
+        }
     }
 
     /// A field as text; a number as people write it.
@@ -230,5 +258,26 @@ impl Metric {
     /// A metric that is better when it is lower.
     pub fn lower(name: &str, value: f64) -> Metric {
         Metric { name: name.to_owned(), value, higher_is_better: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cell_is_one_value_or_several() {
+        let one = Field::new("label", FieldKind::LABEL, "");
+        assert_eq!(one.values(" a;b "), [" a;b "]);
+        let several = one.several(";");
+        assert_eq!(several.values(" a; b c;;"), ["a", "b c"]);
+        assert!(several.values(" ; ").is_empty() && several.values("").is_empty());
+    }
+
+    #[test]
+    fn a_field_survives_the_wire() {
+        let f = Field::new("label", FieldKind::LABEL, "which").several(",").optional();
+        assert_eq!(Field::from(wire::Field::from(f.clone())), f);
+        assert!(!f.required);
     }
 }

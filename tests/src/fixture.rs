@@ -42,6 +42,8 @@ pub fn target_dir() -> &'static Path {
             "graft-plugin-prompt-tuning",
             "graft-plugin-prefix-tuning",
             "graft-plugin-classification",
+            "graft-plugin-regression",
+            "graft-plugin-embedding",
         ] {
             cargo.args(["-p", package]);
         }

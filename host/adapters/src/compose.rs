@@ -121,6 +121,11 @@ fn stock_head(
     if head.is_empty() {
         return Err("the objective has no head".into());
     }
+    if standardised(graft) {
+        return Err(
+            "its targets are standardised, and the stock head's answers would not be in their units".into()
+        );
+    }
     let Some(arch) = arch else {
         return Err(match model_type {
             None => "the base does not say its model_type".into(),
@@ -144,6 +149,15 @@ fn stock_head(
         return Err(format!("its tensors ({}) are not those of the stock classifier", names.join(", ")));
     }
     Ok(stock)
+}
+
+/// Whether the objective scales and shifts what its head gives, which no stock head does.
+fn standardised(graft: &GraftFile) -> bool {
+    let other = |name: &str, neutral: f64| {
+        let values = graft.objective.config.get(name).and_then(|v| v.as_array());
+        values.is_some_and(|v| v.iter().any(|x| x.as_f64() != Some(neutral)))
+    };
+    graft.objective.id == "regression" && (other("mean", 0.0) || other("deviation", 1.0))
 }
 
 /// Writes the target modules so that PEFT finds exactly the modules that were trained: the names as the user gave

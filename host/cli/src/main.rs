@@ -1,5 +1,6 @@
 //! The `graft` binary: arguments in, words and tables out.
 
+mod answer;
 mod commands;
 mod common;
 mod table;

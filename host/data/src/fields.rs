@@ -57,7 +57,7 @@ impl Mapping {
     }
 }
 
-/// The values of each field, borrowed from the table; every row has a value that is not blank.
+/// The values of each field, borrowed from the table; every row has a value that is not blank, unless blanks were allowed.
 #[derive(Debug, Clone)]
 pub struct Records<'a> {
     fields: IndexMap<String, Vec<&'a str>>,
@@ -93,12 +93,22 @@ impl Table {
     /// [`DataError::NoColumn`] for a column that is not there; [`DataError::Missing`] for null,
     /// [`DataError::Empty`] for a blank cell, with the place of the first such row.
     pub fn records(&self, mapping: &Mapping) -> Result<Records<'_>, DataError> {
+        self.records_with_blanks(mapping, &[])
+    }
+
+    /// As [`Table::records`], but cells of the fields `blank` may be blank or null, and then have an empty value.
+    ///
+    /// # Errors
+    /// As [`Table::records`].
+    pub fn records_with_blanks(&self, mapping: &Mapping, blank: &[&str]) -> Result<Records<'_>, DataError> {
         let mut fields = IndexMap::new();
         for (field, name) in mapping.iter() {
             let column = self.column_for(name, Some(field))?;
+            let may_be_blank = blank.contains(&field);
             let value = |row: usize| {
                 let (column_name, field) = (name.to_owned(), field.to_owned());
                 match column.get(row) {
+                    v if may_be_blank => Ok(v.unwrap_or_default()),
                     None => Err(DataError::Missing { place: self.place(row), column: column_name, field }),
                     Some(v) if v.trim().is_empty() => {
                         Err(DataError::Empty { place: self.place(row), column: column_name, field })

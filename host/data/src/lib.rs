@@ -30,7 +30,7 @@ pub use fields::{Mapping, Records};
 pub use images::{ImageSize, Images, Preprocessor};
 pub use read::{Format, Limits, ReadOptions, digest_file};
 pub use split::{Split, split};
-pub use stats::{ClassCount, Lengths, Stats};
+pub use stats::{ClassCount, Lengths, NumberStats, Stats};
 pub use table::{Column, Table};
 pub use text_batch::{PadOptions, Side, TextBatch};
 pub use tokenizer::{EncodeOptions, Encoded, Encoding, Special, Tokenizer};

@@ -44,10 +44,28 @@ pub struct Stats {
     pub classes: Vec<ClassCount>,
     /// Token lengths; `None` without text.
     pub lengths: Option<Lengths>,
+    /// Columns of numbers by the fields that they are for.
+    pub numbers: Vec<NumberStats>,
+}
+
+/// A column of numbers.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct NumberStats {
+    /// The field that it is for.
+    pub field: String,
+    /// Mean.
+    pub mean: f64,
+    /// Standard deviation of the population.
+    pub deviation: f64,
+    /// The smallest.
+    pub low: f64,
+    /// The largest.
+    pub high: f64,
 }
 
 impl Stats {
-    /// Statistics over rows; `labels` and `encodings` each have one item a row where they are given.
+    /// Statistics over rows; `labels` and `encodings` have one item a row where they are given, `labels` more or fewer
+    /// where rows have several or none.
     pub fn new(rows: usize, labels: Option<&[&str]>, encodings: Option<&[Encoding]>) -> Stats {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         for label in labels.unwrap_or_default() {
@@ -58,7 +76,7 @@ impl Stats {
             .map(|(label, count)| ClassCount { label: label.to_owned(), count, share: share(count, rows) })
             .collect();
         classes.sort_by_key(|c| std::cmp::Reverse(c.count));
-        Stats { rows, classes, lengths: encodings.and_then(lengths) }
+        Stats { rows, classes, lengths: encodings.and_then(lengths), numbers: Vec::new() }
     }
 }
 
@@ -92,6 +110,10 @@ impl fmt::Display for Stats {
         if let Some(l) = &self.lengths {
             write!(f, "\ntokens   mean {:.1}   p50 {}   p95 {}   max {}", l.mean, l.p50, l.p95, l.max)?;
             write!(f, "   cut {} ({:.1} %)", l.truncated, 100.0 * l.truncated_share)?;
+        }
+        for n in &self.numbers {
+            write!(f, "\n{}   mean {:.4}   deviation {:.4}", n.field, n.mean, n.deviation)?;
+            write!(f, "   from {:.4} to {:.4}", n.low, n.high)?;
         }
         if self.classes.is_empty() {
             return Ok(());

@@ -288,3 +288,17 @@ fn rows_need_no_file() {
     assert!(e.to_string().contains("arguments, row 2"), "{e}");
     assert!(matches!(Table::from_rows("a", &["t"], &[vec![]]), Err(DataError::FieldCount { .. })));
 }
+
+#[test]
+fn a_cell_that_may_hold_no_value_may_be_blank() {
+    let table = read(
+        "t.jsonl",
+        "{\"text\":\"a\",\"tags\":\"x;y\"}\n{\"text\":\"b\",\"tags\":\"\"}\n{\"text\":\"c\"}\n",
+    )
+    .unwrap();
+    let mapping = Mapping::new().with("text", "text").with("label", "tags");
+    let records = table.records_with_blanks(&mapping, &["label"]).unwrap();
+    assert_eq!(records.field("label").unwrap(), ["x;y", "", ""]);
+    let message = table.records_with_blanks(&mapping, &["text"]).unwrap_err().to_string();
+    assert!(message.contains("t.jsonl:2") && message.contains("tags"), "{message}");
+}

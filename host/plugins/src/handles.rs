@@ -136,15 +136,36 @@ impl Objective {
         Ok(fields.fields.into_iter().map(Field::from).collect())
     }
 
+    /// Whether [`Objective::calibrate`] decides anything.
+    ///
+    /// # Errors
+    /// Only when the plugin fails.
+    pub fn calibrates(&self) -> Result<bool> {
+        let fields: wire::Fields = self.0.ask(plugin_op::FIELDS, &(), &mut NoGraph)?;
+        Ok(fields.calibrates)
+    }
+
+    /// The objective with everything filled in that the outputs on evaluation data decide; `tensors` as for
+    /// [`Objective::metrics`].
+    ///
+    /// # Errors
+    /// `DATA` for a missing tensor.
+    pub fn calibrate(&self, tensors: Vec<Tensor>) -> Result<Objective> {
+        self.with_config(plugin_op::CALIBRATE, &to_wire(tensors))
+    }
+
+    fn with_config(&self, op: u32, request: &impl wire::Message) -> Result<Objective> {
+        let json: wire::Json = self.0.ask(op, request, &mut NoGraph)?;
+        let config = serde_json::from_str(&json.text).map_err(|e| self.0.fail(op, e.into()))?;
+        Objective::new(&self.0.plugin, &self.0.id, &config)
+    }
+
     /// The objective with everything filled in that the training data decides. Its config is what an adapter keeps.
     ///
     /// # Errors
     /// `DATA` when the data cannot be trained on.
     pub fn prepare(&self, summary: &Summary) -> Result<Objective> {
-        let op = plugin_op::PREPARE;
-        let json: wire::Json = self.0.ask(op, &wire::Summary::from(summary), &mut NoGraph)?;
-        let config = serde_json::from_str(&json.text).map_err(|e| self.0.fail(op, e.into()))?;
-        Objective::new(&self.0.plugin, &self.0.id, &config)
+        self.with_config(plugin_op::PREPARE, &wire::Summary::from(summary))
     }
 
     /// The tensors of a batch of rows.

@@ -97,8 +97,13 @@ pub fn objective_of(base: &Base, adapter: &StoredAdapter) -> Option<Choice> {
     let head = adapter.head.as_ref()?;
     let stock = architecture(base, adapter).and_then(|a| a.head.as_ref());
     let rows = head.tensors.get("weight").map_or(0, |w| w.shape().first().copied().unwrap_or(0));
-    let labels: Vec<String> = (0..rows).map(|i| format!("LABEL_{i}")).collect();
     let pooling = stock.map_or("pooled", |s| s.pooling);
+    // Hugging Face's classifiers with a single output are trained on numbers.
+    if rows == 1 {
+        let config = json!({ "pooling": pooling, "standardise": false, "mean": [0.0], "deviation": [1.0] });
+        return Some(Choice { id: "regression".into(), config });
+    }
+    let labels: Vec<String> = (0..rows).map(|i| format!("LABEL_{i}")).collect();
     Some(Choice { id: "classification".into(), config: json!({ "pooling": pooling, "labels": labels }) })
 }
 

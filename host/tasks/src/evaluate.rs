@@ -23,6 +23,10 @@ pub trait Feed {
     fn batch(&self, rows: &[usize]) -> Result<std::collections::HashMap<String, Tensor>>;
     /// Lengths that batches are grouped by.
     fn lengths(&self) -> Vec<usize>;
+    /// Rows that an example has in a batch; a batch holds the first of every example, then the second of every one.
+    fn stack(&self) -> usize {
+        1
+    }
 }
 
 /// Examples as a base takes them.
@@ -42,9 +46,13 @@ impl Feed for TextFeed<'_> {
     fn lengths(&self) -> Vec<usize> {
         self.examples.lengths()
     }
+    fn stack(&self) -> usize {
+        self.examples.stack()
+    }
 }
 
-/// The outputs `names` of all rows, each `[rows, …]`, in the order of the rows.
+/// The outputs `names` of all rows, each `[rows, …]`, in the order of the rows; `[stack · rows, …]`, the first of every
+/// example before the second, where examples have several.
 ///
 /// # Errors
 /// What a batch or ONNX Runtime says; outputs whose rows differ in shape.
@@ -65,13 +73,13 @@ pub fn run_all<'p>(
         };
         for (slot, name) in joined.iter_mut().zip(names) {
             let shape = outputs.shape(name)?;
-            let j = slot.get_or_insert_with(|| Joined::new(&shape[1..], lengths.len()));
+            let j = slot.get_or_insert_with(|| Joined::new(&shape[1..], lengths.len(), feed.stack()));
             j.put(name, shape, outputs.f32s(name)?, rows)?;
         }
     }
     let finish = |(j, name): (Option<Joined>, &String)| {
-        let j = j.unwrap_or_else(|| Joined::new(&[], 0));
-        let shape: Vec<usize> = std::iter::once(lengths.len()).chain(j.row).collect();
+        let j = j.unwrap_or_else(|| Joined::new(&[], 0, 1));
+        let shape: Vec<usize> = std::iter::once(lengths.len() * feed.stack()).chain(j.row).collect();
         api::Tensor::f32s(name, &shape, &j.values)
     };
     Ok(joined.into_iter().zip(names).map(finish).collect())
@@ -80,16 +88,19 @@ pub fn run_all<'p>(
 /// Rows of one output, put where they belong.
 struct Joined {
     row: Vec<usize>,
+    rows: usize,
+    stack: usize,
     values: Vec<f32>,
 }
 
 impl Joined {
-    fn new(row: &[usize], rows: usize) -> Joined {
-        Joined { row: row.to_vec(), values: vec![0.0; rows * row.iter().product::<usize>()] }
+    fn new(row: &[usize], rows: usize, stack: usize) -> Joined {
+        let values = vec![0.0; stack * rows * row.iter().product::<usize>()];
+        Joined { row: row.to_vec(), rows, stack, values }
     }
 
     fn put(&mut self, name: &str, shape: &[usize], values: &[f32], rows: &[usize]) -> Result<()> {
-        if shape[1..] != self.row || shape[0] != rows.len() {
+        if shape[1..] != self.row || shape[0] != rows.len() * self.stack {
             return Err(TaskError::Input {
                 what: format!("output '{name}'"),
                 detail: format!(
@@ -100,8 +111,10 @@ impl Joined {
             });
         }
         let width: usize = self.row.iter().product();
-        for (k, r) in rows.iter().enumerate() {
-            self.values[r * width..(r + 1) * width].copy_from_slice(&values[k * width..(k + 1) * width]);
+        let count = self.rows;
+        let places = (0..self.stack).flat_map(|s| rows.iter().map(move |r| s * count + r));
+        for (from, to) in values.chunks_exact(width.max(1)).zip(places) {
+            self.values[to * width..(to + 1) * width].copy_from_slice(from);
         }
         Ok(())
     }

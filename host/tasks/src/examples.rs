@@ -2,16 +2,16 @@
 
 use std::collections::HashMap;
 
-use graft_data::{
-    EncodeOptions, Encoding, Images, Mapping, PadOptions, Records, Table, TextBatch, Tokenizer,
-};
+use graft_data::{EncodeOptions, Encoding, Images, Mapping, PadOptions, Table, TextBatch, Tokenizer};
 use graft_graph::Tensor;
 use graft_graph::model::Role;
 use graft_plugins::Objective;
-use graft_plugins::api::{Cell, Field, FieldKind, Row, Summary};
+use graft_plugins::api::{Field, FieldKind, Row, Summary};
+use indexmap::IndexMap;
 
 use crate::base::Base;
 use crate::error::{Result, TaskError};
+use crate::fields;
 
 /// Rows that were read, and their texts tokenised or their images decoded.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +20,8 @@ pub struct Examples {
     pub rows: Vec<Row>,
     /// The tokens of each row; none where the rows are images.
     pub encodings: Vec<Encoding>,
+    /// Tokens of further texts that are rows of their own in the base's batch: by field one list, with an item a row.
+    pub further: IndexMap<String, Vec<Encoding>>,
     /// The images, one for each row; `None` where the rows are texts.
     pub images: Option<Images>,
     /// Rows that truncation cut.
@@ -50,20 +52,28 @@ impl Examples {
         tokenizer: &Tokenizer,
         max_length: Option<usize>,
     ) -> Result<Examples> {
-        let records = table.records(mapping)?;
-        let text_fields: Vec<&Field> = fields.iter().filter(|f| f.kind == FieldKind::TEXT).collect();
-        let texts = text_fields
-            .first()
-            .and_then(|f| records.field(&f.name))
-            .ok_or_else(|| missing(table.file(), text_fields.first().map_or("text", |f| &f.name)))?;
-        let second = text_fields.get(1).and_then(|f| records.field(&f.name));
+        let records = fields::records(table, mapping, fields)?;
+        let of_kind = |kind| fields.iter().filter(move |f: &&Field| f.kind == kind);
+        let mut texts = of_kind(FieldKind::TEXT);
+        let first = texts.next().map_or("text", |f| &f.name);
+        let column = records.field(first).ok_or_else(|| missing(table.file(), first))?;
+        let second = texts.next().and_then(|f| records.field(&f.name));
         let options = EncodeOptions { max_length, ..EncodeOptions::default() };
-        let encoded = tokenizer.encode_batch(texts, second, &options)?;
+        let encoded = tokenizer.encode_batch(column, second, &options)?;
+        let mut cut = encoded.cut;
+        let mut further = IndexMap::new();
+        for f in of_kind(FieldKind::TEXT_APART) {
+            let Some(texts) = records.field(&f.name) else { continue };
+            let encoded = tokenizer.encode_batch(texts, None, &options)?;
+            cut += encoded.cut;
+            further.insert(f.name.clone(), encoded.rows);
+        }
         Ok(Examples {
-            rows: other_fields(&records, fields),
+            rows: fields::rows(table, mapping, fields)?,
             encodings: encoded.rows,
+            further,
             images: None,
-            cut: encoded.cut,
+            cut,
             origin: table.file().to_string(),
         })
     }
@@ -73,23 +83,37 @@ impl Examples {
     /// # Errors
     /// A column that is not there, a blank cell; each with its place.
     pub fn of_table(table: &Table, mapping: &Mapping, fields: &[Field], images: Images) -> Result<Examples> {
-        let rows = other_fields(&table.records(mapping)?, fields);
+        let rows = fields::rows(table, mapping, fields)?;
         Ok(Examples { rows, images: Some(images), origin: table.file().to_string(), ..Examples::default() })
     }
 
-    /// Examples without labels from plain texts.
+    /// Examples without labels from plain texts, or from pairs where `second` is given.
     ///
     /// # Errors
-    /// A text that is blank or can't be tokenised.
-    pub fn of_texts(texts: &[String], tokenizer: &Tokenizer, max_length: Option<usize>) -> Result<Examples> {
-        if let Some(i) = texts.iter().position(|t| t.trim().is_empty()) {
-            return Err(TaskError::Input { what: format!("text {}", i + 1), detail: "it is empty".into() });
+    /// A text that is blank or can't be tokenised; another number of second texts.
+    pub fn of_texts(
+        texts: &[String],
+        second: Option<&[String]>,
+        tokenizer: &Tokenizer,
+        max_length: Option<usize>,
+    ) -> Result<Examples> {
+        for list in [Some(texts), second].into_iter().flatten() {
+            if let Some(i) = list.iter().position(|t| t.trim().is_empty()) {
+                return Err(TaskError::Input {
+                    what: format!("text {}", i + 1),
+                    detail: "it is empty".into(),
+                });
+            }
         }
         let options = EncodeOptions { max_length, ..EncodeOptions::default() };
-        let encoded = tokenizer.encode_batch(texts, None, &options)?;
-        let rows = vec![Row { cells: Vec::new() }; texts.len()];
-        let origin = "the given texts".into();
-        Ok(Examples { rows, encodings: encoded.rows, images: None, cut: encoded.cut, origin })
+        let encoded = tokenizer.encode_batch(texts, second, &options)?;
+        Ok(Examples {
+            rows: vec![Row { cells: Vec::new() }; texts.len()],
+            encodings: encoded.rows,
+            cut: encoded.cut,
+            origin: "the given texts".into(),
+            ..Examples::default()
+        })
     }
 
     /// Number of rows.
@@ -102,21 +126,38 @@ impl Examples {
         self.rows.is_empty()
     }
 
-    /// Tokens of each row; 1 for each image.
+    /// Rows of the base's batch for each example: 1, and 1 for each further text.
+    pub fn stack(&self) -> usize {
+        1 + self.further.len()
+    }
+
+    /// Tokens of each row, those of its longest text; 1 for each image.
     pub fn lengths(&self) -> Vec<usize> {
         if self.images.is_some() {
             return vec![1; self.len()];
         }
-        self.encodings.iter().map(|e| e.ids.len()).collect()
+        let longest = |r: usize| self.texts_of(r).map(|e| e.ids.len()).max().unwrap_or(0);
+        (0..self.encodings.len()).map(longest).collect()
+    }
+
+    fn texts_of(&self, row: usize) -> impl Iterator<Item = &Encoding> {
+        std::iter::once(&self.encodings).chain(self.further.values()).filter_map(move |t| t.get(row))
+    }
+
+    /// The rows at these places with the first of their texts alone.
+    pub fn first_texts(&self, rows: &[usize]) -> Examples {
+        Examples { further: IndexMap::new(), ..self.select(rows) }
     }
 
     /// The rows at these places.
     pub fn select(&self, rows: &[usize]) -> Examples {
+        let chosen = |texts: &Vec<Encoding>| rows.iter().filter_map(|r| texts.get(*r).cloned()).collect();
         Examples {
             rows: rows.iter().map(|r| self.rows[*r].clone()).collect(),
-            encodings: rows.iter().filter_map(|r| self.encodings.get(*r).cloned()).collect(),
+            encodings: chosen(&self.encodings),
+            further: self.further.iter().map(|(n, texts)| (n.clone(), chosen(texts))).collect(),
             images: self.images.as_ref().map(|i| i.select(rows)),
-            cut: rows.iter().filter_map(|r| self.encodings.get(*r)).filter(|e| e.is_cut()).count(),
+            cut: rows.iter().flat_map(|r| self.texts_of(*r)).filter(|e| e.is_cut()).count(),
             origin: self.origin.clone(),
         }
     }
@@ -126,19 +167,14 @@ impl Examples {
         self.rows.iter().map(|r| r.text(name)).collect()
     }
 
-    /// What an objective gets to know of its training data: the counts of each label field.
+    /// What an objective gets to know of its training data: counts of labels, statistics of numbers, which fields there
+    /// are.
     pub fn summary(&self, fields: &[Field]) -> Summary {
-        let counts = |f: &Field| {
-            let mut counts: indexmap::IndexMap<String, u64> = indexmap::IndexMap::new();
-            self.rows.iter().filter_map(|r| r.text(&f.name)).for_each(|v| *counts.entry(v).or_default() += 1);
-            counts.sort_keys();
-            (f.name.clone(), counts.into_iter().collect())
-        };
-        let labels = fields.iter().filter(|f| f.kind == FieldKind::LABEL).map(counts).collect();
-        Summary { rows: self.len() as u64, labels }
+        fields::summary(self, fields)
     }
 
-    /// The inputs of the base for these rows, padded to the longest of them, or to `length`.
+    /// The inputs of the base for these rows, padded to the longest of them, or to `length`. Further texts follow in rows
+    /// of their own: first the first text of every row, then the second of every row, and so on.
     ///
     /// # Errors
     /// When the size overflows.
@@ -149,7 +185,8 @@ impl Examples {
                 pixels.map(|name| Ok((name, images.batch(rows)?))).into_iter().collect::<Result<_>>()?;
             return Ok(Batch { tensors, rows: rows.len() });
         }
-        let encodings: Vec<&Encoding> = rows.iter().map(|r| &self.encodings[*r]).collect();
+        let texts = std::iter::once(&self.encodings).chain(self.further.values());
+        let encodings: Vec<&Encoding> = texts.flat_map(|t| rows.iter().map(|r| &t[*r])).collect();
         let text = TextBatch::new(&encodings, &PadOptions { id: pad, length, ..PadOptions::default() })?;
         let shape = text.ids.shape().to_vec();
         let mut tensors = HashMap::new();
@@ -189,16 +226,6 @@ impl Examples {
             })
             .collect()
     }
-}
-
-/// The cells of each row that are neither text nor image.
-fn other_fields(records: &Records<'_>, fields: &[Field]) -> Vec<Row> {
-    let raw = |f: &&Field| f.kind != FieldKind::TEXT && f.kind != FieldKind::IMAGE;
-    let others: Vec<(&str, &[&str])> =
-        fields.iter().filter(raw).filter_map(|f| Some((f.name.as_str(), records.field(&f.name)?))).collect();
-    let cell = |values: &[&str], r: usize| Cell::Text(values[r].to_owned());
-    let row = |r: usize| Row { cells: others.iter().map(|(n, v)| (n.to_string(), cell(v, r))).collect() };
-    (0..records.len()).map(row).collect()
 }
 
 fn missing(file: &str, field: &str) -> TaskError {

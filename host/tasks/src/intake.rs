@@ -52,7 +52,7 @@ impl Intake {
     pub fn reads(&self, field: &Field) -> bool {
         match self {
             Intake::Text(_) => field.kind != FieldKind::IMAGE,
-            Intake::Images(..) => field.kind != FieldKind::TEXT,
+            Intake::Images(..) => ![FieldKind::TEXT, FieldKind::TEXT_APART].contains(&field.kind),
         }
     }
 
@@ -81,13 +81,27 @@ impl Intake {
         }
     }
 
+    /// Examples without labels from pairs of texts.
+    ///
+    /// # Errors
+    /// A text that is blank, lists of different lengths; a base that takes images.
+    pub fn pairs(&self, first: &[String], second: &[String], max_length: Option<usize>) -> Result<Examples> {
+        match self {
+            Intake::Text(tokenizer) => Examples::of_texts(first, Some(second), tokenizer, max_length),
+            Intake::Images(..) => Err(TaskError::Input {
+                what: "the second texts".into(),
+                detail: "the base takes images, and no texts".into(),
+            }),
+        }
+    }
+
     /// Examples without labels from the arguments of a command: texts, or files of images.
     ///
     /// # Errors
     /// A text that is blank, an image that can't be used.
     pub fn arguments(&self, given: &[String], max_length: Option<usize>) -> Result<Examples> {
         match self {
-            Intake::Text(tokenizer) => Examples::of_texts(given, tokenizer, max_length),
+            Intake::Text(tokenizer) => Examples::of_texts(given, None, tokenizer, max_length),
             Intake::Images(preprocessor, size) => {
                 let files: Vec<PathBuf> = given.iter().map(PathBuf::from).collect();
                 let images = Images::of_files(&files, preprocessor, *size)?;

@@ -7,6 +7,7 @@ mod error;
 mod evaluate;
 mod examples;
 mod export;
+mod fields;
 mod gradients;
 mod intake;
 mod probe;

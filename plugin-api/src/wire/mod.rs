@@ -33,6 +33,8 @@ pub mod plugin_op {
     pub const METRICS: u32 = 24;
     /// [`Tensors`](super::Tensors) → [`Answers`](super::Answers).
     pub const DECODE: u32 = 25;
+    /// [`Tensors`](super::Tensors) → [`Json`](super::Json): the config with what outputs on evaluation data decided.
+    pub const CALIBRATE: u32 = 26;
 
     /// What an operation is called in messages.
     pub fn name(op: u32) -> &'static str {
@@ -47,6 +49,7 @@ pub mod plugin_op {
             BUILD => "build",
             METRICS => "metrics",
             DECODE => "decode",
+            CALIBRATE => "calibrate",
             _ => "an unknown operation",
         }
     }

@@ -17,6 +17,9 @@ pub struct Field {
     /// One line for a person.
     #[prost(string, tag = "4")]
     pub description: String,
+    /// What stands between the values of a cell that holds several; empty where each cell is one value.
+    #[prost(string, tag = "5")]
+    pub separator: String,
 }
 
 /// The fields of an objective.
@@ -25,6 +28,9 @@ pub struct Fields {
     /// The fields.
     #[prost(message, repeated, tag = "1")]
     pub fields: Vec<Field>,
+    /// Whether it has something to decide after training.
+    #[prost(bool, tag = "2")]
+    pub calibrates: bool,
 }
 
 /// How often a value occurs.
@@ -49,6 +55,26 @@ pub struct FieldSummary {
     pub counts: Vec<Count>,
 }
 
+/// What is to be known of a field of numbers.
+#[derive(Clone, PartialEq, Message)]
+pub struct NumberSummary {
+    /// Name of the field.
+    #[prost(string, tag = "1")]
+    pub field: String,
+    /// Mean.
+    #[prost(double, tag = "2")]
+    pub mean: f64,
+    /// Standard deviation of the population.
+    #[prost(double, tag = "3")]
+    pub deviation: f64,
+    /// The smallest.
+    #[prost(double, tag = "4")]
+    pub low: f64,
+    /// The largest.
+    #[prost(double, tag = "5")]
+    pub high: f64,
+}
+
 /// What the training data looks like.
 #[derive(Clone, PartialEq, Message)]
 pub struct Summary {
@@ -58,6 +84,12 @@ pub struct Summary {
     /// One for each label field.
     #[prost(message, repeated, tag = "2")]
     pub fields: Vec<FieldSummary>,
+    /// One for each field of numbers.
+    #[prost(message, repeated, tag = "3")]
+    pub numbers: Vec<NumberSummary>,
+    /// Names of the fields that the data has.
+    #[prost(string, repeated, tag = "4")]
+    pub present: Vec<String>,
 }
 
 /// A cell of a row.

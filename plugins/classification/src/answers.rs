@@ -5,7 +5,7 @@ use graft_plugin_api::*;
 use crate::{Classification, loss};
 
 /// Logits `[rows, labels]`, checked against the labels that there are.
-fn logits(tensors: &[Tensor], classes: usize) -> Result<Vec<f32>> {
+pub(crate) fn logits(tensors: &[Tensor], classes: usize) -> Result<Vec<f32>> {
     let t = tensor(tensors, "logits")?;
     if t.shape.len() != 2 || t.shape[1] != classes {
         return fail!(DATA, "logits of shape {:?} for {classes} labels", t.shape);

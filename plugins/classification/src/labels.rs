@@ -2,7 +2,7 @@
 
 use graft_plugin_api::*;
 
-use crate::{Classification, NamedWeights, Pooling, Weights};
+use crate::{Classification, NamedWeights, Weights, several};
 
 /// Refuses configs that cannot work.
 pub fn check(c: &Classification) -> Result<()> {
@@ -17,9 +17,11 @@ pub fn check(c: &Classification) -> Result<()> {
             "option `dropout`: with `pooling = logits` there is no head that it could work on"
         );
     }
+    several::check(c)?;
+    let least = least(c);
     if let Some(labels) = &c.labels {
-        if labels.len() < 2 {
-            return fail!(CONFIG, "option `labels`: there must be at least two");
+        if labels.len() < least {
+            return fail!(CONFIG, "option `labels`: there must be at least {least}");
         }
         if let Some(l) = labels.iter().enumerate().find(|(i, l)| labels[..*i].contains(l)) {
             return fail!(CONFIG, "option `labels`: `{}` is there twice", l.1);
@@ -38,6 +40,11 @@ pub fn check(c: &Classification) -> Result<()> {
     }
 }
 
+/// The fewest labels that make sense: a row may have the only one or not, but not one out of one.
+fn least(c: &Classification) -> usize {
+    if c.multi_label { 1 } else { 2 }
+}
+
 /// Fills in labels and weights from the training data.
 pub fn prepare(mut c: Classification, data: &Summary) -> Result<Classification> {
     let counts = data.counts("label")?;
@@ -48,8 +55,9 @@ pub fn prepare(mut c: Classification, data: &Summary) -> Result<Classification> 
     if let Some((unknown, _)) = counts.iter().find(|(l, _)| !labels.contains(l)) {
         return Err(unknown_label(unknown, &labels));
     }
-    if labels.len() < 2 {
-        let what = format!("the training data has {} label(s); at least two are needed", labels.len());
+    let least = least(&c);
+    if labels.len() < least {
+        let what = format!("the training data has {} label(s); at least {least} are needed", labels.len());
         return Err(Error::new(Code::DATA, what).help("check the column that `label` is mapped to"));
     }
     if c.class_weights == Weights::Named(NamedWeights::Balanced) {
@@ -78,7 +86,7 @@ fn balanced(labels: &[String], counts: &[(String, u64)]) -> Vec<f32> {
     labels.iter().map(|l| weight(count(l)) as f32).collect()
 }
 
-fn unknown_label(label: &str, labels: &[String]) -> Error {
+pub(crate) fn unknown_label(label: &str, labels: &[String]) -> Error {
     let near = config::nearest(label, labels.iter().map(String::as_str), 1);
     let hint = near.first().map(|n| format!("did you mean `{n}`? ")).unwrap_or_default();
     Error::new(Code::DATA, format!("the label `{label}` is not among those that were trained"))
@@ -108,7 +116,11 @@ mod tests {
 
     fn summary(counts: &[(&str, u64)]) -> Summary {
         let counts: Vec<_> = counts.iter().map(|(l, n)| ((*l).to_owned(), *n)).collect();
-        Summary { rows: counts.iter().map(|(_, n)| n).sum(), labels: vec![("label".to_owned(), counts)] }
+        Summary {
+            rows: counts.iter().map(|(_, n)| n).sum(),
+            labels: vec![("label".to_owned(), counts)],
+            ..Summary::default()
+        }
     }
 
     fn row(label: Option<&str>) -> Row {

@@ -1,16 +1,19 @@
-//! Classification: each row has one label out of a fixed list. A pooling of the base's hidden states and a linear head,
-//! or the base's own logits, and the cross-entropy as `torch.nn.CrossEntropyLoss` defines it.
+//! Classification: each row has one label out of a fixed list, or several. A pooling of the base's hidden states and a
+//! linear head, or the base's own logits; the cross-entropy as `torch.nn.CrossEntropyLoss` defines it, or for several
+//! labels the binary one of `torch.nn.BCEWithLogitsLoss`.
 
 mod answers;
 mod head;
 mod labels;
 mod loss;
+mod several;
+mod thresholds;
 
 use graft_plugin_api::*;
 use serde_json::Value as JsonValue;
 
 config! {
-    /// One label out of a fixed list for each row.
+    /// Labels out of a fixed list for each row: one, or any number of them.
     pub struct Classification {
         /// How a row's hidden states become one vector: `mean` over the tokens, `cls` (the first), `last` (the last
         /// token that is not padding), `pooled` (the base's own pooled output, or what the last layer of an image
@@ -25,24 +28,15 @@ config! {
         class_weights: Weights = Weights::Named(NamedWeights::None),
         /// The labels in the order of the logits. Without them those of the training data, sorted.
         labels: Option<Vec<String>> = None,
+        /// Whether a row has any number of labels instead of one.
+        multi_label: bool = false,
+        /// What stands between the labels of a cell, with `multi_label`. A blank cell has none.
+        separator: String = ";".to_owned(),
+        /// The probability from which on a label is given, with `multi_label`: `tuned` (for the best F1 of each label on the
+        /// evaluation data once training is done; 0.5 without such data), a number, or one for each label in the order of
+        /// `labels`.
+        thresholds: Thresholds = Thresholds::Named(NamedThresholds::Tuned),
     }
-}
-
-/// How a row's hidden states become one vector.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
-#[serde(crate = "graft_plugin_api::serde", rename_all = "snake_case")]
-#[schemars(crate = "graft_plugin_api::schemars")]
-pub enum Pooling {
-    /// Mean over the tokens that are not padding.
-    Mean,
-    /// The first token.
-    Cls,
-    /// The last token that is not padding.
-    Last,
-    /// The base's own pooled output.
-    Pooled,
-    /// None, and no head: the base's own logits.
-    Logits,
 }
 
 /// Weight of each label in the loss.
@@ -67,6 +61,28 @@ pub enum NamedWeights {
     Balanced,
 }
 
+/// The probability from which on a label is given.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(crate = "graft_plugin_api::serde", untagged)]
+#[schemars(crate = "graft_plugin_api::schemars")]
+pub enum Thresholds {
+    /// By name.
+    Named(NamedThresholds),
+    /// The same for all labels.
+    One(f64),
+    /// One for each label.
+    Each(Vec<f64>),
+}
+
+/// Thresholds that have a name.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(crate = "graft_plugin_api::serde", rename_all = "snake_case")]
+#[schemars(crate = "graft_plugin_api::schemars")]
+pub enum NamedThresholds {
+    /// For the best F1 of each label on the evaluation data.
+    Tuned,
+}
+
 impl Classification {
     /// The labels, once `prepare` has filled them in.
     fn labels(&self) -> Result<&[String]> {
@@ -84,7 +100,7 @@ impl Classification {
 
 impl Objective for Classification {
     const ID: &'static str = "classification";
-    const SUMMARY: &'static str = "one label for each row: pooling, linear head, cross-entropy";
+    const SUMMARY: &'static str = "one label or several for each row: pooling, linear head, cross-entropy";
 
     fn check(&self) -> Result<()> {
         labels::check(self)
@@ -103,15 +119,18 @@ impl Objective for Classification {
                 Self { class_weights: balanced, ..Self::default() },
             ),
             ("the head that the base has already", Self { pooling: Pooling::Logits, ..Self::default() }),
+            ("any number of labels for each row", Self { multi_label: true, ..Self::default() }),
             ("softer targets", Self { label_smoothing: 0.1, ..Self::default() }),
         ]
     }
 
     fn fields(&self) -> Vec<Field> {
+        let label = Field::new("label", FieldKind::LABEL, "the right label; not needed for answers");
         vec![
             Field::new("text", FieldKind::TEXT, "what is classified"),
+            Field::new("text_pair", FieldKind::TEXT, "a second text, encoded with the first one").optional(),
             Field::new("image", FieldKind::IMAGE, "what is classified, for a base of images"),
-            Field::new("label", FieldKind::LABEL, "the right label; not needed for answers"),
+            if self.multi_label { label.several(&self.separator) } else { label },
         ]
     }
 
@@ -120,15 +139,15 @@ impl Objective for Classification {
     }
 
     fn collate(&self, _: &Host<'_>, rows: &[Row], _seed: u64) -> Result<Vec<Tensor>> {
-        labels::collate(self.labels()?, rows)
+        if self.multi_label { several::collate(self, rows) } else { labels::collate(self.labels()?, rows) }
     }
 
     fn build(&self, g: &Graph<'_>) -> Result<Built> {
         let labels = self.labels()?.len() as u64;
         let logits = if self.pooling == Pooling::Logits {
-            head::own(g, labels)?
+            g.own_logits(labels, "labels")?
         } else {
-            let pooled = g.dropout(head::pool(g, self.pooling)?, self.dropout, "head_dropout")?;
+            let pooled = g.dropout(g.pool(self.pooling)?, self.dropout, "head_dropout")?;
             head::linear(g, pooled, labels)?
         };
         let loss = if g.training()? { Some(loss::build(self, g, logits)?) } else { None };
@@ -136,11 +155,23 @@ impl Objective for Classification {
     }
 
     fn metrics(&self, tensors: &[Tensor]) -> Result<Vec<Metric>> {
-        answers::metrics(self, tensors)
+        if self.multi_label { several::metrics(self, tensors) } else { answers::metrics(self, tensors) }
     }
 
     fn decode(&self, _: &Host<'_>, tensors: &[Tensor]) -> Result<Vec<JsonValue>> {
-        answers::decode(self.labels()?, tensors)
+        if self.multi_label {
+            several::decode(self, tensors)
+        } else {
+            answers::decode(self.labels()?, tensors)
+        }
+    }
+
+    fn calibrates(&self) -> bool {
+        self.multi_label && self.thresholds == Thresholds::Named(NamedThresholds::Tuned)
+    }
+
+    fn calibrate(self, tensors: &[Tensor]) -> Result<Self> {
+        if self.calibrates() { several::calibrate(self, tensors) } else { Ok(self) }
     }
 }
 

@@ -8,6 +8,9 @@ use crate::Classification;
 /// The loss of a batch, a scalar, from logits `[batch, labels]` and the input `labels` `[batch]`.
 pub fn build(c: &Classification, g: &Graph<'_>, logits: Value) -> Result<Value> {
     let classes = c.labels()?.len();
+    if c.multi_label {
+        return binary(g, logits, classes);
+    }
     let batch = g.fact(logits)?.shape.and_then(|s| s.first().cloned()).unwrap_or(Dim::Unknown);
     let labels = g.input("labels", DType::I64, &[batch])?;
     let hot = g.one_hot(labels, classes)?;
@@ -28,6 +31,16 @@ pub fn build(c: &Classification, g: &Graph<'_>, logits: Value) -> Result<Value> 
     g.neg(g.div(g.reduce_sum(rows, &[], false)?, total)?)
 }
 
+/// The binary cross-entropy as `torch.nn.BCEWithLogitsLoss` defines it, mean over rows and labels: logits and the input
+/// `labels` are `[batch, labels]`, the latter f32 of 0 and 1.
+fn binary(g: &Graph<'_>, logits: Value, classes: usize) -> Result<Value> {
+    let batch = g.fact(logits)?.shape.and_then(|s| s.first().cloned()).unwrap_or(Dim::Unknown);
+    let labels = g.input("labels", DType::F32, &[batch, Dim::Known(classes as u64)])?;
+    // −t·ln σ(x) − (1 − t)·ln(1 − σ(x)) = softplus(x) − t·x, which is finite for every x.
+    let soft = g.emit("Softplus", &[logits], &[])?;
+    g.reduce_mean(g.sub(soft, g.mul(labels, logits)?)?, &[], false)
+}
+
 /// The same over all rows of an evaluation set, in f64.
 pub fn over(c: &Classification, logits: &[f32], labels: &[usize], classes: usize) -> f64 {
     let weight = |k: usize| c.weights().and_then(|w| w.get(k)).map_or(1.0, |w| f64::from(*w));
@@ -40,6 +53,15 @@ pub fn over(c: &Classification, logits: &[f32], labels: &[usize], classes: usize
         total += weight(*label);
     }
     sum / total
+}
+
+/// The binary cross-entropy of numbers, in f64: the mean.
+pub fn binary_over(logits: &[f32], labels: &[bool]) -> f64 {
+    let one = |(x, t): (&f32, &bool)| {
+        let x = f64::from(*x);
+        x.max(0.0) + (-x.abs()).exp().ln_1p() - if *t { x } else { 0.0 }
+    };
+    logits.iter().zip(labels).map(one).sum::<f64>() / logits.len() as f64
 }
 
 /// Logarithms of the probabilities of a row.

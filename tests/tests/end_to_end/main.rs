@@ -3,10 +3,15 @@
 
 mod answers;
 mod conformance;
+mod embedding;
 mod images;
 mod methods;
+mod multi_label;
+mod pairs;
+mod regression;
 mod reproduced;
 mod settings;
+mod slopes;
 mod stored;
 mod trained;
 mod training;

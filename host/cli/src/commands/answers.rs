@@ -1,15 +1,17 @@
 //! `graft eval` and `graft predict`.
 
 use std::io::{IsTerminal, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use graft_adapters::{StoredAdapter, load};
 use graft_data::{Mapping, ReadOptions, Table};
+use graft_plugins::api::{Field, FieldKind};
 use graft_runtime::peak_rss_mb;
 use graft_tasks::{Base, Intake, Task};
 use serde_json::{Value, json};
 
+use crate::answer::show;
 use crate::common::{BaseArgs, RuntimeArgs};
 
 /// What both commands need.
@@ -83,9 +85,31 @@ pub struct EvalArgs {
     /// Column of the labels
     #[arg(long, value_name = "COLUMN")]
     label: Option<String>,
+    /// Column of another field of the objective, e.g. target=price (repeatable); without a column (negative=) the field is
+    /// not read
+    #[arg(long = "column", value_name = "FIELD=COLUMN")]
+    columns: Vec<String>,
     /// Encoding of the data's text, if it is not UTF-8
     #[arg(long, value_name = "NAME")]
     encoding: Option<String>,
+}
+
+impl EvalArgs {
+    /// The columns that were named.
+    fn given(&self) -> Result<Mapping> {
+        let mut mapping = Mapping::parse(self.columns.iter().filter(|c| left_out(c).is_none()))?;
+        for (field, column) in [("text", &self.text), ("image", &self.image), ("label", &self.label)] {
+            if let Some(column) = column {
+                mapping = mapping.with(field, column);
+            }
+        }
+        Ok(mapping)
+    }
+}
+
+/// The field that an argument without a column leaves out.
+fn left_out(argument: &str) -> Option<&str> {
+    argument.strip_suffix('=').filter(|field| !field.is_empty() && !field.contains('='))
 }
 
 /// The length at which text was cut in training.
@@ -100,32 +124,37 @@ fn trained_column(adapter: &StoredAdapter, field: &str) -> Option<String> {
     Some(training.recipe.get("columns")?.get(field)?.as_str()?.to_string())
 }
 
+/// The column of each field: the one given, else that of training, else one that is called like it.
+fn columns(adapter: &StoredAdapter, fields: &[&Field], given: &Mapping) -> Mapping {
+    let mut mapping = Mapping::new();
+    for f in fields {
+        let named = given.iter().find(|(field, _)| *field == f.name).map(|(_, c)| c.to_string());
+        let column = named.or_else(|| trained_column(adapter, &f.name));
+        if let Some(column) = column.or(f.required.then(|| f.name.clone())) {
+            mapping = mapping.with(f.name.clone(), column);
+        }
+    }
+    mapping
+}
+
+fn table(path: &Path, mapping: &Mapping, encoding: Option<String>) -> Result<Table> {
+    let options = ReadOptions { encoding, select: Some(mapping.columns()), ..ReadOptions::default() };
+    Ok(Table::read(path, &options)?)
+}
+
 /// Runs `graft eval`.
 pub fn eval(args: EvalArgs) -> Result<()> {
     let mut loaded = args.common.load()?;
+    let given = args.given()?;
     let mut results = serde_json::Map::new();
     for (stored, task) in &mut loaded.tasks {
         let objective = task.objective.as_ref().context("the adapter has no head to evaluate")?;
         let fields = objective.fields()?;
-        let mut mapping = Mapping::new();
-        for f in fields.iter().filter(|f| loaded.intake.reads(f)) {
-            let given = match f.name.as_str() {
-                "text" => args.text.clone(),
-                "image" => args.image.clone(),
-                "label" => args.label.clone(),
-                _ => None,
-            };
-            let column = given.or_else(|| trained_column(stored, &f.name));
-            if let Some(column) = column.or(f.required.then(|| f.name.clone())) {
-                mapping = mapping.with(f.name.clone(), column);
-            }
-        }
-        let options = ReadOptions {
-            encoding: args.encoding.clone(),
-            select: Some(mapping.columns()),
-            ..ReadOptions::default()
-        };
-        let table = Table::read(&args.data, &options)?;
+        let unread = |f: &&Field| args.columns.iter().any(|c| left_out(c) == Some(&f.name));
+        let read: Vec<&Field> =
+            fields.iter().filter(|f| loaded.intake.reads(f) && (f.required || !unread(f))).collect();
+        let mapping = columns(stored, &read, &given);
+        let table = table(&args.data, &mapping, args.encoding.clone())?;
         let examples = loaded.intake.examples(&table, &args.data, &mapping, &fields, loaded.max_length)?;
         let metrics = task.evaluate(&loaded.base, &examples, &loaded.intake)?;
         let shown: serde_json::Map<String, Value> =
@@ -150,8 +179,9 @@ pub fn eval(args: EvalArgs) -> Result<()> {
 
 /// Answer texts or images with one or several adapters
 ///
-/// Texts come from the command line, from a file with one text a line, or from standard input (-). For a base of images
-/// they are the images' files.
+/// Texts come from the command line, from a file with one text a line, from standard input (-), or from the columns of a
+/// table. For a base of images they are the images' files. Each adapter reads what it was trained on: one of pairs both
+/// texts, others the first one.
 ///
 /// Example: graft predict --base minilm --adapter adapters/intent --adapter adapters/urgency "I can't log in"
 #[derive(clap::Args)]
@@ -160,9 +190,18 @@ pub struct PredictArgs {
     common: Common,
     /// The texts, or - for standard input
     texts: Vec<String>,
+    /// The second text of a pair (repeatable: one for each text)
+    #[arg(long, value_name = "TEXT")]
+    text_pair: Vec<String>,
     /// A file with one text a line
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
+    /// A table to answer: CSV, TSV, JSONL or Parquet. Columns are those of training
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["texts", "input", "text_pair"])]
+    data: Option<PathBuf>,
+    /// Column of a field in the table, e.g. text=question (repeatable)
+    #[arg(long = "column", value_name = "FIELD=COLUMN", requires = "data")]
+    columns: Vec<String>,
 }
 
 /// Longest input that is read, in bytes.
@@ -192,21 +231,54 @@ fn texts(args: &PredictArgs) -> Result<Vec<String>> {
 
 /// Runs `graft predict`.
 pub fn predict(args: PredictArgs) -> Result<()> {
-    let texts = texts(&args)?;
-    if texts.is_empty() {
+    let asked = match &args.data {
+        Some(_) => Asked::Table(Mapping::parse(&args.columns)?),
+        None => Asked::Texts(texts(&args)?),
+    };
+    if matches!(&asked, Asked::Texts(t) if t.is_empty()) {
         bail!("there is no text to answer");
     }
     let mut loaded = args.common.load()?;
-    let examples = loaded.intake.arguments(&texts, loaded.max_length)?;
+    let mut shown: Vec<String> = Vec::new();
     let mut answers: Vec<(String, Vec<Value>)> = Vec::new();
-    for (_, task) in &mut loaded.tasks {
+    let mut paired = args.text_pair.is_empty();
+    for (stored, task) in &mut loaded.tasks {
+        let fields = task.objective.as_ref().map(|o| o.fields()).transpose()?.unwrap_or_default();
+        let examples = match (&asked, &args.data) {
+            (Asked::Table(given), Some(path)) => {
+                let read: Vec<&Field> = fields.iter().filter(|f| asks(f) && loaded.intake.reads(f)).collect();
+                let mapping = columns(stored, &read, given);
+                let table = table(path, &mapping, None)?;
+                if shown.is_empty() {
+                    shown = first_column(&table, &mapping);
+                }
+                loaded.intake.examples(&table, path, &mapping, &fields, loaded.max_length)?
+            }
+            (Asked::Texts(texts), _) => {
+                shown.clone_from(texts);
+                let second = second_texts(stored, &task.name, &fields, texts, &args.text_pair)?;
+                paired |= second.is_some();
+                match second {
+                    Some(second) => loaded.intake.pairs(texts, second, loaded.max_length)?,
+                    None => loaded.intake.arguments(texts, loaded.max_length)?,
+                }
+            }
+            _ => bail!("there is no text to answer"),
+        };
         answers.push((task.name.clone(), task.predict(&loaded.base, &examples, &loaded.intake)?));
     }
-    let rows: Vec<Value> = (0..texts.len())
+    if !paired {
+        bail!("--text-pair: no adapter here was trained on pairs of texts that are read together");
+    }
+    let rows: Vec<Value> = (0..shown.len())
         .map(|i| {
             let each: serde_json::Map<String, Value> =
                 answers.iter().map(|(name, a)| (name.clone(), a[i].clone())).collect();
-            json!({ "text": texts[i], "answers": each })
+            let mut row = json!({ "text": shown[i], "answers": each });
+            if let Some(pair) = args.text_pair.get(i) {
+                row["text_pair"] = json!(pair);
+            }
+            row
         })
         .collect();
     if args.common.json {
@@ -214,8 +286,11 @@ pub fn predict(args: PredictArgs) -> Result<()> {
         return Ok(());
     }
     let width = answers.iter().map(|a| a.0.len()).max().unwrap_or(0);
-    for (i, text) in texts.iter().enumerate() {
+    for (i, text) in shown.iter().enumerate() {
         println!("{text}");
+        if let Some(pair) = args.text_pair.get(i) {
+            println!("{pair}");
+        }
         for (name, a) in &answers {
             println!("  {name:<width$}  {}", show(&a[i]));
         }
@@ -223,19 +298,46 @@ pub fn predict(args: PredictArgs) -> Result<()> {
     Ok(())
 }
 
-/// A label with its probability and the runners-up; anything else as JSON.
-fn show(answer: &Value) -> String {
-    let (Some(label), Some(score)) = (answer["label"].as_str(), answer["score"].as_f64()) else {
-        return answer.to_string();
-    };
-    let mut others: Vec<(&String, f64)> = answer["probabilities"]
-        .as_object()
-        .into_iter()
-        .flatten()
-        .filter_map(|(l, p)| Some((l, p.as_f64()?)))
-        .filter(|(l, _)| l.as_str() != label)
-        .collect();
-    others.sort_by(|a, b| b.1.total_cmp(&a.1));
-    let rest: Vec<String> = others.iter().take(2).map(|(l, p)| format!("{l} {:.0} %", p * 100.0)).collect();
-    format!("{label} {:.1} %   ({})", score * 100.0, rest.join(", "))
+/// What is to be answered.
+enum Asked {
+    /// Texts, or files of images.
+    Texts(Vec<String>),
+    /// The rows of a table, with the columns that were named.
+    Table(Mapping),
+}
+
+/// Whether a field is part of what is asked, and not of the right answer.
+fn asks(field: &Field) -> bool {
+    [FieldKind::TEXT, FieldKind::IMAGE].contains(&field.kind)
+}
+
+/// The column that stands for a row in what is printed.
+fn first_column(table: &Table, mapping: &Mapping) -> Vec<String> {
+    let column = mapping.iter().next().and_then(|(_, c)| table.column(c).ok());
+    let cell = |i: usize| column.and_then(|c| c.get(i)).unwrap_or_default().to_string();
+    (0..table.len()).map(cell).collect()
+}
+
+/// The second texts for an adapter that was trained on pairs; `None` for one that was trained on single texts.
+fn second_texts<'a>(
+    adapter: &StoredAdapter,
+    name: &str,
+    fields: &[Field],
+    texts: &[String],
+    second: &'a [String],
+) -> Result<Option<&'a [String]>> {
+    let reads_pairs = fields.iter().filter(|f| f.kind == FieldKind::TEXT).count() > 1;
+    // An adapter that does not say how it was trained takes what it is given.
+    let known = adapter.graft.as_ref().is_some_and(|g| g.training.is_some());
+    let trained = trained_column(adapter, "text_pair").is_some();
+    if !second.is_empty() && second.len() != texts.len() {
+        bail!("{} texts and {} second ones: give --text-pair once for each text", texts.len(), second.len());
+    }
+    match (reads_pairs && (trained || !known), second.is_empty()) {
+        (true, false) => Ok(Some(second)),
+        (true, true) if trained => {
+            bail!("adapter '{name}' answers pairs of texts: give --text-pair once for each text, or --data")
+        }
+        _ => Ok(None),
+    }
 }

@@ -17,20 +17,23 @@ const TOLERANCE: f32 = 1e-4;
 /// Most bytes of features that are kept for the training data; where they would take more, the whole graph is run.
 const MAX_FEATURES: u64 = 2 << 30;
 
-/// Features of examples: one tensor `[rows, …]` for each cut value.
+/// Features of examples: one tensor `[stack · rows, …]` for each cut value, the first text of every example before the
+/// second.
 pub(super) struct Features {
     tensors: Vec<api::Tensor>,
     rows: usize,
+    stack: usize,
 }
 
 impl Feed for Features {
     fn batch(&self, rows: &[usize]) -> Result<HashMap<String, Tensor>> {
         let mut batch = HashMap::new();
         for t in &self.tensors {
-            let width = t.data.len() / self.rows.max(1);
-            let bytes: Vec<u8> =
-                rows.iter().flat_map(|r| &t.data[r * width..(r + 1) * width]).copied().collect();
-            let shape: Vec<usize> = std::iter::once(rows.len()).chain(t.shape[1..].iter().copied()).collect();
+            let width = t.data.len() / (self.rows * self.stack).max(1);
+            let places = (0..self.stack).flat_map(|s| rows.iter().map(move |r| s * self.rows + r));
+            let bytes: Vec<u8> = places.flat_map(|p| &t.data[p * width..(p + 1) * width]).copied().collect();
+            let count = rows.len() * self.stack;
+            let shape: Vec<usize> = std::iter::once(count).chain(t.shape[1..].iter().copied()).collect();
             batch.insert(t.name.clone(), Tensor::from_bytes(graft_graph::DType::F32, shape, bytes.into())?);
         }
         Ok(batch)
@@ -38,6 +41,10 @@ impl Feed for Features {
 
     fn lengths(&self) -> Vec<usize> {
         vec![1; self.rows]
+    }
+
+    fn stack(&self) -> usize {
+        self.stack
     }
 }
 
@@ -80,10 +87,10 @@ impl Extractor {
 
     pub(super) fn features(&mut self, base: &Base, examples: &Examples, pad: i64) -> Result<Features> {
         let tensors = run_all(&mut self.program, &TextFeed { base, examples, pad }, &|_| None, &self.names)?;
-        Ok(Features { tensors, rows: examples.len() })
+        Ok(Features { tensors, rows: examples.len(), stack: examples.stack() })
     }
 
-    /// Whether there is room to keep the features of `rows` examples. The batch is the only size of a cut that is not a
+    /// Whether there is room to keep the features of `rows` rows of the base's batch. The batch is the only size of a cut that is not a
     /// number.
     pub(super) fn has_room(&self, rows: usize) -> bool {
         let rows = i64::try_from(rows).ok();
@@ -102,9 +109,9 @@ impl Extractor {
         else {
             return Ok(false);
         };
-        let together = self.features(base, &examples.select(&[short, long]), pad)?;
+        let together = self.features(base, &examples.first_texts(&[short, long]), pad)?;
         for (row, example) in [(0, short), (1, long)] {
-            let alone = self.features(base, &examples.select(&[example]), pad)?;
+            let alone = self.features(base, &examples.first_texts(&[example]), pad)?;
             for (a, t) in alone.tensors.iter().zip(&together.tensors) {
                 let (Ok(a), Ok(t)) = (a.to_f32s(), t.to_f32s()) else { return Ok(false) };
                 let t = &t[row * a.len()..(row + 1) * a.len()];

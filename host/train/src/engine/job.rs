@@ -1,5 +1,6 @@
 //! A training run from recipe to adapter directory.
 
+use std::cell::OnceCell;
 use std::path::PathBuf;
 
 use graft_adapters::{DataFile, StoredAdapter, Training};
@@ -9,7 +10,7 @@ use graft_graph::hoist::hoist;
 use graft_graph::split::Whole;
 use graft_graph::trim::trim;
 use graft_plugins::adapt::Param;
-use graft_plugins::api::{self, FieldKind, Metric};
+use graft_plugins::api::{self, Field, FieldKind, Metric};
 use graft_plugins::{Adapted, Method, Objective, adapt};
 use graft_runtime::{Runtime, SessionOptions};
 use graft_tasks::binding::{Choice, bind, method_of, objective_of};
@@ -32,7 +33,7 @@ use crate::interrupt::Interrupt;
 use crate::observe::Observer;
 use crate::params::{Parameter, Parameters};
 use crate::recipe::{Part, Recipe};
-use crate::report::FitReport;
+use crate::report::{Ended, FitReport};
 use crate::source::Prepared;
 
 /// Why a run did not come to its end.
@@ -157,8 +158,9 @@ impl Job {
         if let Some(path) = &recipe.eval_data {
             eval = Some(reader.read(path, "eval")?);
         } else if let Some(fraction) = recipe.eval_split {
-            let labels =
-                fields.iter().find(|f| f.kind == FieldKind::LABEL).and_then(|f| train.field(&f.name));
+            // Rows with several labels have no class of their own to be drawn from.
+            let one = |f: &&Field| f.kind == FieldKind::LABEL && f.separator.is_empty();
+            let labels = fields.iter().find(one).and_then(|f| train.field(&f.name));
             let labels: Option<Vec<&str>> = labels.as_ref().map(|l| l.iter().map(String::as_str).collect());
             let parts = graft_data::split(train.len(), labels.as_deref(), fraction, recipe.seed)?;
             (train, eval) = (train.select(&parts.train), Some(train.select(&parts.held_out)));
@@ -172,7 +174,7 @@ impl Job {
         for part in [&eval, &test].into_iter().flatten() {
             objective.collate(&part.rows, 0).map_err(|e| about(&e, &part.origin))?;
         }
-        let stats = batches.is_none().then(|| stats(&train, &fields));
+        let stats = batches.is_none().then(|| stats(&train, &fields, &summary));
         let (pad, data) = (reader.intake.as_ref().map_or(0, Intake::pad_id), reader.data);
         let mut options = with.options.clone();
         let profile = options.profile.take();
@@ -226,6 +228,7 @@ impl Job {
         }
         let first = self.first_values(&adapted)?;
         let mut params = parameters(&adapted, &first)?;
+        let calibrated = OnceCell::new();
         let mut saver = self.saver(&adapted, &first, stored);
         let (base, options) = (&self.base, &self.options);
         // The frozen half is computed once per example where the cut is proven to have a row for each, and padding is
@@ -240,7 +243,7 @@ impl Job {
                         uncached = Some(format!("{doubt}; tried on two examples, it does"));
                         None
                     }
-                    _ if !e.has_room(self.train.len()) => {
+                    _ if !e.has_room(self.train.len() * self.train.stack()) => {
                         uncached = Some("the features of all examples take more than 2 GiB".into());
                         None
                     }
@@ -273,16 +276,16 @@ impl Job {
         let train_feed = feed_of(&self.train)?;
         let eval_feed = self.eval.as_ref().map(&mut feed_of).transpose()?;
         let test_feed = self.test.as_ref().map(&mut feed_of).transpose()?;
-        let evaluation = |examples, feed| -> Result<Evaluation<'_>, JobError> {
+        let evaluation = |examples, feed, objective| -> Result<Evaluation<'_>, JobError> {
             let options = SessionOptions { name: "evaluation".into(), ..options.clone() };
             let name = |v: &graft_graph::ValueId| forward.graph.name_of(*v).to_string();
             let outputs = forward.graph.outputs.iter().map(name).collect();
             let program = Program::new(base, forward_graph, &options)?;
-            Ok(Evaluation { program, feed, examples, objective: &self.objective, outputs })
+            Ok(Evaluation { program, feed, examples, objective, outputs })
         };
         let mut watch = None;
         if let (Some(examples), Some(feed)) = (&self.eval, &eval_feed) {
-            engine.evaluation = Some(evaluation(examples, feed.as_ref())?);
+            engine.evaluation = Some(evaluation(examples, feed.as_ref(), &self.objective)?);
             watch = Some(self.watch(examples, &forward)?);
         }
         std::fs::create_dir_all(&self.recipe.out)
@@ -311,7 +314,7 @@ impl Job {
                 fit(&mut engine, &mut source, &mut params, &plan, &mut all, interrupt)
             }
         };
-        let report = match fitted {
+        let mut report = match fitted {
             Ok(r) => r,
             Err(e) => {
                 // The last good state is worth keeping, whatever stopped the run; one without a step is not.
@@ -327,9 +330,16 @@ impl Job {
         if self.profile.is_some() {
             engine.finish_profile()?;
         }
+        if report.ended != Ended::Interrupted
+            && let Some((decided, metrics)) = engine.calibrate(&params)?
+        {
+            saver.objective = calibrated.get_or_init(|| decided);
+            report.evaluation = Some(metrics);
+        }
+        let objective = saver.objective;
         let test = match (&self.test, &test_feed) {
             (Some(examples), Some(feed)) => {
-                let mut e = evaluation(examples, feed.as_ref())?;
+                let mut e = evaluation(examples, feed.as_ref(), objective)?;
                 if let Some(old) = engine.evaluation.take() {
                     e.program = old.program;
                 }
@@ -412,7 +422,7 @@ impl Job {
         let blank = |(name, v): &(String, graft_graph::ValueId)| {
             let row: Vec<usize> =
                 forward.graph.shape(*v).into_iter().flatten().skip(1).filter_map(known).collect();
-            let shape: Vec<usize> = std::iter::once(few.len()).chain(row).collect();
+            let shape: Vec<usize> = std::iter::once(few.len() * few.stack()).chain(row).collect();
             graft_plugins::api::Tensor::f32s(name, &shape, &vec![0.0; shape.iter().product()])
         };
         let metrics = graft_tasks::judge(&self.objective, &few, forward.outputs.iter().map(blank).collect())?;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use graft_adapters::DataFile;
-use graft_data::{Mapping, ReadOptions, Stats, Table};
+use graft_data::{Mapping, NumberStats, ReadOptions, Stats, Table};
 use graft_plugins::api::{Field, FieldKind, Summary};
 use graft_tasks::{Base, Examples, Intake};
 
@@ -67,12 +67,23 @@ pub(super) fn label_numbers(batches: &[Vec<TrainBatch>]) -> Summary {
     let rows = counts.values().sum();
     // What an adapter calls its labels is in its own file; here only their number and order count.
     let named = counts.into_iter().map(|(l, n)| (format!("LABEL_{l}"), n)).collect();
-    Summary { rows, labels: vec![("label".into(), named)] }
+    Summary { rows, labels: vec![("label".into(), named)], ..Summary::default() }
 }
 
-/// Class balance and lengths of the training data.
-pub(super) fn stats(train: &Examples, fields: &[Field]) -> Stats {
-    let labels = fields.iter().find(|f| f.kind == FieldKind::LABEL).and_then(|f| train.field(&f.name));
-    let labels: Option<Vec<&str>> = labels.as_ref().map(|l| l.iter().map(String::as_str).collect());
-    Stats::new(train.len(), labels.as_deref(), Some(&train.encodings))
+/// Class balance, lengths and numbers of the training data.
+pub(super) fn stats(train: &Examples, fields: &[Field], summary: &Summary) -> Stats {
+    let field = fields.iter().find(|f| f.kind == FieldKind::LABEL);
+    let cells = field.and_then(|f| train.field(&f.name));
+    let labels: Option<Vec<&str>> =
+        field.zip(cells.as_ref()).map(|(f, cells)| cells.iter().flat_map(|c| f.values(c)).collect());
+    let mut stats = Stats::new(train.len(), labels.as_deref(), Some(&train.encodings));
+    let numbers = summary.numbers.iter().map(|(field, n)| NumberStats {
+        field: field.clone(),
+        mean: n.mean,
+        deviation: n.deviation,
+        low: n.low,
+        high: n.high,
+    });
+    stats.numbers = numbers.collect();
+    stats
 }

@@ -6,7 +6,7 @@ use graft_graph::cse::join_equal;
 use graft_graph::grad::{expose, grad};
 use graft_graph::{Builder, Graph, Tensor, ValueId};
 use graft_plugins::adapt::Noise;
-use graft_plugins::{Adapted, Objective};
+use graft_plugins::{Adapted, Objective, api};
 use graft_runtime::{SessionOptions, View};
 use graft_tasks::{Base, Examples, Feed, Program, TaskError, judge, run_all};
 
@@ -103,6 +103,36 @@ impl<'a> Step<'a> {
         Ok(self.program.session().finish_profile()?)
     }
 
+    /// The objective with what the outputs on the evaluation data decide, and its metrics on them; `None` where it has
+    /// nothing to decide or there are no such data.
+    ///
+    /// # Errors
+    /// Whatever the plugin or ONNX Runtime says.
+    pub fn calibrate(&mut self, params: &Parameters) -> Result<Option<(Objective, Metrics)>, TaskError> {
+        let Some(objective) = self.evaluation.as_ref().map(|e| e.objective) else { return Ok(None) };
+        if !objective.calibrates()? {
+            return Ok(None);
+        }
+        let Some((e, outputs)) = self.outputs(params)? else { return Ok(None) };
+        let mut tensors = outputs.clone();
+        tensors.extend(e.objective.collate(&e.examples.rows, 0)?);
+        let decided = e.objective.calibrate(tensors)?;
+        let metrics = judge(&decided, e.examples, outputs)?;
+        Ok(Some((decided, metrics.into_iter().map(|m| (m.name, m.value)).collect())))
+    }
+
+    /// The evaluation and its outputs, where there are data for one.
+    fn outputs(
+        &mut self,
+        params: &Parameters,
+    ) -> Result<Option<(&Evaluation<'a>, Vec<api::Tensor>)>, TaskError> {
+        let Some(e) = &mut self.evaluation else { return Ok(None) };
+        let settings = &self.settings;
+        let fixed = |n: &str| settings.get(n).map(View::from).or_else(|| view(params, n));
+        let outputs = run_all(&mut e.program, e.feed, &fixed, &e.outputs)?;
+        Ok(Some((e, outputs)))
+    }
+
     fn noise(&self, batch: &TrainBatch, at: At) -> Result<HashMap<String, Tensor>, EngineError> {
         let graph = &self.base.graph;
         let declared = graph
@@ -143,10 +173,7 @@ impl Engine for Step<'_> {
     }
 
     fn evaluate(&mut self, params: &Parameters) -> Result<Option<Metrics>, EngineError> {
-        let Some(e) = &mut self.evaluation else { return Ok(None) };
-        let settings = &self.settings;
-        let fixed = |n: &str| settings.get(n).map(View::from).or_else(|| view(params, n));
-        let outputs = run_all(&mut e.program, e.feed, &fixed, &e.outputs)?;
+        let Some((e, outputs)) = self.outputs(params)? else { return Ok(None) };
         let metrics = judge(e.objective, e.examples, outputs)?;
         Ok(Some(metrics.into_iter().map(|m| (m.name, m.value)).collect()))
     }

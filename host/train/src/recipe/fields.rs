@@ -138,12 +138,16 @@ pub const FIELDS: &[Field] = &[
     field("provider", Kind::Text, "\"cpu\"", "cpu, cuda[:id] or tensorrt[:id]"),
     optional("threads", Kind::Integer(1, 4096), "threads; the processors that may be used if not given"),
     optional("text", Kind::Column, "column of the field `text`"),
+    optional("text_pair", Kind::Column, "column of the field `text_pair`: the second text of a pair"),
+    optional("negative", Kind::Column, "column of the field `negative`: a text unlike the first"),
     optional(
         "image",
         Kind::Column,
         "column of the field `image`: files of JPEG or PNG, from the table's folder",
     ),
     optional("label", Kind::Column, "column of the field `label`"),
+    optional("target", Kind::Column, "column of the field `target`: the number to predict"),
+    optional("score", Kind::Column, "column of the field `score`: how alike the texts of a pair are"),
     field(
         "columns",
         Kind::Columns,

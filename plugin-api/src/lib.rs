@@ -72,5 +72,7 @@ pub use graph::{Graph, Host, Level, Value, attr};
 pub use method::Method;
 pub use objective::{Built, Cell, Field, FieldKind, Metric, Objective, Row, Summary};
 pub use params::{Decay, Distribution, Init, ParamSpec, Role};
-pub use sites::{Attention, Selection, Site, SiteKind, choose, default_targets, matching, names_of};
+pub use sites::{
+    Attention, Residual, Selection, Site, SiteKind, Sublayer, choose, default_targets, matching, names_of,
+};
 pub use tensor::{DType, Dim, Fact, Tensor, tensor};

@@ -1,6 +1,6 @@
 //! What a plugin declares besides nodes: parameters, noise, states.
 
-use crate::{Code, DType, Error, Result, Tensor, wire};
+use crate::{Code, DType, Error, Result, Tensor, Value, wire};
 
 /// How a parameter starts, or its neutral value.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,10 +22,13 @@ pub enum Init {
     XavierUniform,
     /// These values.
     Given(Tensor),
+    /// What this value is, which is made of weights of the base alone (the norms of a weight's rows).
+    Computed(Value),
 }
 
 impl From<Init> for wire::Init {
     fn from(i: Init) -> wire::Init {
+        let mut computed = 0;
         let (kind, value, tensor) = match i {
             Init::Zeros => (0, 0.0, None),
             Init::Ones => (1, 0.0, None),
@@ -35,8 +38,12 @@ impl From<Init> for wire::Init {
             Init::XavierUniform => (5, 0.0, None),
             Init::Given(t) => (6, 0.0, Some(t.into())),
             Init::Full(v) => (7, v, None),
+            Init::Computed(v) => {
+                computed = v.0;
+                (8, 0.0, None)
+            }
         };
-        wire::Init { kind, value, tensor }
+        wire::Init { kind, value, tensor, computed }
     }
 }
 
@@ -59,6 +66,7 @@ impl TryFrom<wire::Init> for Init {
             (5, _) => Init::XavierUniform,
             (6, Some(t)) => Init::Given(t.into()),
             (7, _) => Init::Full(i.value),
+            (8, _) => Init::Computed(Value(i.computed)),
             (k, _) => return Err(Error::new(Code::UNSUPPORTED, format!("initialiser {k} is unknown here"))),
         })
     }
@@ -255,6 +263,7 @@ mod tests {
             .site("encoder.layer.0.attention.self.query")
             .init(Init::KaimingUniform(5f64.sqrt()))
             .paddable(0)
+            .neutral(Init::Computed(Value(7)))
             .no_decay()
             .head();
         assert_eq!(ParamSpec::try_from(wire::Param::from(p.clone())).unwrap(), p);
@@ -262,9 +271,9 @@ mod tests {
 
     #[test]
     fn numbers_that_mean_nothing_are_refused() {
-        assert!(Init::try_from(wire::Init { kind: 2, value: f64::NAN, tensor: None }).is_err());
+        assert!(Init::try_from(wire::Init { kind: 2, value: f64::NAN, ..wire::Init::default() }).is_err());
         assert_eq!(
-            Init::try_from(wire::Init { kind: 99, value: 0.0, tensor: None }).unwrap_err().code,
+            Init::try_from(wire::Init { kind: 99, ..wire::Init::default() }).unwrap_err().code,
             Code::UNSUPPORTED
         );
         assert!(Distribution::from_wire(2, 1.5, 1.0).is_err());

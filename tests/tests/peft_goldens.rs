@@ -89,13 +89,23 @@ fn llama_of_the_new_exporter() {
     compare("llama", "base.dynamo.onnx", Some("out:logits"), "out:logits");
 }
 
+/// An adapter of BERT's gives what PEFT gave, on every base.
+fn on_every_base(adapter: &str) {
+    let Some(golden) = Golden::new("bert") else { return };
+    let (folder, io) = (golden.folder.join(adapter), golden.folder.join("io.safetensors"));
+    for base in BASES {
+        golden.compare(&golden.base(base), Some(&folder), "out:logits", &io, &format!("out:{adapter}"));
+    }
+}
+
 #[test]
 fn scaled_features_of_bert() {
-    let Some(golden) = Golden::new("bert") else { return };
-    let (adapter, io) = (golden.folder.join("ia3"), golden.folder.join("io.safetensors"));
-    for base in BASES {
-        golden.compare(&golden.base(base), Some(&adapter), "out:logits", &io, "out:ia3");
-    }
+    on_every_base("ia3");
+}
+
+#[test]
+fn directions_and_magnitudes_of_bert() {
+    on_every_base("dora");
 }
 
 #[test]
@@ -116,16 +126,16 @@ fn trained_norms_of_bert() {
 /// What `graft export` and `graft merge` write are plain models: run without any adapter they give PEFT's outputs.
 #[test]
 fn a_lora_that_is_exported_or_merged_gives_pefts_outputs_without_graft() {
-    for model in ["bert", "llama", "t5"] {
+    for (model, adapter) in [("bert", "lora"), ("bert", "dora"), ("llama", "lora"), ("t5", "lora")] {
         let Some(golden) = Golden::new(model) else { return };
-        let (lora, io) = (golden.folder.join("lora"), golden.folder.join("io.safetensors"));
+        let (lora, io) = (golden.folder.join(adapter), golden.folder.join("io.safetensors"));
         for base in &BASES[..2] {
             for verb in ["export", "merge"] {
-                let out = format!("{model}.{verb}.{base}");
+                let out = format!("{model}.{adapter}.{verb}.{base}");
                 let from = golden.folder.join(base);
                 let line = format!("{verb} {} {} {out}", from.display(), lora.display());
                 golden.house.run(&line).succeeded();
-                golden.compare(&golden.house.path(&out), None, "out:logits", &io, "out:lora");
+                golden.compare(&golden.house.path(&out), None, "out:logits", &io, &format!("out:{adapter}"));
                 golden.house.run(&line).refused(&[&out, "exists"]);
             }
         }

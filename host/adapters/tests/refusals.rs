@@ -65,6 +65,29 @@ fn a_missing_tensor() {
 }
 
 #[test]
+fn magnitudes_that_are_missing_or_misshapen() {
+    let dir = plain();
+    edit_json(&dir.path().join(CONFIG), |c| c["use_dora"] = json!(true));
+    let e = refusal(dir.path(), &[MODEL, "lora_magnitude_vector", "partner"]);
+    assert!(matches!(e, Error::MissingTensor { .. }));
+    for (shape, fits) in [([8].as_slice(), true), (&[7], false), (&[1, 8], false), (&[], false)] {
+        edit(dir.path(), |t| {
+            let modules: Vec<String> =
+                t.keys().filter_map(|k| Some(k.strip_suffix(".lora_A.weight")?.to_string())).collect();
+            for module in modules {
+                t.insert(format!("{module}.lora_magnitude_vector"), numbers(shape));
+            }
+        });
+        if fits {
+            assert!(load(dir.path()).is_ok());
+        } else {
+            let e = refusal(dir.path(), &[MODEL, "lora_magnitude_vector", "[8]"]);
+            assert!(matches!(e, Error::Shape { .. }));
+        }
+    }
+}
+
+#[test]
 fn an_extra_tensor() {
     for (key, why) in [
         ("base_model.model.encoder.layer.0.attention.self.query.weight", "neither a LoRA matrix"),
@@ -204,7 +227,6 @@ fn a_newer_format() {
 #[test]
 fn settings_that_would_change_the_result() {
     for (name, value) in [
-        ("use_dora", json!(true)),
         ("rank_pattern", json!({"query": 4})),
         ("alpha_pattern", json!({"query": 4})),
         ("lora_bias", json!(true)),
@@ -243,8 +265,6 @@ fn other_kinds_of_adapters_by_name() {
         let Some(dir) = shared(&format!("conformance/adapters/bert/{folder}")) else { return };
         assert!(matches!(refusal(&dir, &[kind, "not supported yet"]), Error::PeftType { .. }));
     }
-    let Some(dir) = shared("conformance/adapters/bert/dora") else { return };
-    assert!(matches!(refusal(&dir, &["use_dora = true"]), Error::Unsupported { .. }));
     let Some(dir) = shared("conformance/adapters/bert/ah_seq_bn") else { return };
     assert!(matches!(refusal(&dir, &["AdapterHub", "adapters.1.3.0"]), Error::AdapterHub { .. }));
     let dir = plain();

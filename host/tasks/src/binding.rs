@@ -70,7 +70,7 @@ pub fn method_of(base: &Base, adapter: &StoredAdapter) -> Result<Option<Choice>>
     let config = match peft {
         PeftConfig::Lora(lora) => json!({
             "r": lora.r, "alpha": lora.lora_alpha, "dropout": lora.lora_dropout, "use_rslora": lora.use_rslora,
-            "bias": lora.bias, "target_modules": hooked,
+            "use_dora": lora.use_dora, "bias": lora.bias, "target_modules": hooked,
         }),
         PeftConfig::Ia3(_) => {
             let inputs: Vec<String> = adapter.scaled_inputs().filter_map(at).collect();

@@ -104,6 +104,8 @@ pub mod host_op {
     pub const LOGITS: u32 = 24;
     /// [`ReplaceAttention`](super::ReplaceAttention) of what enters an attention site.
     pub const REPLACE_ATTENTION: u32 = 25;
+    /// [`Replace`](super::Replace): what the site makes of a value → [`Values`](super::Values).
+    pub const CALL_SITE: u32 = 26;
 
     /// What an operation is called in messages.
     pub fn name(op: u32) -> &'static str {
@@ -133,6 +135,7 @@ pub mod host_op {
             MATCHED => "matched",
             LOGITS => "logits",
             REPLACE_ATTENTION => "replace_attention",
+            CALL_SITE => "call_site",
             _ => "an unknown operation",
         }
     }

@@ -1,6 +1,10 @@
 //! LoRA: `W x` becomes `W x + (alpha / r) · B A x` with `A` `[r, in]` and `B` `[out, r]` (Hu et al. 2021,
 //! "LoRA: Low-Rank Adaptation of Large Language Models"). Beside a convolution, `A` is a convolution that moves as the
-//! base's does, and `B` one of kernel 1. Names, shapes, defaults and starting values are those of Hugging Face PEFT.
+//! base's does, and `B` one of kernel 1. With DoRA the whole is scaled to a learned magnitude (see [`dora`]). Names,
+//! shapes, defaults and starting values are those of Hugging Face PEFT.
+
+mod conv;
+mod dora;
 
 use graft_plugin_api::*;
 
@@ -22,6 +26,8 @@ config! {
         exclude_modules: Option<Names> = None,
         /// Scale by `alpha / sqrt(r)` instead (rank-stabilised LoRA, Kalajdzievski 2023).
         use_rslora: bool = false,
+        /// Learn direction and magnitude of each weight apart (weight-decomposed LoRA, Liu et al. 2024).
+        use_dora: bool = false,
         /// Which biases of the base to train as well.
         bias: Bias = Bias::None,
     }
@@ -42,7 +48,7 @@ pub enum Bias {
 
 impl Method for Lora {
     const ID: &'static str = "lora";
-    const SUMMARY: &'static str = "low-rank update of linear and conv layers (LoRA, rsLoRA)";
+    const SUMMARY: &'static str = "low-rank update of linear and conv layers (LoRA, rsLoRA, DoRA)";
 
     fn check(&self) -> Result<()> {
         if self.r == 0 {
@@ -62,6 +68,7 @@ impl Method for Lora {
         vec![
             ("query and value, as PEFT does by default", Self::default()),
             ("every linear layer", Self { target_modules: all.clone(), ..Self::default() }),
+            ("direction and magnitude apart (DoRA)", Self { use_dora: true, ..Self::default() }),
             ("a high rank", Self { r: 64, use_rslora: true, target_modules: all, ..Self::default() }),
         ]
     }
@@ -75,18 +82,17 @@ impl Method for Lora {
         let r = self.r as f32;
         let scaling = g.setting("scaling", self.alpha / if self.use_rslora { r.sqrt() } else { r })?;
         g.each(&sites, |site| {
-            if site.kind == SiteKind::CONV {
-                return g.replace_output(site, g.add(site.output()?, self.conv(g, site, scaling)?)?);
-            }
-            let a = ParamSpec::new("lora_A.weight", &[self.r, site.in_features])
-                .init(Init::KaimingUniform(5f64.sqrt()))
-                .paddable(0);
-            let b = ParamSpec::new("lora_B.weight", &[site.out_features, self.r]).paddable(1);
-            let (a, b) = (g.param(a.site(&site.path))?, g.param(b.site(&site.path))?);
-            let x = g.dropout(site.input()?, self.dropout, "lora_dropout")?;
-            // The scale goes onto the narrow activation: the product is the same and the work is less.
-            let narrow = g.mul(g.linear(x, a, None)?, scaling)?;
-            g.replace_output(site, g.add(site.output()?, g.linear(narrow, b, None)?)?)
+            let update = match site.kind {
+                SiteKind::CONV => self.conv(g, site, scaling)?,
+                _ => self.linear(g, site, scaling)?,
+            };
+            let output = site.output()?;
+            let adapted = if self.use_dora {
+                dora::apply(g, site, &update, scaling)?
+            } else {
+                g.add(output, update.added)?
+            };
+            g.replace_output(site, adapted)
         })?;
         let biased = match self.bias {
             Bias::None => Vec::new(),
@@ -97,42 +103,36 @@ impl Method for Lora {
     }
 }
 
+/// The update beside a module.
+struct Update {
+    /// What is added to the output: `s · B A x`.
+    added: Value,
+    /// What enters `A`, where dropout has made it another value than the module's input.
+    dropped: Option<Value>,
+    /// `A` `[r, in, …]`.
+    a: Value,
+    /// `B` `[out, r, …]`.
+    b: Value,
+}
+
 impl Lora {
-    /// The update beside a convolution. As in PEFT, `A` sees all channels whatever the groups of the base are, and `B`
-    /// has the base's groups.
-    fn conv(&self, g: &Graph<'_>, site: &Site, scaling: Value) -> Result<Value> {
-        let c = site.conv()?;
-        if c.dilations.iter().any(|d| *d != 1) {
-            let e =
-                Error::new(Code::UNSUPPORTED, "PEFT's LoRA has no update for a convolution with dilations");
-            return Err(e.help("leave the module out with `exclude_modules`"));
-        }
-        let group = u64::try_from(c.group).unwrap_or(0);
-        if group == 0 || !self.r.is_multiple_of(group) {
-            let e = Error::new(
-                Code::CONFIG,
-                format!("a rank of {} does not divide by {} groups", self.r, c.group),
-            );
-            return Err(e.help("choose another `r`, or leave the module out with `exclude_modules`"));
-        }
-        let extents = c.kernel.iter().map(|k| u64::try_from(*k).unwrap_or(0));
-        let shape: Vec<u64> = [self.r, site.in_features].into_iter().chain(extents).collect();
-        let a =
-            ParamSpec::new("lora_A.weight", &shape).init(Init::KaimingUniform(5f64.sqrt())).site(&site.path);
-        let ones = vec![1; c.kernel.len()];
-        let shape: Vec<u64> = [site.out_features, self.r / group].into_iter().chain(ones).collect();
-        let b = ParamSpec::new("lora_B.weight", &shape).site(&site.path);
-        // Channels may be added to the update only where no group cuts them apart.
-        let (a, b) = if group == 1 { (a.paddable(0), b.paddable(1)) } else { (a, b) };
-        let (a, b) = (g.param(a)?, g.param(b)?);
-        let x = g.dropout(site.input()?, self.dropout, "lora_dropout")?;
-        let mut attrs = vec![attr("kernel_shape", &c.kernel[..]), attr("strides", &c.strides[..])];
-        attrs.push(match c.auto_pad.as_str() {
-            "NOTSET" => attr("pads", &c.pads[..]),
-            rule => attr("auto_pad", rule),
-        });
-        let narrow = g.mul(g.emit("Conv", &[x, a], &attrs)?, scaling)?;
-        g.emit("Conv", &[narrow, b], &[attr("group", c.group)])
+    fn linear(&self, g: &Graph<'_>, site: &Site, scaling: Value) -> Result<Update> {
+        let a = ParamSpec::new("lora_A.weight", &[self.r, site.in_features])
+            .init(Init::KaimingUniform(5f64.sqrt()))
+            .paddable(0);
+        let b = ParamSpec::new("lora_B.weight", &[site.out_features, self.r]).paddable(1);
+        let (a, b) = (g.param(a.site(&site.path))?, g.param(b.site(&site.path))?);
+        let (x, dropped) = self.dropped(g, site)?;
+        // The scale goes onto the narrow activation: the product is the same and the work is less.
+        let narrow = g.mul(g.linear(x, a, None)?, scaling)?;
+        Ok(Update { added: g.linear(narrow, b, None)?, dropped, a, b })
+    }
+
+    /// What enters the update, and the same where it is not what enters the module.
+    fn dropped(&self, g: &Graph<'_>, site: &Site) -> Result<(Value, Option<Value>)> {
+        let input = site.input()?;
+        let x = g.dropout(input, self.dropout, "lora_dropout")?;
+        Ok((x, (x != input).then_some(x)))
     }
 }
 

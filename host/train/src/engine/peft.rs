@@ -27,6 +27,7 @@ fn lora(config: &Value, matched: &[String]) -> LoraConfig {
         LoraConfig::new(number("r", 8.0) as usize, number("alpha", 16.0), targets(config, matched));
     lora.lora_dropout = number("dropout", 0.0);
     lora.use_rslora = config.get("use_rslora").and_then(Value::as_bool).unwrap_or(false);
+    lora.use_dora = config.get("use_dora").and_then(Value::as_bool).unwrap_or(false);
     lora.bias = config.get("bias").and_then(Value::as_str).unwrap_or("none").to_string();
     lora
 }

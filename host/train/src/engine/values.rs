@@ -22,6 +22,7 @@ pub(super) fn first_values(p: &Param, seed: u64) -> Result<Vec<f32>, TrainError>
         api::Init::KaimingUniform(a) => draw(Init::KaimingUniform { a: *a }),
         api::Init::XavierUniform => draw(Init::XavierUniform),
         api::Init::Given(t) => t.to_f32s().map_err(|e| unfit(e.to_string())),
+        api::Init::Computed(_) => Err(unfit("what it begins as was not computed".to_string())),
     }
 }
 

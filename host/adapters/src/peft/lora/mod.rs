@@ -1,5 +1,6 @@
 //! LoRA as PEFT keeps it: `lora_A.weight [r, in]` and `lora_B.weight [out, r]` for each module, scaled by
-//! `lora_alpha / r` (rank-stabilised: `/ sqrt(r)`), and trained biases of the base under their own names.
+//! `lora_alpha / r` (rank-stabilised: `/ sqrt(r)`), with DoRA `lora_magnitude_vector [out]`, and trained
+//! biases of the base under their own names.
 
 mod tensors;
 
@@ -37,7 +38,7 @@ pub struct LoraConfig {
     /// Divide alpha by the root of the rank instead of the rank.
     #[serde(default, deserialize_with = "or_default")]
     pub use_rslora: bool,
-    /// Weight-decomposed LoRA; not supported.
+    /// Weight-decomposed LoRA: a learned magnitude for each output.
     #[serde(default, deserialize_with = "or_default")]
     pub use_dora: bool,
     /// Which biases of the base were trained too: `none`, `all` or `lora_only`.
@@ -151,9 +152,6 @@ impl LoraConfig {
 
     pub(super) fn unsupported(&self) -> Vec<String> {
         let mut out = Vec::new();
-        if self.use_dora {
-            out.push("use_dora = true".to_string());
-        }
         for (name, map) in [("rank_pattern", &self.rank_pattern), ("alpha_pattern", &self.alpha_pattern)] {
             if !map.is_empty() {
                 out.push(format!("{name} = {}", short(&Value::Object(map.clone()))));

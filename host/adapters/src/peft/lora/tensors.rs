@@ -20,11 +20,13 @@ pub(in crate::peft) fn key(key: &ParamKey, hooked: bool) -> String {
 
 const A: &str = "lora_A.weight";
 const B: &str = "lora_B.weight";
+const MAGNITUDE: &str = "lora_magnitude_vector";
 
 /// Sorts tensors by what they are for and checks them.
 pub(in crate::peft) fn sort(config: &LoraConfig, path: &Path, tensors: Tensors) -> Result<Sorted> {
     config.check(path)?;
-    let own = |rest: &str| rest.contains(".lora_A.") || rest.contains(".lora_B.");
+    let own =
+        |rest: &str| [".lora_A.", ".lora_B.", ".lora_magnitude_vector"].iter().any(|o| rest.contains(o));
     let out = head::sort(&config.common, path, tensors, own, |rest| parameter(config, rest))?;
     check_modules(config, path, &out.parameters)?;
     Ok(out)
@@ -36,7 +38,12 @@ fn parameter(config: &LoraConfig, rest: &str) -> Result<ParamKey, &'static str> 
         (".lora_B.weight", B),
         (".lora_A.default.weight", A),
         (".lora_B.default.weight", B),
+        (".lora_magnitude_vector", MAGNITUDE),
+        (".lora_magnitude_vector.default.weight", MAGNITUDE),
     ] {
+        if name == MAGNITUDE && !config.use_dora {
+            continue;
+        }
         if let Some(path) = rest.strip_suffix(suffix) {
             return Ok(ParamKey::new(path, name));
         }
@@ -69,7 +76,7 @@ fn check_modules(config: &LoraConfig, path: &Path, parameters: &IndexMap<ParamKe
         return Err(missing(format!("{PREFIX}….{A}"), "the file has no LoRA matrix at all"));
     }
     for module in &hooked {
-        for name in [A, B] {
+        for name in [A, B].into_iter().chain(config.use_dora.then_some(MAGNITUDE)) {
             let wanted = ParamKey::new(*module, name);
             if !parameters.contains_key(&wanted) {
                 return Err(missing(key(&wanted, true), "its partner is there"));
@@ -77,8 +84,8 @@ fn check_modules(config: &LoraConfig, path: &Path, parameters: &IndexMap<ParamKe
         }
     }
     for (k, tensor) in parameters {
-        let width = parameters.get(&ParamKey::new(&k.path, B)).and_then(|b| b.shape().first().copied());
-        if let Some(expected) = misfit(config.r, &k.name, tensor.shape(), width) {
+        let b = parameters.get(&ParamKey::new(&k.path, B)).map(Tensor::shape);
+        if let Some(expected) = misfit(config.r, &k.name, tensor.shape(), b) {
             let (tensor, found) = (key(k, hooked.contains(k.path.as_str())), tensor.shape().to_vec());
             return Err(Error::Shape { path: path.to_path_buf(), tensor, found, expected });
         }
@@ -86,8 +93,10 @@ fn check_modules(config: &LoraConfig, path: &Path, parameters: &IndexMap<ParamKe
     Ok(())
 }
 
-/// What shape a parameter should have, if it has another; `width` is that of the module's output where it is known.
-fn misfit(r: usize, name: &str, shape: &[usize], width: Option<usize>) -> Option<String> {
+/// What shape a parameter should have, if it has another; `b` is the shape of the module's `lora_B`, where it has
+/// one.
+fn misfit(r: usize, name: &str, shape: &[usize], b: Option<&[usize]>) -> Option<String> {
+    let width = b.and_then(|b| b.first().copied());
     match (name, shape) {
         (A, [n, i]) if *n == r && *i > 0 => None,
         (B, [o, n]) if *n == r && *o > 0 => None,
@@ -101,6 +110,15 @@ fn misfit(r: usize, name: &str, shape: &[usize], width: Option<usize>) -> Option
                 && ones.iter().all(|k| *k == 1) =>
         {
             None
+        }
+        // As it broadcasts to the output: of a convolution with axes around it.
+        (MAGNITUDE, shape) => {
+            let whole: Vec<usize> = match (width, b.map_or(2, <[usize]>::len)) {
+                (Some(out), 2) => vec![out],
+                (Some(out), axes) => (0..axes).map(|i| if i == 1 { out } else { 1 }).collect(),
+                (None, _) => Vec::new(),
+            };
+            (shape != whole).then(|| format!("{whole:?}"))
         }
         (A, _) => Some(format!("[r = {r}, in]")),
         (B, _) => Some(format!("[out, r = {r}]")),

@@ -1,4 +1,4 @@
-//! Adapters that Hugging Face PEFT wrote give PEFT's own outputs, on bases of both of PyTorch's exporters and on the
+//! Adapters that Hugging Face PEFT and AdapterHub's library wrote give the libraries' own outputs, on bases of both of PyTorch's exporters and on the
 //! one that is imported from the checkpoint.
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
@@ -27,6 +27,9 @@ impl Golden {
 
     /// The path of a base; `imported` is made here.
     fn base(&self, base: &str) -> PathBuf {
+        if self.house.path(base).exists() {
+            return self.house.path(base);
+        }
         if base != "imported" {
             return self.folder.join(base);
         }
@@ -120,6 +123,42 @@ fn trained_norms_of_bert() {
             &adapter.join("out.safetensors"),
             "out:logits",
         );
+    }
+}
+
+/// The head of the checkpoint, in the files that AdapterHub's library keeps one in.
+fn with_head(golden: &Golden, adapter: &str) -> PathBuf {
+    let (from, to) = (golden.folder.join(adapter), golden.house.path(adapter));
+    std::fs::create_dir(&to).unwrap();
+    for name in ["adapter_config.json", "adapter.safetensors"] {
+        std::fs::write(to.join(name), std::fs::read(from.join(name)).unwrap()).unwrap();
+    }
+    let all = graft_adapters::read_tensors(&golden.folder.join("base/model.safetensors")).unwrap();
+    let head = ["classifier.bias", "classifier.weight"].map(|name| (name, &all[name]));
+    graft_adapters::write_tensors(&to.join("model_head.safetensors"), head).unwrap();
+    to
+}
+
+#[test]
+fn bottlenecks_of_bert() {
+    let Some(golden) = Golden::new("bert") else { return };
+    let (adapter, io) = (with_head(&golden, "ah_seq_bn"), golden.folder.join("io.safetensors"));
+    for base in BASES {
+        golden.compare(&golden.base(base), Some(&adapter), "out:logits", &io, "out:ah_seq_bn");
+    }
+}
+
+/// After attention too; beside the layers; with norms and learned scales; and with everything else that may be set.
+#[test]
+fn every_place_of_a_bottleneck_in_bert() {
+    let Some(golden) = Golden::new("bert") else { return };
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/bert_bottleneck");
+    for name in ["houlsby", "parallel", "norms", "around"] {
+        let adapter = data.join(name);
+        let out = adapter.join("out.safetensors");
+        for base in BASES {
+            golden.compare(&golden.base(base), Some(&adapter), "out:logits", &out, "out:logits");
+        }
     }
 }
 

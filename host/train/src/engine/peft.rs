@@ -1,6 +1,6 @@
 //! A method's settings in PEFT's terms.
 
-use graft_adapters::{Ia3Config, LnTuningConfig, LoraConfig, PeftConfig, Targets};
+use graft_adapters::{HubConfig, Ia3Config, LnTuningConfig, LoraConfig, PeftConfig, Targets};
 use graft_plugins::Method;
 use indexmap::IndexSet;
 use serde_json::Value;
@@ -19,6 +19,11 @@ pub(super) fn peft_config(method: &Method, matched: &[String]) -> Option<PeftCon
         }
         _ => None,
     }
+}
+
+/// AdapterHub's configuration of a method; `None` for one that its library does not have, or not for this architecture.
+pub(super) fn hub_config(method: &Method, model_type: Option<&str>) -> Option<HubConfig> {
+    if method.id() == "bottleneck-adapter" { HubConfig::new(method.config(), model_type) } else { None }
 }
 
 fn lora(config: &Value, matched: &[String]) -> LoraConfig {

@@ -73,6 +73,7 @@ pub use method::Method;
 pub use objective::{Built, Cell, Field, FieldKind, Metric, Objective, Row, Summary};
 pub use params::{Decay, Distribution, Init, ParamSpec, Role};
 pub use sites::{
-    Attention, Residual, Selection, Site, SiteKind, Sublayer, choose, default_targets, matching, names_of,
+    Attention, Residual, Selection, Site, SiteKind, Sublayer, choose, default_targets, matches_end, matching,
+    names_of,
 };
 pub use tensor::{DType, Dim, Fact, Tensor, tensor};

@@ -293,6 +293,23 @@ pub fn matching(sites: &[Site], names: &Names) -> Result<Vec<bool>> {
     Ok(sites.iter().map(|s| names.takes(s)).collect())
 }
 
+/// Whether the end of a path, in whole segments, matches a regular expression, as PEFT asks it of the keys of
+/// `rank_pattern` and `alpha_pattern`.
+///
+/// # Errors
+/// `CONFIG` for a pattern that is no regular expression.
+pub fn matches_end(path: &str, pattern: &str) -> Result<bool> {
+    Ok(regular(&format!(r"(?:.*\.)?(?:{pattern})"), pattern)?.is_match(path))
+}
+
+/// A regular expression for a whole path.
+fn regular(whole: &str, pattern: &str) -> Result<Regex> {
+    Regex::new(&format!(r"\A(?:{whole})\z")).map_err(|e| {
+        Error::new(Code::CONFIG, format!("`{pattern}` is not a regular expression: {e}"))
+            .help("look-around and back references are not supported; a list of names may do")
+    })
+}
+
 /// Names for exactly the wanted modules: the last parts of their paths, or whole paths where those would take others.
 pub fn names_of(sites: &[Site], wanted: impl Fn(&Site) -> bool) -> Names {
     let modules = || sites.iter().filter(|s| s.kind.is_module());
@@ -370,12 +387,7 @@ impl<'a> Matcher<'a> {
             None => Matcher::Nothing,
             Some(Names::List(l)) => Matcher::List(l),
             Some(Names::Pattern(p)) if p.eq_ignore_ascii_case("all-linear") => Matcher::AllLinear,
-            Some(Names::Pattern(p)) => {
-                Matcher::Pattern(Regex::new(&format!(r"\A(?:{p})\z")).map_err(|e| {
-                    Error::new(Code::CONFIG, format!("`{p}` is not a regular expression: {e}"))
-                        .help("look-around and back references are not supported; a list of names may do")
-                })?)
-            }
+            Some(Names::Pattern(p)) => Matcher::Pattern(regular(p, p)?),
         })
     }
 

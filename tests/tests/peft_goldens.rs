@@ -148,18 +148,29 @@ fn bottlenecks_of_bert() {
     }
 }
 
-/// After attention too; beside the layers; with norms and learned scales; and with everything else that may be set.
-#[test]
-fn every_place_of_a_bottleneck_in_bert() {
+/// Compares adapters in a folder of this test's data, on every base, with what stands beside each of them.
+fn beside(folder: &str, adapters: &[&str]) {
     let Some(golden) = Golden::new("bert") else { return };
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/bert_bottleneck");
-    for name in ["houlsby", "parallel", "norms", "around"] {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(folder);
+    for name in adapters {
         let adapter = data.join(name);
         let out = adapter.join("out.safetensors");
         for base in BASES {
             golden.compare(&golden.base(base), Some(&adapter), "out:logits", &out, "out:logits");
         }
     }
+}
+
+/// After attention too; beside the layers; with norms and learned scales; and with everything else that may be set.
+#[test]
+fn every_place_of_a_bottleneck_in_bert() {
+    beside("bert_bottleneck", &["houlsby", "parallel", "norms", "around"]);
+}
+
+/// Ranks and alphas of some modules, some layers, embeddings, and DoRA of these.
+#[test]
+fn options_of_lora_in_bert() {
+    beside("bert_lora_options", &["patterns", "embeddings", "embeddings_dora", "layers"]);
 }
 
 /// What `graft export` and `graft merge` write are plain models: run without any adapter they give PEFT's outputs.

@@ -1,6 +1,6 @@
 //! From trained tensors to an adapter in the layout that it is stored in.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 
 use graft_graph::Tensor;
@@ -69,6 +69,10 @@ impl StoredAdapter {
             (None, None) => Err(format!("PEFT has no adapters of the kind `{}`", graft.method.id)),
         };
         let naming = Naming { arch, prefixed: stock.is_ok() };
+        if let Some(PeftConfig::Lora(lora)) = &mut peft {
+            let paths: BTreeSet<&String> = parameters.iter().map(|(k, _)| &k.path).collect();
+            lora.fix_patterns(&paths.into_iter().map(|p| (p.clone(), naming.name(p))).collect::<Vec<_>>());
+        }
         let parameters = rename(&naming, parameters)?;
         if let Some(config) = &mut peft {
             // The checkpoint that PEFT wraps may have modules that the exported graph has lost.

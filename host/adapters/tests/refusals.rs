@@ -93,7 +93,6 @@ fn an_extra_tensor() {
         ("base_model.model.encoder.layer.0.attention.self.query.weight", "neither a LoRA matrix"),
         ("encoder.layer.0.attention.self.query.lora_A.weight", "begin with `base_model.model.`"),
         ("base_model.model.encoder.layer.0.attention.self.key.bias", "this setting of `bias`"),
-        ("base_model.model.embeddings.lora_embedding_A", "not supported yet"),
         ("base_model.model.encoder.layer.0.attention.self.query.lora_magnitude_vector", "DoRA"),
         ("base_model.model.encoder.layer.0.attention.self.query.lora_A.default.weight", "the same parameter"),
     ] {
@@ -227,8 +226,8 @@ fn a_newer_format() {
 #[test]
 fn settings_that_would_change_the_result() {
     for (name, value) in [
-        ("rank_pattern", json!({"query": 4})),
-        ("alpha_pattern", json!({"query": 4})),
+        ("rank_pattern", json!({"(?=q)uery": 4})),
+        ("alpha_pattern", json!({"query": "four"})),
         ("lora_bias", json!(true)),
         ("init_lora_weights", json!("pissa_niter_4")),
         ("layer_replication", json!([[0, 2]])),
@@ -246,6 +245,7 @@ fn settings_that_would_change_the_result() {
         ("init_lora_weights", json!("gaussian")),
         ("a_setting_of_tomorrow", json!(false)),
         ("layers_to_transform", json!([0, 1])),
+        ("alpha_pattern", json!({"query": 4})),
         ("lora_alpha", json!(4.5)),
     ] {
         let dir = plain();

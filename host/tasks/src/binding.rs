@@ -71,10 +71,16 @@ pub fn method_of(base: &Base, adapter: &StoredAdapter) -> Result<Option<Choice>>
     let at = |path: &String| places.map.get(path).cloned();
     let hooked: Vec<String> = adapter.hooked().iter().filter_map(at).collect();
     let config = match peft {
-        PeftConfig::Lora(lora) => json!({
-            "r": lora.r, "alpha": lora.lora_alpha, "dropout": lora.lora_dropout, "use_rslora": lora.use_rslora,
-            "use_dora": lora.use_dora, "bias": lora.bias, "target_modules": hooked,
-        }),
+        PeftConfig::Lora(lora) => {
+            let mut lora = lora.clone();
+            let named = adapter.hooked().into_iter().filter_map(|p| Some((at(&p)?, p)));
+            lora.fix_patterns(&named.map(|(place, p)| (p, place)).collect::<Vec<_>>());
+            json!({
+                "rank_pattern": lora.rank_pattern, "alpha_pattern": lora.alpha_pattern,
+                "r": lora.r, "alpha": lora.lora_alpha, "dropout": lora.lora_dropout, "use_rslora": lora.use_rslora,
+                "use_dora": lora.use_dora, "bias": lora.bias, "target_modules": hooked,
+            })
+        }
         PeftConfig::Ia3(_) => {
             let inputs: Vec<String> = adapter.scaled_inputs().filter_map(at).collect();
             json!({ "target_modules": hooked, "feedforward_modules": inputs })

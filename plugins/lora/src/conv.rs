@@ -6,7 +6,7 @@ use crate::{Lora, Update};
 
 impl Lora {
     /// As in PEFT, `A` sees all channels whatever the groups of the base are, and `B` has the base's groups.
-    pub(crate) fn conv(&self, g: &Graph<'_>, site: &Site, scaling: Value) -> Result<Update> {
+    pub(crate) fn conv(&self, g: &Graph<'_>, site: &Site, r: u64, scaling: Value) -> Result<Update> {
         let c = site.conv()?;
         if c.dilations.iter().any(|d| *d != 1) {
             let e =
@@ -14,19 +14,16 @@ impl Lora {
             return Err(e.help("leave the module out with `exclude_modules`"));
         }
         let group = u64::try_from(c.group).unwrap_or(0);
-        if group == 0 || !self.r.is_multiple_of(group) {
-            let e = Error::new(
-                Code::CONFIG,
-                format!("a rank of {} does not divide by {} groups", self.r, c.group),
-            );
+        if group == 0 || !r.is_multiple_of(group) {
+            let e = Error::new(Code::CONFIG, format!("a rank of {r} does not divide by {} groups", c.group));
             return Err(e.help("choose another `r`, or leave the module out with `exclude_modules`"));
         }
         let extents = c.kernel.iter().map(|k| u64::try_from(*k).unwrap_or(0));
-        let shape: Vec<u64> = [self.r, site.in_features].into_iter().chain(extents).collect();
+        let shape: Vec<u64> = [r, site.in_features].into_iter().chain(extents).collect();
         let a =
             ParamSpec::new("lora_A.weight", &shape).init(Init::KaimingUniform(5f64.sqrt())).site(&site.path);
         let ones = vec![1; c.kernel.len()];
-        let shape: Vec<u64> = [site.out_features, self.r / group].into_iter().chain(ones).collect();
+        let shape: Vec<u64> = [site.out_features, r / group].into_iter().chain(ones).collect();
         let b = ParamSpec::new("lora_B.weight", &shape).site(&site.path);
         // Channels may be added to the update only where no group cuts them apart.
         let (a, b) = if group == 1 { (a.paddable(0), b.paddable(1)) } else { (a, b) };

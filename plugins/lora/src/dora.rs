@@ -43,6 +43,7 @@ fn factor(g: &Graph<'_>, site: &Site, weight: Value, update: &Update, scaling: V
             let product = g.matmul(g.reshape(update.b, &[-1, rank])?, g.reshape(update.a, &[rank, -1])?)?;
             g.emit("Reshape", &[product, g.emit("Shape", &[weight], &[])?], &[])?
         }
+        // The base's table lies the other way round: its columns are the outputs.
         _ => g.matmul(update.b, update.a)?,
     };
     let start = norms(g, weight, &shape)?;
@@ -80,7 +81,8 @@ fn weight(g: &Graph<'_>, site: &Site) -> Result<Value> {
         return fail!(REFUSED, "the {} site has no weight to take apart", site.kind.name());
     };
     let weight = g.initializer(name)?;
-    if site.transposed { g.transpose(weight, &[1, 0]) } else { Ok(weight) }
+    let turned = site.transposed || site.kind == SiteKind::EMBEDDING;
+    if turned { g.transpose(weight, &[1, 0]) } else { Ok(weight) }
 }
 
 /// The base's bias as it broadcasts to the output.

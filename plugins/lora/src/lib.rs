@@ -5,11 +5,14 @@
 
 mod conv;
 mod dora;
+mod embedding;
+mod patterns;
 
 use graft_plugin_api::*;
+use patterns::Patterns;
 
 config! {
-    /// LoRA: a low-rank update beside each chosen linear layer or convolution.
+    /// LoRA: a low-rank update beside each chosen linear layer, convolution or embedding.
     pub struct Lora {
         /// Rank of the update.
         r: u64 = 8,
@@ -24,6 +27,15 @@ config! {
         target_modules: Option<Names> = None,
         /// Which of these to leave out.
         exclude_modules: Option<Names> = None,
+        /// Only in these numbered layers, from 0.
+        layers_to_transform: Option<Vec<u64>> = None,
+        /// The name of the list whose layers `layers_to_transform` counts; without it the innermost one.
+        layers_pattern: Option<String> = None,
+        /// Other ranks for some modules: a regular expression for the end of the path, and the rank. The first that
+        /// matches counts.
+        rank_pattern: Patterns = Patterns::default(),
+        /// Other alphas for some modules, likewise.
+        alpha_pattern: Patterns = Patterns::default(),
         /// Scale by `alpha / sqrt(r)` instead (rank-stabilised LoRA, Kalajdzievski 2023).
         use_rslora: bool = false,
         /// Learn direction and magnitude of each weight apart (weight-decomposed LoRA, Liu et al. 2024).
@@ -48,7 +60,7 @@ pub enum Bias {
 
 impl Method for Lora {
     const ID: &'static str = "lora";
-    const SUMMARY: &'static str = "low-rank update of linear and conv layers (LoRA, rsLoRA, DoRA)";
+    const SUMMARY: &'static str = "low-rank update of linear, conv and embedding layers (LoRA, rsLoRA, DoRA)";
 
     fn check(&self) -> Result<()> {
         if self.r == 0 {
@@ -56,6 +68,11 @@ impl Method for Lora {
         }
         if !self.alpha.is_finite() {
             return fail!(CONFIG, "option `alpha`: {} is not a number to scale by", self.alpha);
+        }
+        self.rank_pattern.check("rank_pattern", |rank| rank >= 1.0 && rank.fract() == 0.0, "a rank")?;
+        self.alpha_pattern.check("alpha_pattern", f64::is_finite, "a number to scale by")?;
+        if self.layers_pattern.is_some() && self.layers_to_transform.is_none() {
+            return fail!(CONFIG, "option `layers_pattern`: it needs `layers_to_transform`");
         }
         if !(0.0..1.0).contains(&self.dropout) {
             return fail!(CONFIG, "option `dropout`: {} is not in [0, 1)", self.dropout);
@@ -74,17 +91,17 @@ impl Method for Lora {
     }
 
     fn apply(&self, g: &Graph<'_>) -> Result<()> {
-        let sites = g.select(&Selection {
-            targets: self.target_modules.as_ref(),
-            exclude: self.exclude_modules.as_ref(),
-            kinds: &[SiteKind::LINEAR, SiteKind::CONV],
-        })?;
-        let r = self.r as f32;
-        let scaling = g.setting("scaling", self.alpha / if self.use_rslora { r.sqrt() } else { r })?;
+        let sites = self.sites(g)?;
+        let alike = self.rank_pattern.is_empty() && self.alpha_pattern.is_empty();
         g.each(&sites, |site| {
+            let r = self.rank_pattern.number(&site.path)?.map_or(self.r, |rank| rank as u64);
+            let alpha = self.alpha_pattern.number(&site.path)?.map_or(self.alpha, |alpha| alpha as f32);
+            let by = alpha / if self.use_rslora { (r as f32).sqrt() } else { r as f32 };
+            let scaling = if alike { g.setting("scaling", by)? } else { g.setting_at(site, "scaling", by)? };
             let update = match site.kind {
-                SiteKind::CONV => self.conv(g, site, scaling)?,
-                _ => self.linear(g, site, scaling)?,
+                SiteKind::CONV => self.conv(g, site, r, scaling)?,
+                SiteKind::EMBEDDING => self.embedding(g, site, r, scaling)?,
+                _ => self.linear(g, site, r, scaling)?,
             };
             let output = site.output()?;
             let adapted = if self.use_dora {
@@ -116,11 +133,39 @@ struct Update {
 }
 
 impl Lora {
-    fn linear(&self, g: &Graph<'_>, site: &Site, scaling: Value) -> Result<Update> {
-        let a = ParamSpec::new("lora_A.weight", &[self.r, site.in_features])
+    /// The sites that are updated.
+    fn sites(&self, g: &Graph<'_>) -> Result<Vec<Site>> {
+        let selection = Selection {
+            targets: self.target_modules.as_ref(),
+            exclude: self.exclude_modules.as_ref(),
+            kinds: &[SiteKind::LINEAR, SiteKind::CONV, SiteKind::EMBEDDING],
+        };
+        let Some(layers) = &self.layers_to_transform else { return g.select(&selection) };
+        let all = g.sites()?;
+        let taken = choose(&all, &selection)?;
+        let inside = |s: &Site| -> Result<bool> {
+            let number = patterns::layer(&s.path, self.layers_pattern.as_deref())?;
+            Ok(number.is_some_and(|n| layers.contains(&n)))
+        };
+        let mut sites = Vec::new();
+        for (site, _) in all.into_iter().zip(taken).filter(|(_, taken)| *taken) {
+            if inside(&site)? {
+                sites.push(site);
+            }
+        }
+        if sites.is_empty() {
+            let what = format!("none of the chosen modules is in a layer of {layers:?}");
+            return Err(Error::new(Code::NO_SITE, what).help("layers are counted from 0"));
+        }
+        g.report(&sites, &format!("the chosen modules of layers {layers:?}"))?;
+        Ok(sites)
+    }
+
+    fn linear(&self, g: &Graph<'_>, site: &Site, r: u64, scaling: Value) -> Result<Update> {
+        let a = ParamSpec::new("lora_A.weight", &[r, site.in_features])
             .init(Init::KaimingUniform(5f64.sqrt()))
             .paddable(0);
-        let b = ParamSpec::new("lora_B.weight", &[site.out_features, self.r]).paddable(1);
+        let b = ParamSpec::new("lora_B.weight", &[site.out_features, r]).paddable(1);
         let (a, b) = (g.param(a.site(&site.path))?, g.param(b.site(&site.path))?);
         let (x, dropped) = self.dropped(g, site)?;
         // The scale goes onto the narrow activation: the product is the same and the work is less.

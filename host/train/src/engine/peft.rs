@@ -30,6 +30,8 @@ fn lora(config: &Value, matched: &[String]) -> LoraConfig {
     let number = |k: &str, d: f64| config.get(k).and_then(Value::as_f64).unwrap_or(d);
     let mut lora =
         LoraConfig::new(number("r", 8.0) as usize, number("alpha", 16.0), targets(config, matched));
+    let patterns = |k: &str| config.get(k).and_then(Value::as_object).cloned().unwrap_or_default();
+    (lora.rank_pattern, lora.alpha_pattern) = (patterns("rank_pattern"), patterns("alpha_pattern"));
     lora.lora_dropout = number("dropout", 0.0);
     lora.use_rslora = config.get("use_rslora").and_then(Value::as_bool).unwrap_or(false);
     lora.use_dora = config.get("use_dora").and_then(Value::as_bool).unwrap_or(false);

@@ -111,6 +111,31 @@ fn magnitudes_begin_as_the_norms_of_the_weights_and_are_trained() {
 }
 
 #[test]
+fn ranks_and_alphas_of_some_modules_are_trained_and_written_for_peft() {
+    let Some(house) = House::new() else { return };
+    let ranks = r#"--set method.rank_pattern={"layer.1.attention.self.query":3}"#;
+    let alphas = r#"--set method.alpha_pattern={"value":4.0}"#;
+    let targets = r#"--set method.target_modules=["query","value","word_embeddings"]"#;
+    learns(&house, "out", &format!("lora {ranks} {alphas} {targets}"));
+    let tensors = house.tensors("out/adapter_model.safetensors");
+    let shape = |key: &str| tensors[&format!("base_model.model.{key}")].shape().to_vec();
+    assert_eq!(shape("encoder.layer.1.attention.self.query.lora_A.weight"), [3, 32]);
+    assert_eq!(shape("encoder.layer.0.attention.self.query.lora_A.weight"), [8, 32]);
+    assert_eq!(shape("embeddings.word_embeddings.lora_embedding_B"), [32, 8]);
+    let config = config(&house, "out");
+    let count = |name: &str| config[name].as_object().map(serde_json::Map::len);
+    assert_eq!((count("rank_pattern"), count("alpha_pattern")), (Some(1), Some(2)), "{config}");
+}
+
+#[test]
+fn only_the_chosen_layers_are_updated() {
+    let Some(house) = House::new() else { return };
+    learns(&house, "out", "lora --set method.layers_to_transform=[1] --set method.layers_pattern=layer");
+    let keys = keys(&house, "out/adapter_model.safetensors");
+    assert!(keys.len() == 4 && keys.iter().all(|k| k.contains("layer.1.")), "{keys:?}");
+}
+
+#[test]
 fn bottlenecks_are_stored_as_adapterhub_has_them() {
     let Some(house) = House::new() else { return };
     let method = "bottleneck-adapter --set method.variant=double_seq_bn --set method.reduction_factor=4";
@@ -198,6 +223,8 @@ fn settings_that_cannot_work_are_refused_by_sentence() {
         (r#"norm-tuning --set method.target_modules=["query"]"#, "is a linear site"),
         ("norm-tuning --set method.parameters=scales", "scales"),
         (r#"norm-tuning --set method.target_modules=["norms"]"#, "no site matches"),
+        ("lora --set method.layers_to_transform=[7]", "in a layer of [7]"),
+        (r#"lora --set method.rank_pattern={"query":0}"#, "is not a rank"),
         ("bottleneck-adapter --set method.reduction_factor=0", "`reduction_factor`"),
         ("bottleneck-adapter --set method.output_adapter=false", "there is no adapter"),
         ("bottleneck-adapter --set method.non_linearity=sine", "sine"),

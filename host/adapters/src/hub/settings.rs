@@ -4,8 +4,11 @@ use serde_json::{Map, Value, json};
 
 use crate::peft::settings::{is_default, short};
 
+/// A setting's name and how a value of it is made.
+type Setting = (&'static str, fn() -> Value);
+
 /// Settings that the method has an option of the same name for, with the library's own value where one is not written.
-const SHARED: [(&str, fn() -> Value); 16] = [
+const SHARED: [Setting; 16] = [
     ("reduction_factor", || json!(16)),
     ("non_linearity", || json!("relu")),
     ("scaling", || json!(1.0)),
@@ -25,19 +28,19 @@ const SHARED: [(&str, fn() -> Value); 16] = [
 ];
 
 /// What the library's variants have otherwise.
-const VARIANTS: [(&str, &str, fn() -> Value); 8] = [
-    ("seq_bn", "original_ln_before", || json!(true)),
-    ("double_seq_bn", "mh_adapter", || json!(true)),
-    ("double_seq_bn", "non_linearity", || json!("swish")),
-    ("par_bn", "reduction_factor", || json!(2)),
-    ("par_bn", "scaling", || json!(4.0)),
-    ("par_bn", "is_parallel", || json!(true)),
-    ("par_bn", "init_weights", || json!("mam_adapter")),
-    ("par_bn", "non_linearity", || json!("relu")),
+const VARIANTS: [(&str, Setting); 8] = [
+    ("seq_bn", ("original_ln_before", || json!(true))),
+    ("double_seq_bn", ("mh_adapter", || json!(true))),
+    ("double_seq_bn", ("non_linearity", || json!("swish"))),
+    ("par_bn", ("reduction_factor", || json!(2))),
+    ("par_bn", ("scaling", || json!(4.0))),
+    ("par_bn", ("is_parallel", || json!(true))),
+    ("par_bn", ("init_weights", || json!("mam_adapter"))),
+    ("par_bn", ("non_linearity", || json!("relu"))),
 ];
 
 /// Settings of what is not there, with the library's values for it.
-const ABSENT: [(&str, fn() -> Value); 16] = [
+const ABSENT: [Setting; 16] = [
     ("factorized_phm_W", || json!(true)),
     ("factorized_phm_rule", || json!(false)),
     ("hypercomplex_nonlinearity", || json!("glorot-uniform")),
@@ -78,7 +81,7 @@ const NON_LINEARITIES: [&str; 9] =
 
 /// The method's options for settings as they are written.
 pub(super) fn options(config: &Map<String, Value>) -> Value {
-    let one = |(name, default): &(&str, fn() -> Value)| {
+    let one = |(name, default): &Setting| {
         let written = config.get(*name).filter(|v| !v.is_null()).cloned().unwrap_or_else(default);
         let value = match (*name, &written) {
             ("non_linearity", Value::String(word)) => json!(word.to_lowercase()),
@@ -95,10 +98,10 @@ pub(super) fn options(config: &Map<String, Value>) -> Value {
 pub(super) fn resolved(options: &Value) -> Map<String, Value> {
     let variant = options.get("variant").and_then(Value::as_str).unwrap_or("seq_bn");
     let of_variant = |name: &str| {
-        let found = VARIANTS.iter().find(|(v, n, _)| *v == variant && *n == name);
-        found.map(|(_, _, value)| value())
+        let found = VARIANTS.iter().find(|(v, (n, _))| *v == variant && *n == name);
+        found.map(|(_, (_, value))| value())
     };
-    let one = |(name, default): &(&str, fn() -> Value)| {
+    let one = |(name, default): &Setting| {
         let given = options.get(*name).filter(|v| !v.is_null()).cloned();
         let value = given.or_else(|| of_variant(name)).unwrap_or_else(default);
         // The library tells numbers from words by their being written as floats.

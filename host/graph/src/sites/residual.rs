@@ -146,3 +146,77 @@ fn layer_of(path: &str) -> Option<&str> {
     }
     None
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+mod tests {
+    use super::super::sites;
+    use super::*;
+    use crate::{Builder, DType, Dim, Tensor};
+
+    /// A linear layer with the path that the old exporter's node name gives it.
+    fn linear(g: &mut Graph, path: &str, x: ValueId, width: usize) -> ValueId {
+        let w =
+            g.add_constant(&format!("{path}.w"), Tensor::new([4, width], &vec![0.5f32; 4 * width]).unwrap());
+        let y = Builder::new(g, "").op("MatMul", &[x, w]);
+        g.nodes.last_mut().unwrap().name = format!("/{}/MatMul", path.replace('.', "/"));
+        y
+    }
+
+    fn norm(g: &mut Graph, path: &str, x: ValueId) -> ValueId {
+        let w = g.add_constant(&format!("{path}.weight"), Tensor::new([4], &[1f32; 4]).unwrap());
+        Builder::new(g, "").op("LayerNormalization", &[x, w])
+    }
+
+    fn start() -> (Graph, ValueId) {
+        let mut g = Graph::new("g", 20);
+        let x = g.add_input("x", DType::F32, vec![Dim::from("n"), Dim::from(4)]);
+        (g, x)
+    }
+
+    fn found(g: &Graph) -> Vec<ResidualSite> {
+        residuals(g, &sites(g), &[])
+    }
+
+    #[test]
+    fn the_norm_of_a_layer_belongs_to_the_connection_that_it_closes() {
+        let (mut g, x) = start();
+        let h = linear(&mut g, "layer.0.output.dense", x, 4);
+        let sum = Builder::new(&mut g, "").op("Add", &[h, x]);
+        let y = norm(&mut g, "layer.0.output.norm", sum);
+        g.outputs = vec![y];
+        let all = found(&g);
+        assert_eq!(all.len(), 1);
+        let r = &all[0];
+        assert_eq!((r.path.as_str(), r.branch, r.stream, r.width), ("layer.0.output", h, x, 4));
+        assert_eq!((r.sublayer, r.norm.map(|i| sites(&g)[i].output)), (Sublayer::FeedForward, Some(y)));
+    }
+
+    #[test]
+    fn norms_in_front_of_the_next_part_or_behind_all_layers_do_not() {
+        let (mut g, x) = start();
+        let h = linear(&mut g, "layer.0.mlp.down", x, 4);
+        let first = Builder::new(&mut g, "").op("Add", &[x, h]);
+        let normed = norm(&mut g, "layer.1.norm", first);
+        let h = linear(&mut g, "layer.1.mlp.down", normed, 4);
+        let second = Builder::new(&mut g, "").op("Add", &[first, h]);
+        let last = norm(&mut g, "norm", second);
+        g.outputs = vec![last];
+        let all = found(&g);
+        assert_eq!(all.iter().map(|r| r.path.as_str()).collect::<Vec<_>>(), ["layer.0.mlp", "layer.1.mlp"]);
+        assert!(all.iter().all(|r| r.norm.is_none()));
+        assert_eq!(all[1].stream, first);
+    }
+
+    #[test]
+    fn a_sum_of_two_branches_and_a_bias_are_no_connections() {
+        let (mut g, x) = start();
+        let a = linear(&mut g, "layer.0.a", x, 4);
+        let b = linear(&mut g, "layer.0.b", x, 4);
+        let sum = Builder::new(&mut g, "").op("Add", &[a, b]);
+        let bias = g.add_constant("layer.0.bias", Tensor::new([4], &[1f32; 4]).unwrap());
+        let y = Builder::new(&mut g, "").op("Add", &[sum, bias]);
+        g.outputs = vec![y];
+        assert!(found(&g).is_empty());
+    }
+}

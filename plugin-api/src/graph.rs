@@ -288,7 +288,8 @@ impl<'h> Graph<'h> {
         self.call(host_op::STORE_AS, &wire::Named { name: key.to_owned(), value: value.0 })
     }
 
-    /// All sites of the base, in graph order; behind the modules with weights come the attentions. Read them before
+    /// All sites of the base, in graph order; behind the modules with weights come the attentions and the residual
+    /// connections. Read them before
     /// replacing anything: a site that is read later is entered by what was put before it.
     ///
     /// # Errors
@@ -312,6 +313,15 @@ impl<'h> Graph<'h> {
     /// `REFUSED` when type or shape differ from the input's.
     pub fn replace_input(&self, site: &Site, value: Value) -> Result<()> {
         self.call(host_op::REPLACE_INPUT, &wire::Replace { site: site.number, value: value.0 })
+    }
+
+    /// What the module makes of another input: its own operators and weights once more, without what was put in the
+    /// place of its input or output.
+    ///
+    /// # Errors
+    /// `REFUSED` for a site that is no module, or for an input of another type or shape than the site's own.
+    pub fn call_site(&self, site: &Site, input: Value) -> Result<Value> {
+        self.value(host_op::CALL_SITE, &wire::Replace { site: site.number, value: input.0 })
     }
 
     /// The attention reads other keys and values from now on, of any length, and adds another bias to its scores.

@@ -77,7 +77,10 @@ pub use method::Method;
 pub use objective::{Built, Cell, Field, FieldKind, Metric, Objective, Row};
 pub use params::{Decay, Distribution, Init, ParamSpec, Role};
 pub use pooling::Pooling;
-pub use sites::{Attention, Selection, Site, SiteKind, choose, default_targets, matching, names_of};
+pub use sites::{
+    Attention, Residual, Selection, Site, SiteKind, Sublayer, choose, default_targets, matches_end, matching,
+    names_of,
+};
 pub use summary::{Numbers, Summary};
 pub use tensor::{DType, Dim, Fact, Tensor, tensor};
 pub use virtual_tokens::VirtualTokens;

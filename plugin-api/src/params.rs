@@ -1,6 +1,6 @@
 //! What a plugin declares besides nodes: parameters, noise, states.
 
-use crate::{Code, DType, Error, Result, Tensor, wire};
+use crate::{Code, DType, Error, Result, Tensor, Value, wire};
 
 /// How a parameter starts, or its neutral value.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,13 +30,16 @@ pub enum Init {
         /// The text.
         text: Option<String>,
     },
+    /// What this value is, which is made of weights of the base alone (the norms of a weight's rows).
+    Computed(Value),
 }
 
 impl From<Init> for wire::Init {
     fn from(i: Init) -> wire::Init {
+        let mut computed = 0;
         let (kind, value, tensor) = match i {
             Init::Rows { table, text } => {
-                return wire::Init { kind: 8, table, text, ..wire::Init::default() };
+                return wire::Init { kind: 9, table, text, ..wire::Init::default() };
             }
             Init::Zeros => (0, 0.0, None),
             Init::Ones => (1, 0.0, None),
@@ -46,8 +49,12 @@ impl From<Init> for wire::Init {
             Init::XavierUniform => (5, 0.0, None),
             Init::Given(t) => (6, 0.0, Some(t.into())),
             Init::Full(v) => (7, v, None),
+            Init::Computed(v) => {
+                computed = v.0;
+                (8, 0.0, None)
+            }
         };
-        wire::Init { kind, value, tensor, ..wire::Init::default() }
+        wire::Init { kind, value, tensor, computed, ..wire::Init::default() }
     }
 }
 
@@ -70,7 +77,8 @@ impl TryFrom<wire::Init> for Init {
             (5, _) => Init::XavierUniform,
             (6, Some(t)) => Init::Given(t.into()),
             (7, _) => Init::Full(i.value),
-            (8, _) => Init::Rows { table: i.table, text: i.text },
+            (8, _) => Init::Computed(Value(i.computed)),
+            (9, _) => Init::Rows { table: i.table, text: i.text },
             (k, _) => return Err(Error::new(Code::UNSUPPORTED, format!("initialiser {k} is unknown here"))),
         })
     }
@@ -267,6 +275,7 @@ mod tests {
             .site("encoder.layer.0.attention.self.query")
             .init(Init::KaimingUniform(5f64.sqrt()))
             .paddable(0)
+            .neutral(Init::Computed(Value(7)))
             .no_decay()
             .head();
         assert_eq!(ParamSpec::try_from(wire::Param::from(p.clone())).unwrap(), p);

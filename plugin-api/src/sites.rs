@@ -23,6 +23,8 @@ impl SiteKind {
     pub const CONV: SiteKind = SiteKind(4);
     /// The core of an attention layer.
     pub const ATTENTION: SiteKind = SiteKind(5);
+    /// A residual connection around a part of a layer.
+    pub const RESIDUAL: SiteKind = SiteKind(6);
 
     /// The name used in messages.
     pub fn name(self) -> &'static str {
@@ -32,8 +34,14 @@ impl SiteKind {
             SiteKind::NORM => "norm",
             SiteKind::CONV => "conv",
             SiteKind::ATTENTION => "attention",
+            SiteKind::RESIDUAL => "residual",
             _ => "other",
         }
+    }
+
+    /// Whether such a site is a module of the base, with weights that PEFT can name.
+    fn is_module(self) -> bool {
+        ![SiteKind::ATTENTION, SiteKind::RESIDUAL].contains(&self)
     }
 }
 
@@ -64,6 +72,32 @@ pub struct Site {
     pub conv: Option<wire::Conv>,
     /// What meets in an attention; `None` for other kinds.
     pub attention: Option<Attention>,
+    /// What a residual connection goes around; `None` for other kinds.
+    pub residual: Option<Residual>,
+}
+
+/// A part of a layer that has a residual connection around it. Crosses as a number, so that more can be added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Sublayer(pub u32);
+
+impl Sublayer {
+    /// The sequence attends to itself.
+    pub const ATTENTION: Sublayer = Sublayer(1);
+    /// It attends to another one.
+    pub const CROSS_ATTENTION: Sublayer = Sublayer(2);
+    /// The feed-forward layers.
+    pub const FEED_FORWARD: Sublayer = Sublayer(3);
+}
+
+/// A residual connection: `sum = branch + stream`. The site's input is the stream, which goes around, its output the
+/// branch, as the part's last linear layer gives it; its path is that of the module which holds this layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Residual {
+    /// What it goes around.
+    pub sublayer: Sublayer,
+    /// Number of the norm site that the whole sum passes before anything else reads it, as in the layers of BERT;
+    /// `None` where norms stand in front of the parts instead.
+    pub norm: Option<u32>,
 }
 
 /// What meets in an attention module: `softmax(scale·query·keyᵀ + bias)·value`.
@@ -136,6 +170,14 @@ impl Site {
         self.attention.as_ref().ok_or_else(|| self.lacks("keys and values"))
     }
 
+    /// What the residual connection goes around.
+    ///
+    /// # Errors
+    /// `REFUSED` for what is no residual connection.
+    pub fn residual(&self) -> Result<&Residual> {
+        self.residual.as_ref().ok_or_else(|| self.lacks("residual connection"))
+    }
+
     fn lacks(&self, what: &str) -> Error {
         Error::new(Code::REFUSED, format!("the {} site has no {what}", self.kind.name())).at(&self.path)
     }
@@ -158,6 +200,9 @@ impl From<wire::Site> for Site {
             number: s.number,
             conv: s.conv,
             attention: s.attention.map(Attention::from),
+            residual: s
+                .residual
+                .map(|r| Residual { sublayer: Sublayer(r.sublayer), norm: (r.norm != 0).then_some(r.norm) }),
         }
     }
 }
@@ -195,6 +240,19 @@ impl Graph<'_> {
     }
 }
 
+impl Graph<'_> {
+    /// Tells the host which sites were taken, for a method that chooses them itself; `rule` says how, in words.
+    ///
+    /// # Errors
+    /// Only if the host is of another version.
+    pub fn report(&self, taken: &[Site], rule: &str) -> Result<()> {
+        let mut seen = HashSet::new();
+        let paths = taken.iter().filter(|s| seen.insert(s.path.as_str())).map(|s| s.path.clone());
+        let matched = paths.collect();
+        self.report_matched(wire::Matched { matched, unmatched: Vec::new(), pattern: rule.to_owned() })
+    }
+}
+
 /// The paths of sites of the selection's kinds, each once however often its module is called.
 fn modules(sites: &[(Site, bool)], selection: &Selection<'_>) -> Vec<String> {
     let mut seen = HashSet::new();
@@ -211,8 +269,9 @@ pub fn choose(sites: &[Site], selection: &Selection<'_>) -> Result<Vec<bool>> {
     let targets = selection.targets.or(default.as_ref());
     let include = Matcher::new(targets)?;
     let exclude = Matcher::new(selection.exclude)?;
-    // The core of an attention has no weights and is no module to PEFT: only methods that ask for it get it.
-    let offered = |s: &Site| s.kind != SiteKind::ATTENTION || selection.kinds.contains(&s.kind);
+    // Cores of attentions and residual connections have no weights and are no modules to PEFT: only methods that ask
+    // for them get them.
+    let offered = |s: &Site| s.kind.is_module() || selection.kinds.contains(&s.kind);
     let takes = |s: &Site| offered(s) && include.takes(s) && !exclude.takes(s);
     let taken: Vec<bool> = sites.iter().map(takes).collect();
     let other_kind = sites.iter().zip(&taken).find(|(s, t)| **t && !selection.kinds.contains(&s.kind));
@@ -234,9 +293,26 @@ pub fn matching(sites: &[Site], names: &Names) -> Result<Vec<bool>> {
     Ok(sites.iter().map(|s| names.takes(s)).collect())
 }
 
+/// Whether the end of a path, in whole segments, matches a regular expression, as PEFT asks it of the keys of
+/// `rank_pattern` and `alpha_pattern`.
+///
+/// # Errors
+/// `CONFIG` for a pattern that is no regular expression.
+pub fn matches_end(path: &str, pattern: &str) -> Result<bool> {
+    Ok(regular(&format!(r"(?:.*\.)?(?:{pattern})"), pattern)?.is_match(path))
+}
+
+/// A regular expression for a whole path.
+fn regular(whole: &str, pattern: &str) -> Result<Regex> {
+    Regex::new(&format!(r"\A(?:{whole})\z")).map_err(|e| {
+        Error::new(Code::CONFIG, format!("`{pattern}` is not a regular expression: {e}"))
+            .help("look-around and back references are not supported; a list of names may do")
+    })
+}
+
 /// Names for exactly the wanted modules: the last parts of their paths, or whole paths where those would take others.
 pub fn names_of(sites: &[Site], wanted: impl Fn(&Site) -> bool) -> Names {
-    let modules = || sites.iter().filter(|s| s.kind != SiteKind::ATTENTION);
+    let modules = || sites.iter().filter(|s| s.kind.is_module());
     let names = |name: fn(&str) -> &str| {
         let list: BTreeSet<&str> = modules().filter(|s| wanted(s)).map(|s| name(&s.path)).collect();
         list.into_iter().map(str::to_owned).collect::<Vec<_>>()
@@ -311,12 +387,7 @@ impl<'a> Matcher<'a> {
             None => Matcher::Nothing,
             Some(Names::List(l)) => Matcher::List(l),
             Some(Names::Pattern(p)) if p.eq_ignore_ascii_case("all-linear") => Matcher::AllLinear,
-            Some(Names::Pattern(p)) => {
-                Matcher::Pattern(Regex::new(&format!(r"\A(?:{p})\z")).map_err(|e| {
-                    Error::new(Code::CONFIG, format!("`{p}` is not a regular expression: {e}"))
-                        .help("look-around and back references are not supported; a list of names may do")
-                })?)
-            }
+            Some(Names::Pattern(p)) => Matcher::Pattern(regular(p, p)?),
         })
     }
 

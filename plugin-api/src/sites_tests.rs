@@ -14,6 +14,7 @@ fn site(path: &str, kind: SiteKind) -> Site {
         number: 1,
         conv: None,
         attention: None,
+        residual: None,
     }
 }
 

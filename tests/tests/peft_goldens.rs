@@ -1,4 +1,4 @@
-//! Adapters that Hugging Face PEFT wrote give PEFT's own outputs, on bases of both of PyTorch's exporters and on the
+//! Adapters that Hugging Face PEFT and AdapterHub's library wrote give the libraries' own outputs, on bases of both of PyTorch's exporters and on the
 //! one that is imported from the checkpoint.
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
@@ -28,6 +28,9 @@ impl Golden {
 
     /// The path of a base; `imported` is made here.
     fn base(&self, base: &str) -> PathBuf {
+        if self.house.path(base).exists() {
+            return self.house.path(base);
+        }
         if base != "imported" {
             return self.folder.join(base);
         }
@@ -93,13 +96,23 @@ fn llama_of_the_new_exporter() {
     compare("llama", "base.dynamo.onnx", Some("out:logits"), "out:logits");
 }
 
+/// An adapter of BERT's gives what PEFT gave, on every base.
+fn on_every_base(adapter: &str) {
+    let Some(golden) = Golden::new("bert") else { return };
+    let (folder, io) = (golden.folder.join(adapter), golden.folder.join("io.safetensors"));
+    for base in BASES {
+        golden.compare(&golden.base(base), Some(&folder), "out:logits", &io, &format!("out:{adapter}"));
+    }
+}
+
 #[test]
 fn scaled_features_of_bert() {
-    let Some(golden) = Golden::new("bert") else { return };
-    let (adapter, io) = (golden.folder.join("ia3"), golden.folder.join("io.safetensors"));
-    for base in BASES {
-        golden.compare(&golden.base(base), Some(&adapter), "out:logits", &io, "out:ia3");
-    }
+    on_every_base("ia3");
+}
+
+#[test]
+fn directions_and_magnitudes_of_bert() {
+    on_every_base("dora");
 }
 
 /// Virtual tokens, with the rows of the tokens themselves where PEFT keeps them in the outputs.
@@ -185,6 +198,53 @@ fn trained_norms_of_bert() {
     }
 }
 
+/// The head of the checkpoint, in the files that AdapterHub's library keeps one in.
+fn with_head(golden: &Golden, adapter: &str) -> PathBuf {
+    let (from, to) = (golden.folder.join(adapter), golden.house.path(adapter));
+    std::fs::create_dir(&to).unwrap();
+    for name in ["adapter_config.json", "adapter.safetensors"] {
+        std::fs::write(to.join(name), std::fs::read(from.join(name)).unwrap()).unwrap();
+    }
+    let all = graft_adapters::read_tensors(&golden.folder.join("base/model.safetensors")).unwrap();
+    let head = ["classifier.bias", "classifier.weight"].map(|name| (name, &all[name]));
+    graft_adapters::write_tensors(&to.join("model_head.safetensors"), head).unwrap();
+    to
+}
+
+#[test]
+fn bottlenecks_of_bert() {
+    let Some(golden) = Golden::new("bert") else { return };
+    let (adapter, io) = (with_head(&golden, "ah_seq_bn"), golden.folder.join("io.safetensors"));
+    for base in BASES {
+        golden.compare(&golden.base(base), Some(&adapter), "out:logits", &io, "out:ah_seq_bn");
+    }
+}
+
+/// Compares adapters in a folder of this test's data, on every base, with what stands beside each of them.
+fn beside(folder: &str, adapters: &[&str]) {
+    let Some(golden) = Golden::new("bert") else { return };
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(folder);
+    for name in adapters {
+        let adapter = data.join(name);
+        let out = adapter.join("out.safetensors");
+        for base in BASES {
+            golden.compare(&golden.base(base), Some(&adapter), "out:logits", &out, "out:logits");
+        }
+    }
+}
+
+/// After attention too; beside the layers; with norms and learned scales; and with everything else that may be set.
+#[test]
+fn every_place_of_a_bottleneck_in_bert() {
+    beside("bert_bottleneck", &["houlsby", "parallel", "norms", "around"]);
+}
+
+/// Ranks and alphas of some modules, some layers, embeddings, and DoRA of these.
+#[test]
+fn options_of_lora_in_bert() {
+    beside("bert_lora_options", &["patterns", "embeddings", "embeddings_dora", "layers"]);
+}
+
 /// What `graft export` and `graft merge` write are plain models: run without any adapter they give PEFT's outputs.
 fn plain(model: &str, adapter: &str, verbs: &[&str]) {
     let Some(golden) = Golden::new(model) else { return };
@@ -203,8 +263,8 @@ fn plain(model: &str, adapter: &str, verbs: &[&str]) {
 
 #[test]
 fn a_lora_that_is_exported_or_merged_gives_pefts_outputs_without_graft() {
-    for model in ["bert", "llama", "t5"] {
-        plain(model, "lora", &["export", "merge"]);
+    for (model, adapter) in [("bert", "lora"), ("bert", "dora"), ("llama", "lora"), ("t5", "lora")] {
+        plain(model, adapter, &["export", "merge"]);
     }
 }
 

@@ -1,6 +1,6 @@
 //! From trained tensors to an adapter in the layout that it is stored in.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 
 use graft_graph::Tensor;
@@ -8,6 +8,7 @@ use graft_graph::Tensor;
 use crate::architecture::{Architecture, StockHead};
 use crate::error::{Error, Result};
 use crate::graft_file::{GraftFile, HeadInfo};
+use crate::hub::HubConfig;
 use crate::peft::PeftConfig;
 use crate::stored::{Head, ParamKey, Parameters, StoredAdapter, hooked};
 use crate::tensors::Tensors;
@@ -20,6 +21,8 @@ pub struct Composition {
     /// The method's settings in PEFT's terms; `None` for methods that change nothing in the base, or that PEFT has no
     /// format for.
     pub peft: Option<PeftConfig>,
+    /// The same in the terms of AdapterHub's library, for bottleneck adapters.
+    pub hub: Option<HubConfig>,
     /// The trained tensors under the base's module paths.
     pub parameters: Vec<(ParamKey, Tensor)>,
     /// The head's tensors by the objective's names; empty without a head.
@@ -56,16 +59,21 @@ impl StoredAdapter {
     /// [`Error::Compose`] when there is nothing to store, or two modules of the base would get the same path.
     pub fn compose(c: Composition) -> Result<StoredAdapter> {
         check_content(&c)?;
-        let Composition { mut graft, mut peft, parameters, head, pooling, base_modules } = c;
+        let Composition { mut graft, mut peft, mut hub, parameters, head, pooling, base_modules } = c;
         let arch = graft.base.model_type.as_deref().and_then(Architecture::of);
         let arch = arch.filter(|a| {
-            peft.is_some() && parameters.iter().all(|(k, _)| k.path.is_empty() || a.bare(&k.path).is_some())
+            (peft.is_some() || hub.is_some())
+                && parameters.iter().all(|(k, _)| k.path.is_empty() || a.bare(&k.path).is_some())
         });
-        let stock = match &peft {
-            Some(_) => stock_head(arch, &graft, pooling.as_deref(), &head),
-            None => Err(format!("PEFT has no adapters of the kind `{}`", graft.method.id)),
+        let stock = match (&peft, &hub) {
+            (Some(_), _) | (_, Some(_)) => stock_head(arch, &graft, pooling.as_deref(), &head),
+            (None, None) => Err(format!("PEFT has no adapters of the kind `{}`", graft.method.id)),
         };
         let naming = Naming { arch, prefixed: stock.is_ok() };
+        if let Some(PeftConfig::Lora(lora)) = &mut peft {
+            let paths: BTreeSet<&String> = parameters.iter().map(|(k, _)| &k.path).collect();
+            lora.fix_patterns(&paths.into_iter().map(|p| (p.clone(), naming.name(p))).collect::<Vec<_>>());
+        }
         let parameters = rename(&naming, parameters)?;
         if let Some(config) = &mut peft {
             // The checkpoint that PEFT wraps may have modules that the exported graph has lost.
@@ -77,6 +85,9 @@ impl StoredAdapter {
             common.modules_to_save = stock.as_ref().ok().map(|s| vec![s.module.to_string()]);
             common.inference_mode = true;
         }
+        if let Some(config) = hub.as_mut().filter(|_| stock.is_ok()) {
+            config.set_classifier();
+        }
         let module = stock.as_ref().ok().map(|s| s.module.to_string());
         let (head, info) = if head.is_empty() {
             (None, None)
@@ -85,7 +96,7 @@ impl StoredAdapter {
             (Some(Head { module, tensors: head }), Some(info))
         };
         graft.head = info;
-        Ok(StoredAdapter { dir: PathBuf::new(), peft, parameters, head, graft: Some(graft) })
+        Ok(StoredAdapter { dir: PathBuf::new(), peft, hub, parameters, head, graft: Some(graft) })
     }
 }
 

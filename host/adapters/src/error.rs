@@ -35,8 +35,8 @@ pub enum Error {
     /// A directory without any adapter file.
     #[error("{} holds no adapter: neither adapter_config.json nor graft.json is there", .dir.display())]
     NotAnAdapter { dir: PathBuf },
-    /// A directory of the AdapterHub library.
-    #[error("{} is an adapter of the AdapterHub library ({kind}), whose format is not read yet; only PEFT's is", .dir.display())]
+    /// A directory of the AdapterHub library with another kind of adapter.
+    #[error("{} is an adapter of the AdapterHub library of the kind `{kind}`; of that library's only bottleneck adapters with their settings written out are read", .dir.display())]
     AdapterHub { dir: PathBuf, kind: String },
     /// A PEFT type that exists, but is not read here.
     #[error("{}: PEFT type {peft_type} is not supported yet; supported: LORA, IA3, LN_TUNING", .path.display())]

@@ -56,11 +56,15 @@ pub fn info(adapter: &StoredAdapter) -> AdapterInfo {
     let head = graft.and_then(|g| g.head.as_ref());
     let config = adapter.peft.as_ref();
     let method = graft.map(|g| g.method.id.clone()).or(config.map(|c| c.method().to_string()));
+    let method = method.or(adapter.hub.as_ref().map(|h| h.method().to_string()));
     let own_head = adapter.head.as_ref().is_some_and(|h| h.module.is_none());
     let head_tensors = || adapter.head.iter().flat_map(|h| h.tensors.values());
     let (peft, peft_why_not) = match config {
         None if adapter.parameters.is_empty() => {
             (PeftSupport::No, Some("PEFT has no adapters that leave the base as it is".to_string()))
+        }
+        None if adapter.hub.is_some() => {
+            (PeftSupport::No, Some("it is in the format of AdapterHub's library, which loads it".to_string()))
         }
         None => (PeftSupport::No, Some("PEFT has no format for this method's parameters".to_string())),
         Some(_) if own_head => (PeftSupport::HiddenStates, head.and_then(|h| h.not_stock.clone())),

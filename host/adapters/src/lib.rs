@@ -1,4 +1,5 @@
-//! Adapter directories: Hugging Face PEFT's format, Graft's own file beside it, digests.
+//! Adapter directories: the formats of Hugging Face PEFT and, for bottleneck adapters, of AdapterHub's library, Graft's
+//! own file beside them, digests.
 //!
 //! An adapter is a directory:
 //!
@@ -6,6 +7,8 @@
 //! |---|---|---|
 //! | `adapter_config.json` | how the base is changed ([`PeftConfig`]) | PEFT and Graft |
 //! | `adapter_model.safetensors` | the trained tensors under PEFT's keys | PEFT and Graft |
+//! | `adapter.safetensors` | the same of a bottleneck adapter, under AdapterHub's keys ([`HubConfig`]) | AdapterHub and Graft |
+//! | `head_config.json`, `model_head.safetensors` | its head, where it is a stock classifier's | AdapterHub and Graft |
 //! | `graft.json` | objective, labels, base digest, plugins, provenance, a manifest ([`GraftFile`]) | Graft |
 //! | `graft_parameters.safetensors` | the trained tensors of a method that PEFT has no format for, by the base's names | Graft |
 //! | `graft_head.safetensors` | a head that stock PEFT cannot rebuild | Graft |
@@ -22,6 +25,7 @@ mod digest;
 mod error;
 mod finite;
 mod graft_file;
+mod hub;
 mod info;
 mod json;
 mod load;
@@ -39,6 +43,7 @@ pub use error::{Error, Result};
 pub use graft_file::{
     BaseRef, Component, DataFile, FORMAT, GraftFile, HeadInfo, ObjectiveInfo, PluginRef, Training,
 };
+pub use hub::HubConfig;
 pub use info::{AdapterInfo, PeftSupport, info};
 pub use load::load;
 pub use peft::{Ia3Config, LnTuningConfig, LoraConfig, PeftConfig, PeftType, Targets, VirtualTokensConfig};
@@ -50,6 +55,12 @@ pub use tensors::{MAX_HEADER, Tensors, read_tensors, read_tensors_owned, write_t
 pub const CONFIG_FILE: &str = "adapter_config.json";
 /// PEFT's file with the tensors.
 pub const MODEL_FILE: &str = "adapter_model.safetensors";
+/// AdapterHub's file with the tensors of an adapter.
+pub const HUB_FILE: &str = "adapter.safetensors";
+/// AdapterHub's file with the configuration of a head.
+pub const HUB_HEAD_CONFIG: &str = "head_config.json";
+/// AdapterHub's file with the tensors of a head.
+pub const HUB_HEAD_FILE: &str = "model_head.safetensors";
 /// Graft's own file.
 pub const GRAFT_FILE: &str = "graft.json";
 /// The head, where stock PEFT cannot rebuild it.
@@ -57,4 +68,13 @@ pub const HEAD_FILE: &str = "graft_head.safetensors";
 /// The trained tensors of a method that PEFT has no format for.
 pub const PARAMETERS_FILE: &str = "graft_parameters.safetensors";
 /// Every file name that belongs to an adapter; whatever else lies in the directory is left alone.
-pub const FILES: [&str; 5] = [CONFIG_FILE, MODEL_FILE, PARAMETERS_FILE, HEAD_FILE, GRAFT_FILE];
+pub const FILES: [&str; 8] = [
+    CONFIG_FILE,
+    MODEL_FILE,
+    HUB_FILE,
+    HUB_HEAD_CONFIG,
+    HUB_HEAD_FILE,
+    PARAMETERS_FILE,
+    HEAD_FILE,
+    GRAFT_FILE,
+];

@@ -5,17 +5,21 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use graft_graph::Tensor;
 use indexmap::IndexMap;
+use serde_json::{Map, Value};
 
 use crate::atomic::locate;
 use crate::digest::digest_bytes;
 use crate::error::{Error, Result};
 use crate::finite::first_non_finite;
 use crate::graft_file::{FORMAT, GraftFile};
+use crate::hub::{self, HubConfig};
 use crate::json::{self, MAX_JSON};
 use crate::peft::{PeftConfig, Sorted};
 use crate::stored::{Head, ParamKey, Parameters, StoredAdapter};
 use crate::tensors::{self, MAX_OWNED, Tensors, read_limited};
-use crate::{CONFIG_FILE, FILES, GRAFT_FILE, HEAD_FILE, MODEL_FILE, PARAMETERS_FILE};
+use crate::{
+    CONFIG_FILE, FILES, GRAFT_FILE, HEAD_FILE, HUB_FILE, HUB_HEAD_FILE, MODEL_FILE, PARAMETERS_FILE,
+};
 
 /// Loads an adapter directory, PEFT's or Graft's own, and checks that it is whole: settings that can be honoured, no
 /// tensor missing, extra, misshapen or not finite, no mix of files of two adapters. The tensors are read into memory,
@@ -40,7 +44,13 @@ fn load_once(dir: &Path) -> Result<StoredAdapter> {
     if let Some(graft) = &graft {
         check_manifest(dir, graft, &files)?;
     }
-    let config = files.get(CONFIG_FILE).map(|(path, bytes)| PeftConfig::parse(path, bytes)).transpose()?;
+    let (config, hub) = match files.get(CONFIG_FILE) {
+        Some((path, bytes)) => parse_config(path, bytes)?,
+        None => (None, None),
+    };
+    if let Some(hub) = hub {
+        return load_hub(dir, hub, &files, graft);
+    }
     let sorted = match (&config, files.get(MODEL_FILE)) {
         (Some(config), Some((path, bytes))) => sort(dir, config, path, bytes.clone())?,
         (Some(config), None) => {
@@ -63,7 +73,50 @@ fn load_once(dir: &Path) -> Result<StoredAdapter> {
         }
         (head, own) => head.or(own.map(|tensors| Head { module: None, tensors })),
     };
-    let adapter = StoredAdapter { dir: dir.to_path_buf(), peft: config, parameters, head, graft };
+    let adapter = StoredAdapter { dir: dir.to_path_buf(), peft: config, hub: None, parameters, head, graft };
+    check_head(&adapter)?;
+    Ok(adapter)
+}
+
+/// `adapter_config.json` of either library; they are told apart by their schema.
+fn parse_config(path: &Path, bytes: &[u8]) -> Result<(Option<PeftConfig>, Option<HubConfig>)> {
+    let map: Map<String, Value> = json::parse(path, bytes)?;
+    let typed = map.get("peft_type").is_some_and(|v| !v.is_null());
+    if !typed && HubConfig::is(&map) {
+        return Ok((None, Some(HubConfig::parse(path, map)?)));
+    }
+    Ok((Some(PeftConfig::of(path, map)?), None))
+}
+
+/// A directory in the format of AdapterHub's library.
+fn load_hub(dir: &Path, hub: HubConfig, files: &Files, graft: Option<GraftFile>) -> Result<StoredAdapter> {
+    let fields = hub.unsupported();
+    if !fields.is_empty() {
+        return Err(Error::Unsupported { path: dir.join(CONFIG_FILE), fields });
+    }
+    let foreign = [MODEL_FILE, PARAMETERS_FILE].into_iter().find_map(|name| files.get(name));
+    if let Some((path, _)) = foreign {
+        let why = "the configuration beside it is one of AdapterHub's library".to_string();
+        return Err(Error::ExtraTensor { path: path.clone(), tensor: "of an adapter".into(), why });
+    }
+    let Some((path, bytes)) = files.get(HUB_FILE) else {
+        return Err(missing_file(dir, HUB_FILE, "pytorch_adapter.bin"));
+    };
+    let parameters = hub.sort(path, parse_tensors(path, bytes.clone())?)?;
+    let tensors = |name: &str| {
+        let found = files.get(name);
+        found.map(|(path, bytes)| Ok((path, parse_tensors(path, bytes.clone())?))).transpose()
+    };
+    let head = match (tensors(HUB_HEAD_FILE)?, tensors(HEAD_FILE)?) {
+        (Some((path, tensors)), None) => Some(hub::head(path, tensors)?),
+        (None, own) => own.map(|(_, tensors)| Head { module: None, tensors }),
+        (Some(_), Some((path, _))) => {
+            let why = format!("the head is in {HUB_HEAD_FILE} already");
+            return Err(Error::ExtraTensor { path: path.clone(), tensor: "weight".into(), why });
+        }
+    };
+    let adapter =
+        StoredAdapter { dir: dir.to_path_buf(), peft: None, hub: Some(hub), parameters, head, graft };
     check_head(&adapter)?;
     Ok(adapter)
 }
@@ -152,11 +205,14 @@ fn check_numbers(path: &Path, name: &str, tensor: &Tensor) -> Result<()> {
 }
 
 fn no_model(dir: &Path) -> Error {
-    let pickled = "adapter_model.bin";
+    missing_file(dir, MODEL_FILE, "adapter_model.bin")
+}
+
+fn missing_file(dir: &Path, file: &str, pickled: &'static str) -> Error {
     if dir.join(pickled).exists() {
         return Error::Pickled { dir: dir.to_path_buf(), file: pickled };
     }
-    Error::MissingFile { path: dir.join(MODEL_FILE) }
+    Error::MissingFile { path: dir.join(file) }
 }
 
 /// The head must be where `graft.json` says, and a linear one must agree with itself and with the labels.
@@ -168,7 +224,7 @@ fn check_head(adapter: &StoredAdapter) -> Result<()> {
             None => Ok(()),
         };
     };
-    let path = adapter.dir.join(if head.module.is_some() { MODEL_FILE } else { HEAD_FILE });
+    let path = adapter.dir.join(adapter.head_file());
     let labels = adapter.graft.as_ref().map_or(0, |g| g.objective.labels.len());
     let (Some(weight), bias) = (head.tensors.get("weight"), head.tensors.get("bias")) else { return Ok(()) };
     let fail = |tensor: &str, found: &Tensor, expected: String| {
@@ -190,7 +246,7 @@ fn missing_head(adapter: &StoredAdapter, module: Option<&str>) -> Error {
     match module {
         None => Error::MissingFile { path: adapter.dir.join(HEAD_FILE) },
         Some(m) => Error::MissingTensor {
-            path: adapter.dir.join(MODEL_FILE),
+            path: adapter.dir.join(if adapter.hub.is_some() { HUB_HEAD_FILE } else { MODEL_FILE }),
             tensor: format!("{m}.weight"),
             why: "graft.json says that the head is kept there".into(),
         },

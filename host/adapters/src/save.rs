@@ -8,10 +8,13 @@ use graft_graph::Tensor;
 use crate::atomic::replace_files;
 use crate::digest::digest_bytes;
 use crate::error::{Error, Result};
+use crate::hub::HubConfig;
 use crate::peft::PeftConfig;
-use crate::stored::StoredAdapter;
+use crate::stored::{ParamKey, StoredAdapter};
 use crate::tensors::tensor_bytes;
-use crate::{CONFIG_FILE, FILES, GRAFT_FILE, HEAD_FILE, MODEL_FILE, PARAMETERS_FILE, json};
+use crate::{
+    CONFIG_FILE, FILES, GRAFT_FILE, HEAD_FILE, HUB_HEAD_CONFIG, HUB_HEAD_FILE, PARAMETERS_FILE, json,
+};
 
 /// Saves an adapter into a directory, which is made if it is not there; other files in it (metrics, recipe) stay.
 ///
@@ -31,10 +34,19 @@ fn encode(adapter: &StoredAdapter) -> Result<Vec<(&'static str, Vec<u8>)>> {
     if let Some(config) = &adapter.peft {
         out.push((CONFIG_FILE, config.to_json()?));
     }
-    let (file, tensors) = match &adapter.peft {
-        Some(config) => (MODEL_FILE, model_tensors(adapter, config)),
-        None => (PARAMETERS_FILE, adapter.parameters.iter().map(|(k, t)| (k.to_string(), t)).collect()),
+    if let Some(hub) = &adapter.hub {
+        out.push((CONFIG_FILE, json::pretty_sorted(Path::new(CONFIG_FILE), hub)?));
+        out.extend(hub_head(adapter, hub)?);
+    }
+    let named = |key: &dyn Fn(&ParamKey) -> Vec<String>| -> Vec<(String, &Tensor)> {
+        adapter.parameters.iter().flat_map(|(k, t)| key(k).into_iter().map(move |k| (k, t))).collect()
     };
+    let tensors = match (&adapter.peft, &adapter.hub) {
+        (Some(config), _) => model_tensors(adapter, config),
+        (None, Some(hub)) => named(&|k| hub.keys(k)),
+        (None, None) => named(&|k| vec![k.to_string()]),
+    };
+    let file = adapter.parameters_file();
     if !tensors.is_empty() {
         let tensors = tensors.iter().map(|(k, t)| (k.as_str(), *t));
         out.push((file, tensor_bytes(Path::new(file), tensors)?));
@@ -51,6 +63,19 @@ fn encode(adapter: &StoredAdapter) -> Result<Vec<(&'static str, Vec<u8>)>> {
         return Err(Error::Compose { reason: format!("{name} needs graft.json beside it") });
     }
     Ok(out)
+}
+
+/// The head in AdapterHub's files, where it is one that the library can rebuild.
+fn hub_head(adapter: &StoredAdapter, hub: &HubConfig) -> Result<Vec<(&'static str, Vec<u8>)>> {
+    let Some((module, head)) = adapter.head.as_ref().and_then(|h| Some((h.module.as_ref()?, h))) else {
+        return Ok(Vec::new());
+    };
+    let labels = adapter.graft.as_ref().map(|g| g.objective.labels.clone()).unwrap_or_default();
+    let config = json::pretty_sorted(Path::new(HUB_HEAD_CONFIG), &hub.head_config(&labels))?;
+    let keys: Vec<String> = head.tensors.keys().map(|name| format!("{module}.{name}")).collect();
+    let tensors = keys.iter().map(String::as_str).zip(head.tensors.values());
+    let bytes = tensor_bytes(Path::new(HUB_HEAD_FILE), tensors)?;
+    Ok(vec![(HUB_HEAD_CONFIG, config), (HUB_HEAD_FILE, bytes)])
 }
 
 fn model_tensors<'a>(adapter: &'a StoredAdapter, config: &PeftConfig) -> Vec<(String, &'a Tensor)> {

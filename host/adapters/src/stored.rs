@@ -9,9 +9,10 @@ use indexmap::{IndexMap, IndexSet};
 use crate::align::{Alignment, align};
 use crate::error::{Error, Result};
 use crate::graft_file::GraftFile;
+use crate::hub::HubConfig;
 use crate::peft::{PeftConfig, feeds};
 use crate::tensors::Tensors;
-use crate::{HEAD_FILE, MODEL_FILE, PARAMETERS_FILE};
+use crate::{HEAD_FILE, HUB_FILE, HUB_HEAD_FILE, MODEL_FILE, PARAMETERS_FILE};
 
 /// A trained parameter of a method: the module that it belongs to and its name there.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -68,6 +69,8 @@ pub struct StoredAdapter {
     /// How the base is changed, in PEFT's terms; `None` if it is not (a linear probe), or in a way that PEFT has no
     /// format for: then paths are the base's own.
     pub peft: Option<PeftConfig>,
+    /// The same in the terms of AdapterHub's library, for a bottleneck adapter in its format.
+    pub hub: Option<HubConfig>,
     /// The method's trained tensors.
     pub parameters: Parameters,
     /// The head, if there is one.
@@ -103,6 +106,24 @@ impl StoredAdapter {
         self.parameters.iter().filter(move |(_, t)| ia3 && feeds(t) == Some(true)).map(|(k, _)| &k.path)
     }
 
+    /// The name of the file with the method's tensors.
+    pub(crate) fn parameters_file(&self) -> &'static str {
+        match (&self.peft, &self.hub) {
+            (Some(_), _) => MODEL_FILE,
+            (None, Some(_)) => HUB_FILE,
+            (None, None) => PARAMETERS_FILE,
+        }
+    }
+
+    /// The name of the file with the head's tensors.
+    pub(crate) fn head_file(&self) -> &'static str {
+        match (self.head.as_ref().and_then(|h| h.module.as_ref()), &self.hub) {
+            (None, _) => HEAD_FILE,
+            (Some(_), Some(_)) => HUB_HEAD_FILE,
+            (Some(_), None) => MODEL_FILE,
+        }
+    }
+
     /// Refuses a base with another digest. An adapter without Graft's file names none, and passes.
     ///
     /// # Errors
@@ -135,7 +156,7 @@ impl StoredAdapter {
     /// [`Error::MissingTensor`] and [`Error::Shape`] for what is declared, [`Error::ExtraTensor`] for a tensor of the
     /// adapter that nothing declares.
     pub fn bind(&self, sites: Option<&Alignment>, expected: &[Expected]) -> Result<Vec<Tensor>> {
-        let path = self.dir.join(if self.peft.is_some() { MODEL_FILE } else { PARAMETERS_FILE });
+        let path = self.dir.join(self.parameters_file());
         // Whole names are compared: where one ends and the other begins is not written in every format.
         let mut mine: IndexMap<String, (&ParamKey, &Tensor)> = IndexMap::new();
         for (key, tensor) in &self.parameters {
@@ -166,7 +187,7 @@ impl StoredAdapter {
     pub fn bind_head(&self, expected: &[(&str, &[usize])]) -> Result<Vec<Tensor>> {
         let none = Tensors::new();
         let (module, tensors) = self.head.as_ref().map_or((None, &none), |h| (h.module.as_ref(), &h.tensors));
-        let path = self.dir.join(if module.is_some() { MODEL_FILE } else { HEAD_FILE });
+        let path = self.dir.join(self.head_file());
         let full = |name: &str| module.map_or_else(|| name.to_string(), |m| format!("{m}.{name}"));
         if let Some(name) = tensors.keys().find(|n| expected.iter().all(|e| e.0 != n.as_str())) {
             let why = "the objective's head has no such parameter".to_string();

@@ -20,7 +20,7 @@ fn directories_of_peft_load_and_come_out_unchanged() {
         let loaded = load(&dir).unwrap();
         assert_eq!(loaded.hooked().len(), 4, "{name}");
         let PeftConfig::Lora(config) = loaded.peft.as_ref().unwrap() else { panic!("{name}") };
-        assert_eq!((config.r, config.scaling()), (4, 2.0));
+        assert_eq!((config.r, config.lora_alpha), (4, 8.0));
         let root = tempfile::tempdir().unwrap();
         let out = root.path().join("again");
         save(&out, &loaded).unwrap();

@@ -5,10 +5,12 @@
 //! operator.
 
 mod attention;
+mod residual;
 
 use std::collections::{HashMap, HashSet};
 
 pub use self::attention::{AttentionSite, attentions, bias_fits};
+pub use self::residual::{ResidualSite, Sublayer, residuals};
 use crate::ir::{Graph, Node, ValueId};
 use crate::tensor::DType;
 

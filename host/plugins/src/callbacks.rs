@@ -95,6 +95,10 @@ fn dispatch(host: &mut dyn GraphHost, op: u32, request: &[u8]) -> Result<Vec<u8>
             host.store_as(&stored.name, stored.value)?;
             Vec::new()
         }
+        host_op::CALL_SITE => {
+            let r: wire::Replace = read(op, request)?;
+            value(host.call_site(r.site, r.value)?)
+        }
         host_op::HIDDEN => value(host.hidden()?),
         host_op::POOLED => values(host.pooled()?.into_iter().collect()),
         host_op::LOGITS => values(host.logits()?.into_iter().collect()),

@@ -163,6 +163,13 @@ pub trait GraphHost {
     fn store_as(&mut self, _key: &str, _value: u64) -> Result<()> {
         lacking("store_as")
     }
+    /// What a module makes of another input.
+    ///
+    /// # Errors
+    /// A site that is no module, another type or a shape that does not fit.
+    fn call_site(&mut self, _site: u32, _value: u64) -> Result<u64> {
+        lacking("call_site")
+    }
     /// The base's hidden states.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Between the tensors of an adapter directory and the parameters of an adapted graph.
 
 use graft_adapters::{Architecture, Expected, ParamKey, PeftConfig, StoredAdapter};
-use graft_graph::sites::{Site, sites};
+use graft_graph::sites::{Site, attentions, residuals, sites};
 use graft_graph::{Graph, Tensor, ValueId};
 use graft_plugins::Adapted;
 use graft_plugins::adapt::Param;
@@ -57,6 +57,9 @@ pub fn architecture(base: &Base, adapter: &StoredAdapter) -> Option<&'static Arc
 /// # Errors
 /// Modules that the base lacks; settings that can't be honoured.
 pub fn method_of(base: &Base, adapter: &StoredAdapter) -> Result<Option<Choice>> {
+    if let Some(hub) = &adapter.hub {
+        return Ok(Some(Choice { id: hub.method().into(), config: hub.options() }));
+    }
     let Some(peft) = &adapter.peft else {
         return Ok(adapter
             .graft
@@ -68,10 +71,16 @@ pub fn method_of(base: &Base, adapter: &StoredAdapter) -> Result<Option<Choice>>
     let at = |path: &String| places.map.get(path).cloned();
     let hooked: Vec<String> = adapter.hooked().iter().filter_map(at).collect();
     let config = match peft {
-        PeftConfig::Lora(lora) => json!({
-            "r": lora.r, "alpha": lora.lora_alpha, "dropout": lora.lora_dropout, "use_rslora": lora.use_rslora,
-            "bias": lora.bias, "target_modules": hooked,
-        }),
+        PeftConfig::Lora(lora) => {
+            let mut lora = lora.clone();
+            let named = adapter.hooked().into_iter().filter_map(|p| Some((at(&p)?, p)));
+            lora.fix_patterns(&named.map(|(place, p)| (p, place)).collect::<Vec<_>>());
+            json!({
+                "rank_pattern": lora.rank_pattern, "alpha_pattern": lora.alpha_pattern,
+                "r": lora.r, "alpha": lora.lora_alpha, "dropout": lora.lora_dropout, "use_rslora": lora.use_rslora,
+                "use_dora": lora.use_dora, "bias": lora.bias, "target_modules": hooked,
+            })
+        }
         PeftConfig::Ia3(_) => {
             let inputs: Vec<String> = adapter.scaled_inputs().filter_map(at).collect();
             json!({ "target_modules": hooked, "feedforward_modules": inputs })
@@ -112,6 +121,12 @@ pub fn site_paths(graph: &Graph) -> Vec<String> {
     sites(graph).into_iter().map(|s| s.path).collect::<indexmap::IndexSet<_>>().into_iter().collect()
 }
 
+/// The paths of the modules at whose end a residual connection is, each once.
+fn residual_paths(graph: &Graph, all: &[Site]) -> Vec<String> {
+    let paths = residuals(graph, all, &attentions(graph)).into_iter().map(|r| r.path);
+    paths.collect::<indexmap::IndexSet<_>>().into_iter().collect()
+}
+
 /// The adapter's tensors for each parameter of the adapted graph, in the order of the parameters.
 ///
 /// # Errors
@@ -131,8 +146,12 @@ pub fn bind(base: &Base, adapter: &StoredAdapter, adapted: &Adapted) -> Result<V
     let mut method = if adapter.parameters.is_empty() && expected.is_empty() {
         Vec::new()
     } else {
-        let align = || adapter.sites_in(&site_paths(&base.graph));
-        let places = adapter.peft.as_ref().map(|_| align()).transpose()?;
+        let paths = match (&adapter.peft, &adapter.hub) {
+            (Some(_), _) => Some(site_paths(&base.graph)),
+            (None, Some(_)) => Some(residual_paths(&base.graph, &all)),
+            (None, None) => None,
+        };
+        let places = paths.map(|p| adapter.sites_in(&p)).transpose()?;
         adapter.bind(places.as_ref(), &expected)?
     }
     .into_iter();

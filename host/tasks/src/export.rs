@@ -173,6 +173,9 @@ fn merge(base: &Base, bound: &Bound, graph: &Graph, what: &Export) -> Result<(Gr
     if let Some(path) = bound.adapted.attentions.first() {
         return Err(refuse(format!("attention '{path}': what the method adds is not in a weight")));
     }
+    if let Some(path) = bound.adapted.residuals.first() {
+        return Err(refuse(format!("residual connection '{path}': what the method adds is not in a weight")));
+    }
     let folded = fold(graph, &bound.adapted.changes).map_err(|e| refuse(e.to_string()))?;
     let tensors = computed(base, &folded, &what.session)?;
     let untied = folded.untied.clone();

@@ -12,6 +12,7 @@ mod gradients;
 mod intake;
 mod probe;
 mod program;
+mod starts;
 mod task;
 
 pub use base::{Base, BaseOptions};
@@ -23,4 +24,5 @@ pub use export::{Export, Exported, TOLERANCE, export};
 pub use gradients::{GradientRun, gradients, save_standard};
 pub use intake::Intake;
 pub use program::Program;
+pub use starts::starts;
 pub use task::Task;

@@ -38,7 +38,8 @@ pub struct Emit {
 /// How a parameter or state starts.
 #[derive(Clone, PartialEq, Message)]
 pub struct Init {
-    /// See [`crate::Init`]: 0 zeros, 1 ones, 2 normal, 3 uniform, 4 Kaiming uniform, 5 Xavier uniform, 6 given, 7 full, 8 rows of a table.
+    /// See [`crate::Init`]: 0 zeros, 1 ones, 2 normal, 3 uniform, 4 Kaiming uniform, 5 Xavier uniform, 6 given, 7 full,
+    /// 8 computed, 9 rows of a table.
     #[prost(uint32, tag = "1")]
     pub kind: u32,
     /// Standard deviation, bound, `a` or fill value.
@@ -47,11 +48,14 @@ pub struct Init {
     /// The values, for kind 6.
     #[prost(message, optional, tag = "3")]
     pub tensor: Option<Tensor>,
-    /// Name of the initializer, for kind 8.
-    #[prost(string, tag = "4")]
+    /// The graph's value, for kind 8.
+    #[prost(uint64, tag = "4")]
+    pub computed: u64,
+    /// Name of the initializer, for kind 9.
+    #[prost(string, tag = "5")]
     pub table: String,
-    /// The text whose rows are meant, for kind 8; without it they are drawn.
-    #[prost(string, optional, tag = "5")]
+    /// The text whose rows are meant, for kind 9; without it they are drawn.
+    #[prost(string, optional, tag = "6")]
     pub text: Option<String>,
 }
 
@@ -205,6 +209,20 @@ pub struct Site {
     /// For the core of an attention module.
     #[prost(message, optional, tag = "12")]
     pub attention: Option<Attention>,
+    /// For a residual connection.
+    #[prost(message, optional, tag = "13")]
+    pub residual: Option<Residual>,
+}
+
+/// A residual connection: what part of a layer it belongs to, and what follows.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Residual {
+    /// See [`crate::Sublayer`].
+    #[prost(uint32, tag = "1")]
+    pub sublayer: u32,
+    /// Number of the norm site that takes the sum and that nothing else of it bypasses; 0 where there is none.
+    #[prost(uint32, tag = "2")]
+    pub norm: u32,
 }
 
 /// What meets in an attention module.

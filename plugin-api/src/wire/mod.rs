@@ -107,14 +107,16 @@ pub mod host_op {
     pub const LOGITS: u32 = 24;
     /// [`ReplaceAttention`](super::ReplaceAttention) of what enters an attention site.
     pub const REPLACE_ATTENTION: u32 = 25;
+    /// [`Replace`](super::Replace): what the site makes of a value → [`Values`](super::Values).
+    pub const CALL_SITE: u32 = 26;
     /// [`VirtualTokens`](super::VirtualTokens) in front of every row.
-    pub const VIRTUAL_TOKENS: u32 = 26;
+    pub const VIRTUAL_TOKENS: u32 = 27;
     /// [`PutVirtual`](super::PutVirtual) → [`Values`](super::Values).
-    pub const PUT_VIRTUAL: u32 = 27;
+    pub const PUT_VIRTUAL: u32 = 28;
     /// [`Named`](super::Named): the value is stored under the name, instead of the parameters that it is made from.
-    pub const STORE_AS: u32 = 28;
+    pub const STORE_AS: u32 = 29;
     /// Empty → [`Sites`](super::Sites): where the base looks its words up; empty when it looks none up.
-    pub const WORDS: u32 = 29;
+    pub const WORDS: u32 = 30;
 
     /// What an operation is called in messages.
     pub fn name(op: u32) -> &'static str {
@@ -148,6 +150,7 @@ pub mod host_op {
             PUT_VIRTUAL => "put_virtual",
             STORE_AS => "store_as",
             WORDS => "words",
+            CALL_SITE => "call_site",
             _ => "an unknown operation",
         }
     }

@@ -1,11 +1,18 @@
 //! LoRA: `W x` becomes `W x + (alpha / r) · B A x` with `A` `[r, in]` and `B` `[out, r]` (Hu et al. 2021,
 //! "LoRA: Low-Rank Adaptation of Large Language Models"). Beside a convolution, `A` is a convolution that moves as the
-//! base's does, and `B` one of kernel 1. Names, shapes, defaults and starting values are those of Hugging Face PEFT.
+//! base's does, and `B` one of kernel 1. With DoRA the whole is scaled to a learned magnitude (see [`dora`]). Names,
+//! shapes, defaults and starting values are those of Hugging Face PEFT.
+
+mod conv;
+mod dora;
+mod embedding;
+mod patterns;
 
 use graft_plugin_api::*;
+use patterns::Patterns;
 
 config! {
-    /// LoRA: a low-rank update beside each chosen linear layer or convolution.
+    /// LoRA: a low-rank update beside each chosen linear layer, convolution or embedding.
     pub struct Lora {
         /// Rank of the update.
         r: u64 = 8,
@@ -20,8 +27,19 @@ config! {
         target_modules: Option<Names> = None,
         /// Which of these to leave out.
         exclude_modules: Option<Names> = None,
+        /// Only in these numbered layers, from 0.
+        layers_to_transform: Option<Vec<u64>> = None,
+        /// The name of the list whose layers `layers_to_transform` counts; without it the innermost one.
+        layers_pattern: Option<String> = None,
+        /// Other ranks for some modules: a regular expression for the end of the path, and the rank. The first that
+        /// matches counts.
+        rank_pattern: Patterns = Patterns::default(),
+        /// Other alphas for some modules, likewise.
+        alpha_pattern: Patterns = Patterns::default(),
         /// Scale by `alpha / sqrt(r)` instead (rank-stabilised LoRA, Kalajdzievski 2023).
         use_rslora: bool = false,
+        /// Learn direction and magnitude of each weight apart (weight-decomposed LoRA, Liu et al. 2024).
+        use_dora: bool = false,
         /// Which biases of the base to train as well.
         bias: Bias = Bias::None,
     }
@@ -42,7 +60,7 @@ pub enum Bias {
 
 impl Method for Lora {
     const ID: &'static str = "lora";
-    const SUMMARY: &'static str = "low-rank update of linear and conv layers (LoRA, rsLoRA)";
+    const SUMMARY: &'static str = "low-rank update of linear, conv and embedding layers (LoRA, rsLoRA, DoRA)";
 
     fn check(&self) -> Result<()> {
         if self.r == 0 {
@@ -50,6 +68,11 @@ impl Method for Lora {
         }
         if !self.alpha.is_finite() {
             return fail!(CONFIG, "option `alpha`: {} is not a number to scale by", self.alpha);
+        }
+        self.rank_pattern.check("rank_pattern", |rank| rank >= 1.0 && rank.fract() == 0.0, "a rank")?;
+        self.alpha_pattern.check("alpha_pattern", f64::is_finite, "a number to scale by")?;
+        if self.layers_pattern.is_some() && self.layers_to_transform.is_none() {
+            return fail!(CONFIG, "option `layers_pattern`: it needs `layers_to_transform`");
         }
         if !(0.0..1.0).contains(&self.dropout) {
             return fail!(CONFIG, "option `dropout`: {} is not in [0, 1)", self.dropout);
@@ -62,31 +85,31 @@ impl Method for Lora {
         vec![
             ("query and value, as PEFT does by default", Self::default()),
             ("every linear layer", Self { target_modules: all.clone(), ..Self::default() }),
+            ("direction and magnitude apart (DoRA)", Self { use_dora: true, ..Self::default() }),
             ("a high rank", Self { r: 64, use_rslora: true, target_modules: all, ..Self::default() }),
         ]
     }
 
     fn apply(&self, g: &Graph<'_>) -> Result<()> {
-        let sites = g.select(&Selection {
-            targets: self.target_modules.as_ref(),
-            exclude: self.exclude_modules.as_ref(),
-            kinds: &[SiteKind::LINEAR, SiteKind::CONV],
-        })?;
-        let r = self.r as f32;
-        let scaling = g.setting("scaling", self.alpha / if self.use_rslora { r.sqrt() } else { r })?;
+        let sites = self.sites(g)?;
+        let alike = self.rank_pattern.is_empty() && self.alpha_pattern.is_empty();
         g.each(&sites, |site| {
-            if site.kind == SiteKind::CONV {
-                return g.replace_output(site, g.add(site.output()?, self.conv(g, site, scaling)?)?);
-            }
-            let a = ParamSpec::new("lora_A.weight", &[self.r, site.in_features])
-                .init(Init::KaimingUniform(5f64.sqrt()))
-                .paddable(0);
-            let b = ParamSpec::new("lora_B.weight", &[site.out_features, self.r]).paddable(1);
-            let (a, b) = (g.param(a.site(&site.path))?, g.param(b.site(&site.path))?);
-            let x = g.dropout(site.input()?, self.dropout, "lora_dropout")?;
-            // The scale goes onto the narrow activation: the product is the same and the work is less.
-            let narrow = g.mul(g.linear(x, a, None)?, scaling)?;
-            g.replace_output(site, g.add(site.output()?, g.linear(narrow, b, None)?)?)
+            let r = self.rank_pattern.number(&site.path)?.map_or(self.r, |rank| rank as u64);
+            let alpha = self.alpha_pattern.number(&site.path)?.map_or(self.alpha, |alpha| alpha as f32);
+            let by = alpha / if self.use_rslora { (r as f32).sqrt() } else { r as f32 };
+            let scaling = if alike { g.setting("scaling", by)? } else { g.setting_at(site, "scaling", by)? };
+            let update = match site.kind {
+                SiteKind::CONV => self.conv(g, site, r, scaling)?,
+                SiteKind::EMBEDDING => self.embedding(g, site, r, scaling)?,
+                _ => self.linear(g, site, r, scaling)?,
+            };
+            let output = site.output()?;
+            let adapted = if self.use_dora {
+                dora::apply(g, site, &update, scaling)?
+            } else {
+                g.add(output, update.added)?
+            };
+            g.replace_output(site, adapted)
         })?;
         let biased = match self.bias {
             Bias::None => Vec::new(),
@@ -97,42 +120,64 @@ impl Method for Lora {
     }
 }
 
+/// The update beside a module.
+struct Update {
+    /// What is added to the output: `s · B A x`.
+    added: Value,
+    /// What enters `A`, where dropout has made it another value than the module's input.
+    dropped: Option<Value>,
+    /// `A` `[r, in, …]`.
+    a: Value,
+    /// `B` `[out, r, …]`.
+    b: Value,
+}
+
 impl Lora {
-    /// The update beside a convolution. As in PEFT, `A` sees all channels whatever the groups of the base are, and `B`
-    /// has the base's groups.
-    fn conv(&self, g: &Graph<'_>, site: &Site, scaling: Value) -> Result<Value> {
-        let c = site.conv()?;
-        if c.dilations.iter().any(|d| *d != 1) {
-            let e =
-                Error::new(Code::UNSUPPORTED, "PEFT's LoRA has no update for a convolution with dilations");
-            return Err(e.help("leave the module out with `exclude_modules`"));
+    /// The sites that are updated.
+    fn sites(&self, g: &Graph<'_>) -> Result<Vec<Site>> {
+        let selection = Selection {
+            targets: self.target_modules.as_ref(),
+            exclude: self.exclude_modules.as_ref(),
+            kinds: &[SiteKind::LINEAR, SiteKind::CONV, SiteKind::EMBEDDING],
+        };
+        let Some(layers) = &self.layers_to_transform else { return g.select(&selection) };
+        let all = g.sites()?;
+        let taken = choose(&all, &selection)?;
+        let inside = |s: &Site| -> Result<bool> {
+            let number = patterns::layer(&s.path, self.layers_pattern.as_deref())?;
+            Ok(number.is_some_and(|n| layers.contains(&n)))
+        };
+        let mut sites = Vec::new();
+        for (site, _) in all.into_iter().zip(taken).filter(|(_, taken)| *taken) {
+            if inside(&site)? {
+                sites.push(site);
+            }
         }
-        let group = u64::try_from(c.group).unwrap_or(0);
-        if group == 0 || !self.r.is_multiple_of(group) {
-            let e = Error::new(
-                Code::CONFIG,
-                format!("a rank of {} does not divide by {} groups", self.r, c.group),
-            );
-            return Err(e.help("choose another `r`, or leave the module out with `exclude_modules`"));
+        if sites.is_empty() {
+            let what = format!("none of the chosen modules is in a layer of {layers:?}");
+            return Err(Error::new(Code::NO_SITE, what).help("layers are counted from 0"));
         }
-        let extents = c.kernel.iter().map(|k| u64::try_from(*k).unwrap_or(0));
-        let shape: Vec<u64> = [self.r, site.in_features].into_iter().chain(extents).collect();
-        let a =
-            ParamSpec::new("lora_A.weight", &shape).init(Init::KaimingUniform(5f64.sqrt())).site(&site.path);
-        let ones = vec![1; c.kernel.len()];
-        let shape: Vec<u64> = [site.out_features, self.r / group].into_iter().chain(ones).collect();
-        let b = ParamSpec::new("lora_B.weight", &shape).site(&site.path);
-        // Channels may be added to the update only where no group cuts them apart.
-        let (a, b) = if group == 1 { (a.paddable(0), b.paddable(1)) } else { (a, b) };
-        let (a, b) = (g.param(a)?, g.param(b)?);
-        let x = g.dropout(site.input()?, self.dropout, "lora_dropout")?;
-        let mut attrs = vec![attr("kernel_shape", &c.kernel[..]), attr("strides", &c.strides[..])];
-        attrs.push(match c.auto_pad.as_str() {
-            "NOTSET" => attr("pads", &c.pads[..]),
-            rule => attr("auto_pad", rule),
-        });
-        let narrow = g.mul(g.emit("Conv", &[x, a], &attrs)?, scaling)?;
-        g.emit("Conv", &[narrow, b], &[attr("group", c.group)])
+        g.report(&sites, &format!("the chosen modules of layers {layers:?}"))?;
+        Ok(sites)
+    }
+
+    fn linear(&self, g: &Graph<'_>, site: &Site, r: u64, scaling: Value) -> Result<Update> {
+        let a = ParamSpec::new("lora_A.weight", &[r, site.in_features])
+            .init(Init::KaimingUniform(5f64.sqrt()))
+            .paddable(0);
+        let b = ParamSpec::new("lora_B.weight", &[site.out_features, r]).paddable(1);
+        let (a, b) = (g.param(a.site(&site.path))?, g.param(b.site(&site.path))?);
+        let (x, dropped) = self.dropped(g, site)?;
+        // The scale goes onto the narrow activation: the product is the same and the work is less.
+        let narrow = g.mul(g.linear(x, a, None)?, scaling)?;
+        Ok(Update { added: g.linear(narrow, b, None)?, dropped, a, b })
+    }
+
+    /// What enters the update, and the same where it is not what enters the module.
+    fn dropped(&self, g: &Graph<'_>, site: &Site) -> Result<(Value, Option<Value>)> {
+        let input = site.input()?;
+        let x = g.dropout(input, self.dropout, "lora_dropout")?;
+        Ok((x, (x != input).then_some(x)))
     }
 }
 

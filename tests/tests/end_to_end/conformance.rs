@@ -5,6 +5,8 @@ use graft_graph::Tensor;
 use graft_tests::fixture::House;
 use graft_tests::shared;
 
+use std::path::Path;
+
 use super::relative;
 
 /// Prepared batches in which each step of 16 rows stands once whole and once in two halves.
@@ -73,23 +75,47 @@ fn distance(found: &indexmap::IndexMap<String, Tensor>, wanted: &indexmap::Index
     (off / size).sqrt()
 }
 
-#[test]
-fn fifty_steps_of_lora_are_those_of_pytorch() {
+/// Trains over the shared batches from `initial` on, as the shared run did, and compares losses and the adapter behind.
+fn as_pytorch(method: &str, file: &str, run: &Path, loss: &str) {
     let (Some(shared), Some(house)) = (shared(), House::new()) else { return };
-    let run = shared.join("conformance/training/bert_lora");
     let base = shared.join("conformance/adapters/bert/base");
     house.run(&format!("model import {} imported", base.display())).succeeded();
-    let line = "train --base imported --objective classification --method lora --lr 0.005 --weight-decay 0.01 \
+    let line = "train --base imported --objective classification --lr 0.005 --weight-decay 0.01 \
                 --schedule linear --warmup-steps 5 --epochs 1 --out out --json";
-    let dir = run.display();
-    let json =
-        house.run(&format!("{line} --init-adapter {dir}/initial --batches {dir}/run.safetensors")).json();
+    let batches = shared.join("conformance/training/bert_lora/run.safetensors");
+    let (dir, batches) = (run.display(), batches.display());
+    let rest = format!("--method {method} --init-adapter {dir}/initial --batches {batches}");
+    let json = house.run(&format!("{line} {rest}")).json();
     assert_eq!(json["steps"], 50);
-    let reference = read_tensors(&run.join("run.safetensors")).unwrap();
-    let wanted: Vec<f64> = reference["loss"].to_f64s().unwrap();
+    let wanted: Vec<f64> = read_tensors(&run.join(loss)).unwrap()["loss"].to_f64s().unwrap();
     let off = relative(&house.losses("out"), &wanted);
     assert!(off < 1e-5, "a loss is off by {off:.1e}");
-    let wanted = read_tensors(&run.join("final/adapter_model.safetensors")).unwrap();
-    let off = distance(&house.tensors("out/adapter_model.safetensors"), &wanted);
+    let wanted = read_tensors(&run.join("final").join(file)).unwrap();
+    // AdapterHub's keys hold the adapter's name, which is one of its own here.
+    let wanted =
+        wanted.into_iter().map(|(k, t)| (k.replace(".adapters.a.", ".adapters.adapter."), t)).collect();
+    let off = distance(&house.tensors(&format!("out/{file}")), &wanted);
     assert!(off < 1e-5, "the adapter is off by {off:.1e}");
+}
+
+#[test]
+fn fifty_steps_of_lora_are_those_of_pytorch() {
+    let Some(shared) = shared() else { return };
+    let run = shared.join("conformance/training/bert_lora");
+    as_pytorch("lora", "adapter_model.safetensors", &run, "run.safetensors");
+}
+
+/// The norm of the weights is detached from the gradient, as PEFT does.
+#[test]
+fn fifty_steps_of_dora_are_those_of_peft() {
+    as_pytorch("lora", "adapter_model.safetensors", &data("bert_dora"), "loss.safetensors");
+}
+
+#[test]
+fn fifty_steps_of_bottleneck_adapters_are_those_of_adapterhub() {
+    as_pytorch("bottleneck-adapter", "adapter.safetensors", &data("bert_houlsby"), "loss.safetensors");
+}
+
+fn data(run: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/training").join(run)
 }

@@ -78,6 +78,100 @@ fn norms_are_stored_as_peft_has_them() {
     assert_eq!(config["target_modules"], serde_json::json!(["LayerNorm"]));
 }
 
+/// ‖row‖ of each row of a weight `[out, in]`.
+fn row_norms(weight: &graft_graph::Tensor) -> Vec<f64> {
+    let width = weight.shape()[1];
+    let norm = |row: &[f64]| row.iter().map(|v| v * v).sum::<f64>().sqrt();
+    weight.to_f64s().unwrap().chunks(width).map(norm).collect()
+}
+
+#[test]
+fn magnitudes_begin_as_the_norms_of_the_weights_and_are_trained() {
+    let Some(house) = House::new() else { return };
+    let json = learns(&house, "out", "lora --set method.use_dora=true --set method.r=4");
+    // Beside the two matrices a number for each output.
+    assert_eq!(number(&json, "trainable_parameters") as usize, 4 * (4 * 32 + 32 * 4 + 32) + 99);
+    assert_eq!(config(&house, "out")["use_dora"], true);
+    let line = "--method lora --set method.use_dora=true --epochs 1 --lr 1e-9";
+    house.run(&House::training("start", line)).succeeded();
+    let (start, end) =
+        (house.tensors("start/adapter_model.safetensors"), house.tensors("out/adapter_model.safetensors"));
+    let checkpoint = house.tensors("checkpoint/model.safetensors");
+    let weights =
+        checkpoint.iter().filter(|(k, _)| k.ends_with("query.weight") || k.ends_with("value.weight"));
+    let norms: Vec<Vec<f64>> = weights.map(|(_, w)| row_norms(w)).collect();
+    let mut found = 0;
+    for (key, magnitudes) in start.iter().filter(|(k, _)| k.ends_with(".lora_magnitude_vector")) {
+        let values = magnitudes.to_f64s().unwrap();
+        let is = |n: &Vec<f64>| n.iter().zip(&values).all(|(a, b)| (a - b).abs() < 1e-5 * a);
+        assert!(norms.iter().any(is), "{key}");
+        assert_ne!(end[key].to_f64s().unwrap(), values, "{key}");
+        found += 1;
+    }
+    assert_eq!((found, norms.len()), (4, 4));
+}
+
+#[test]
+fn ranks_and_alphas_of_some_modules_are_trained_and_written_for_peft() {
+    let Some(house) = House::new() else { return };
+    let ranks = r#"--set method.rank_pattern={"layer.1.attention.self.query":3}"#;
+    let alphas = r#"--set method.alpha_pattern={"value":4.0}"#;
+    let targets = r#"--set method.target_modules=["query","value","word_embeddings"]"#;
+    learns(&house, "out", &format!("lora {ranks} {alphas} {targets}"));
+    let tensors = house.tensors("out/adapter_model.safetensors");
+    let shape = |key: &str| tensors[&format!("base_model.model.{key}")].shape().to_vec();
+    assert_eq!(shape("encoder.layer.1.attention.self.query.lora_A.weight"), [3, 32]);
+    assert_eq!(shape("encoder.layer.0.attention.self.query.lora_A.weight"), [8, 32]);
+    assert_eq!(shape("embeddings.word_embeddings.lora_embedding_B"), [32, 8]);
+    let config = config(&house, "out");
+    let count = |name: &str| config[name].as_object().map(serde_json::Map::len);
+    assert_eq!((count("rank_pattern"), count("alpha_pattern")), (Some(1), Some(2)), "{config}");
+}
+
+#[test]
+fn only_the_chosen_layers_are_updated() {
+    let Some(house) = House::new() else { return };
+    learns(&house, "out", "lora --set method.layers_to_transform=[1] --set method.layers_pattern=layer");
+    let keys = keys(&house, "out/adapter_model.safetensors");
+    assert!(keys.len() == 4 && keys.iter().all(|k| k.contains("layer.1.")), "{keys:?}");
+}
+
+#[test]
+fn bottlenecks_are_stored_as_adapterhub_has_them() {
+    let Some(house) = House::new() else { return };
+    let method = "bottleneck-adapter --set method.variant=double_seq_bn --set method.reduction_factor=4";
+    let json = learns(&house, "out", &format!("{method} --set objective.pooling=pooled"));
+    // In each of two layers two adapters 32 → 8 → 32; the head.
+    assert_eq!(number(&json, "trainable_parameters") as usize, 4 * (8 * 32 + 8 + 32 * 8 + 32) + 99);
+    let tensors = house.tensors("out/adapter.safetensors");
+    let one = |part: &str| tensors[&format!("bert.encoder.layer.1.{part}")].shape();
+    assert_eq!(one("attention.output.adapters.adapter.adapter_down.0.weight"), [8, 32]);
+    assert_eq!(one("output.adapters.adapter.adapter_up.weight"), [32, 8]);
+    assert_eq!(tensors.len(), 16);
+    let config = config(&house, "out");
+    assert_eq!(config["model_class"], "BertForSequenceClassification");
+    assert_eq!(config["config"]["non_linearity"], "swish");
+    assert_eq!(keys(&house, "out/model_head.safetensors"), ["classifier.bias", "classifier.weight"]);
+    house.run("merge base out merged.onnx").refused(&["residual connection", "graft export"]);
+    house.run("export base out exported.onnx").succeeded();
+}
+
+#[test]
+fn norms_and_scales_of_a_bottleneck_are_trained_and_stored() {
+    let Some(house) = House::new() else { return };
+    let own = "--set method.ln_before=true --set method.ln_after=true --set method.scaling=channel";
+    learns(&house, "out", &format!("bottleneck-adapter --set method.dropout=0.1 {own}"));
+    let tensors = house.tensors("out/adapter.safetensors");
+    let stem = "encoder.layer.0.output.adapters.adapter";
+    // The norm in front is also the first of the list that ends in the first layer.
+    assert_eq!(
+        tensors[&format!("{stem}.adapter_norm_before.weight")],
+        tensors[&format!("{stem}.adapter_down.0.weight")]
+    );
+    assert_eq!(tensors[&format!("{stem}.adapter_down.1.weight")].shape(), [2, 32]);
+    assert_eq!(tensors[&format!("{stem}.scaling")].shape(), [32]);
+}
+
 #[test]
 fn biases_are_stored_in_a_file_of_our_own() {
     let Some(house) = House::new() else { return };
@@ -216,6 +310,19 @@ fn settings_that_cannot_work_are_refused_by_sentence() {
         ("prompt-tuning --set method.init=text", "needs the option `text`"),
         ("prefix-tuning --set method.virtual_tokens=0", "nothing to train"),
         ("prefix-tuning --set method.projection=0", "lets nothing through"),
+        ("lora --set method.layers_to_transform=[7]", "in a layer of [7]"),
+        (r#"lora --set method.rank_pattern={"query":0}"#, "is not a rank"),
+        ("bottleneck-adapter --set method.reduction_factor=0", "`reduction_factor`"),
+        ("bottleneck-adapter --set method.output_adapter=false", "there is no adapter"),
+        ("bottleneck-adapter --set method.non_linearity=sine", "sine"),
+        (
+            "bottleneck-adapter --set method.residual_before_ln=post_add --set method.original_ln_before=false",
+            "post_add",
+        ),
+        (
+            "bottleneck-adapter --set method.output_adapter=false --set method.cross_adapter=true",
+            "no residual connection",
+        ),
         ("full --set method.top_layers=0", "nothing to train"),
         ("full --set method.top_layers=3", "3 layers are wanted, the base has 2"),
         (r#"full --set method.top_layers=1 --set method.target_modules=["query"]"#, "give one of them"),

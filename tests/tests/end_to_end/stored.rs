@@ -41,9 +41,11 @@ fn running_an_adapter_twice_gives_the_same_bits() {
 }
 
 /// A folder, a method and its settings.
-const METHODS: [(&str, &str, &[&str]); 9] = [
+const METHODS: [(&str, &str, &[&str]); 11] = [
     ("lora", "lora", &[]),
     ("biases", "lora", &["method.bias=all"]),
+    ("magnitudes", "lora", &["method.use_dora=true"]),
+    ("bottlenecks", "bottleneck-adapter", &[]),
     ("probe", "linear-probe", &[]),
     ("scales", "ia3", &[]),
     ("norms", "norm-tuning", &[]),

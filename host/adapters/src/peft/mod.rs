@@ -7,7 +7,7 @@ mod head;
 mod ia3;
 mod ln_tuning;
 mod lora;
-mod settings;
+pub(crate) mod settings;
 mod types;
 mod virtual_tokens;
 
@@ -103,12 +103,18 @@ impl PeftConfig {
     /// Parses the content of `adapter_config.json`.
     ///
     /// # Errors
-    /// [`Error::Json`] for what is no such object, [`Error::AdapterHub`] for that library's schema,
-    /// [`Error::PeftType`] and [`Error::UnknownPeftType`] for types that are not read.
+    /// [`Error::Json`] for what is no such object, [`Error::PeftType`] and [`Error::UnknownPeftType`] for types that are not read.
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<PeftConfig> {
-        let map: Map<String, Value> = json::parse(path, bytes)?;
+        PeftConfig::of(path, json::parse(path, bytes)?)
+    }
+
+    /// As [`PeftConfig::parse`], of an object that was parsed.
+    pub(crate) fn of(path: &Path, map: Map<String, Value>) -> Result<PeftConfig> {
         let Some(peft_type) = map.get("peft_type").filter(|v| !v.is_null()) else {
-            return Err(without_type(path, &map));
+            return Err(Error::Json {
+                path: path.to_path_buf(),
+                reason: "`peft_type` is missing, so it is no PEFT configuration".into(),
+            });
         };
         let name = peft_type.as_str().map_or_else(|| peft_type.to_string(), str::to_string);
         match PeftType::of(&name) {
@@ -193,23 +199,4 @@ impl PeftConfig {
 pub(crate) struct Sorted {
     pub parameters: Parameters,
     pub head: Option<Head>,
-}
-
-fn without_type(path: &Path, map: &Map<String, Value>) -> Error {
-    let text = |k: &str| map.get(k).and_then(Value::as_str);
-    let version = text("version").unwrap_or_default();
-    // AdapterHub nests the settings and names the model class; the older library writes no version.
-    if map.contains_key("config") && (version.starts_with("adapters.") || map.contains_key("model_class")) {
-        let architecture = map.get("config").and_then(|c| c.get("architecture")).and_then(Value::as_str);
-        let kind = match architecture {
-            Some(a) => format!("{a}, {version}"),
-            None if version.is_empty() => "bottleneck".to_string(),
-            None => format!("bottleneck, {version}"),
-        };
-        return Error::AdapterHub { dir: crate::atomic::parent(path).to_path_buf(), kind };
-    }
-    Error::Json {
-        path: path.to_path_buf(),
-        reason: "`peft_type` is missing, so it is no PEFT configuration".into(),
-    }
 }

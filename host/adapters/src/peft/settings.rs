@@ -38,7 +38,7 @@ pub(super) fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Defaul
 }
 
 /// Whether a setting that is not known here is switched off.
-pub(super) fn is_default(value: &Value) -> bool {
+pub(crate) fn is_default(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Bool(b) => !b,
@@ -50,7 +50,7 @@ pub(super) fn is_default(value: &Value) -> bool {
 }
 
 /// A value for a message, cut where it is long.
-pub(super) fn short(value: &Value) -> String {
+pub(crate) fn short(value: &Value) -> String {
     let text = value.to_string();
     if text.chars().count() > 60 { text.chars().take(60).chain("…".chars()).collect() } else { text }
 }

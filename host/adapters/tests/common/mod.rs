@@ -56,6 +56,7 @@ pub fn composition(pooling: &str) -> Composition {
     Composition {
         graft: GraftFile::new(Component { id: "lora".into(), ..Default::default() }, objective, base),
         peft: Some(PeftConfig::Lora(config)),
+        hub: None,
         parameters,
         head: head.into_iter().map(|(n, t)| (n.to_string(), t)).collect(),
         pooling: Some(pooling.into()),

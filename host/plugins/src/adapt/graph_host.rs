@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use graft_graph::sites::{AttentionSite, Site, SiteKind};
 use graft_graph::{Attrs, Builder, DType, Dim, ValueId, dim};
 use graft_plugin_api::{self as api, Code, Error, Fact, Init, ParamSpec, Result, Tensor, wire};
 
@@ -65,6 +64,7 @@ impl GraphHost for Writer {
                 .iter()
                 .map(|s| &s.path)
                 .chain(self.attentions.iter().map(|s| &s.path))
+                .chain(self.residuals.iter().map(|s| &s.path))
                 .any(|p| p == path)
         {
             return Err(Error::new(Code::REFUSED, format!("parameter `{name}`: there is no site `{path}`")));
@@ -86,8 +86,11 @@ impl GraphHost for Writer {
                 return Err(Error::new(Code::REFUSED, what));
             }
         }
+        for init in [&spec.init, &spec.neutral] {
+            self.check_start(&name, init, &shape)?;
+        }
         if let Some(p) = self.params.iter().find(|p| p.key == spec.key && p.site == spec.site) {
-            if p.shape == shape && p.init == spec.init && p.role == self.role() {
+            if p.shape == shape && alike(&p.init, &spec.init) && p.role == self.role() {
                 return Ok(self.handle(p.value));
             }
             return Err(Error::new(
@@ -139,6 +142,12 @@ impl GraphHost for Writer {
         let dtype = convert::dtype(api::DType(s.dtype))?;
         let shape = convert::extents(&s.shape, dtype, MAX_TENSOR)?;
         let init = s.init.map_or(Ok(Init::Zeros), Init::try_from)?;
+        if matches!(init, Init::Computed(_)) {
+            return Err(Error::new(
+                Code::UNSUPPORTED,
+                format!("state `{}` begins as a computed value", s.name),
+            ));
+        }
         let dims = shape.iter().map(|d| Dim::from(*d)).collect();
         let value = self.graph.add_input(&format!("state.{}", s.name), dtype, dims);
         self.states.push(State { value, name: s.name, shape, dtype, init, next: None });
@@ -244,56 +253,7 @@ impl GraphHost for Writer {
     }
 
     fn sites(&mut self) -> Result<Vec<wire::Site>> {
-        let kind = |k| match k {
-            SiteKind::Linear => api::SiteKind::LINEAR,
-            SiteKind::Embedding => api::SiteKind::EMBEDDING,
-            SiteKind::Norm => api::SiteKind::NORM,
-            SiteKind::Conv => api::SiteKind::CONV,
-        };
-        let name = |v: Option<ValueId>| v.map(|v| self.graph.name_of(v).to_owned()).unwrap_or_default();
-        let site = |(i, s): (usize, &Site)| wire::Site {
-            path: s.path.clone(),
-            kind: kind(s.kind).0,
-            input: self.handle(self.inputs_now.get(&i).copied().unwrap_or(s.input)),
-            output: self.handle(s.output),
-            weight: name(Some(s.weight)),
-            bias: name(s.bias),
-            in_features: s.in_features as u64,
-            out_features: s.out_features as u64,
-            transposed: !s.weight_is_out_in,
-            number: i as u32 + 1,
-            attention: None,
-            conv: s.conv.clone().map(|c| wire::Conv {
-                kernel: c.kernel,
-                strides: c.strides,
-                pads: c.pads,
-                dilations: c.dilations,
-                group: c.group,
-                auto_pad: c.auto_pad,
-            }),
-        };
-        let count = self.sites.len();
-        let attention = |(i, s): (usize, &AttentionSite)| wire::Site {
-            path: s.path.clone(),
-            kind: api::SiteKind::ATTENTION.0,
-            output: self.handle(s.output),
-            in_features: (s.heads * s.head_dim) as u64,
-            out_features: (s.heads * s.value_dim) as u64,
-            number: (count + i) as u32 + 1,
-            attention: Some(wire::Attention {
-                query: self.handle(s.query),
-                key: self.handle(s.key),
-                value: self.handle(s.value),
-                bias: s.bias.map_or(0, |v| self.handle(v)),
-                heads: s.heads as u64,
-                kv_heads: s.kv_heads as u64,
-                head_dim: s.head_dim as u64,
-                value_dim: s.value_dim as u64,
-            }),
-            ..wire::Site::default()
-        };
-        let modules = self.sites.iter().enumerate().map(site);
-        Ok(modules.chain(self.attentions.iter().enumerate().map(attention)).collect())
+        Ok(self.all_sites())
     }
 
     fn replace_output(&mut self, site: u32, value: u64) -> Result<()> {
@@ -344,6 +304,11 @@ impl GraphHost for Writer {
         Ok(())
     }
 
+    fn call_site(&mut self, site: u32, value: u64) -> Result<u64> {
+        let value = self.value(value)?;
+        self.call(site, value)
+    }
+
     fn hidden(&mut self) -> Result<u64> {
         match self.model.hidden {
             Some(v) => {
@@ -377,4 +342,10 @@ impl GraphHost for Writer {
         self.matched.push(Matched { pattern: m.pattern, matched: m.matched, unmatched: m.unmatched });
         Ok(())
     }
+}
+
+/// Whether two declarations of a parameter begin alike. Each use of a module computes its beginning anew, from the same
+/// weights.
+fn alike(a: &Init, b: &Init) -> bool {
+    a == b || matches!((a, b), (Init::Computed(_), Init::Computed(_)))
 }

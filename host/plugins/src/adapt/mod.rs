@@ -1,10 +1,13 @@
 //! Lets a method and an objective write into a base graph.
 
 mod attention;
+mod call;
 mod checks;
 mod convert;
 mod graph_host;
 mod replace;
+mod sites;
+mod starts;
 mod virtual_tokens;
 mod writer;
 
@@ -131,6 +134,9 @@ pub struct Adapted {
     pub stopped: Vec<ValueId>,
     /// Which sites the method took, one entry for each selection.
     pub matched: Vec<Matched>,
+    /// What parameters begin as that are [`Init::Computed`]: a graph without inputs over the base's constants, with an
+    /// output for each, in their order.
+    pub starts: Graph,
     /// The modules whose input or output was replaced.
     pub changes: Vec<Change>,
     /// Paths of the attentions whose output was replaced.
@@ -139,6 +145,8 @@ pub struct Adapted {
     pub stored: Vec<(String, ValueId)>,
     /// Virtual tokens in front of every row, which take places that texts cannot have.
     pub virtual_tokens: usize,
+    /// Paths of the residual connections whose branch was replaced.
+    pub residuals: Vec<String>,
     /// The base's hidden states, as the method leaves them.
     pub hidden: Option<ValueId>,
     /// The base's pooled output, as the method leaves it.

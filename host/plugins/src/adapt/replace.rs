@@ -18,6 +18,10 @@ impl Writer {
         let (path, old) = match self.site(site)? {
             SiteIndex::Module(i) => (self.sites[i].path.clone(), self.sites[i].output),
             SiteIndex::Attention(i) => (self.attentions[i].path.clone(), self.attentions[i].output),
+            SiteIndex::Residual(i) => {
+                self.replaced_branches.insert(self.residuals[i].branch);
+                (self.residuals[i].path.clone(), self.residuals[i].branch)
+            }
         };
         let (old, new) = (self.current(old), self.value(value)?);
         if old == new {
@@ -50,8 +54,9 @@ impl Writer {
     pub(super) fn put_input(&mut self, site: u32, value: u64) -> Result<()> {
         let (index, new) = (self.site(site)?, self.value(value)?);
         let SiteIndex::Module(index) = index else {
-            let e = Error::new(Code::REFUSED, "an attention has no single input");
-            return Err(e.help("replace its keys and values with `replace_attention`"));
+            let what = "an attention or a residual connection has no single input to replace";
+            let e = Error::new(Code::REFUSED, what);
+            return Err(e.help("replace keys and values of an attention with `replace_attention`"));
         };
         let (path, weight) = (self.sites[index].path.clone(), self.sites[index].weight);
         let output = self.sites[index].output;

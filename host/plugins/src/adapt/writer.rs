@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use graft_graph::fold::Change;
 use graft_graph::model::Model;
-use graft_graph::sites::{AttentionSite, Site, attentions, sites};
+use graft_graph::sites::{AttentionSite, ResidualSite, Site, attentions, residuals, sites};
 use graft_graph::{Builder, DType, Dim, Graph, ValueId, dim};
 use graft_plugin_api::{self as api, Code, Error, Result, Role, wire};
 use indexmap::IndexSet;
@@ -18,13 +18,15 @@ use crate::handles::BuiltValues;
 /// Most parameters, settings, inputs and the like, together.
 const MAX_INPUTS: usize = 100_000;
 
-/// Which of the two lists of sites a number counts, and the place in it.
+/// Which of the lists of sites a number counts, and the place in it.
 #[derive(Clone, Copy)]
 pub(super) enum SiteIndex {
     /// A module with weights.
     Module(usize),
     /// The core of an attention.
     Attention(usize),
+    /// A residual connection.
+    Residual(usize),
 }
 
 /// Writes plugins' wishes into a graph.
@@ -34,8 +36,12 @@ pub(super) struct Writer {
     pub(super) sites: Vec<Site>,
     /// The attentions, with what meets in them now. Their numbers follow those of `sites`.
     pub(super) attentions: Vec<AttentionSite>,
+    /// The residual connections. Their numbers follow those of `attentions`.
+    pub(super) residuals: Vec<ResidualSite>,
     /// Replaced value → what stands in its place.
     pub(super) forward: HashMap<ValueId, ValueId>,
+    /// Branches of residual connections that were replaced.
+    pub(super) replaced_branches: HashSet<ValueId>,
     /// Site → its replaced input.
     pub(super) inputs_now: HashMap<usize, ValueId>,
     pub(super) model: Model,
@@ -71,12 +77,15 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn new(graph: Graph, model: Model, training: bool) -> Writer {
         static STAMP: AtomicU32 = AtomicU32::new(1);
+        let (sites, attentions) = (sites(&graph), attentions(&graph));
         Writer {
             base_nodes: graph.nodes.len(),
-            sites: sites(&graph),
-            attentions: attentions(&graph),
+            residuals: residuals(&graph, &sites, &attentions),
+            sites,
+            attentions,
             graph,
             forward: HashMap::new(),
+            replaced_branches: HashSet::new(),
             inputs_now: HashMap::new(),
             model,
             training,
@@ -153,8 +162,12 @@ impl Writer {
     pub(super) fn into_adapted(self) -> Adapted {
         let now = |v: Option<ValueId>| v.map(|v| self.current(v));
         let changes = self.changes();
+        let starts = self.starts();
         let replaced = |a: &&AttentionSite| self.current(a.output) != a.output;
         let attentions = self.attentions.iter().filter(replaced).map(|a| a.path.clone()).collect();
+        // A branch is also the output of its last linear layer: one that was changed there is no change of its own.
+        let moved = |r: &&ResidualSite| self.replaced_branches.contains(&r.branch);
+        let residuals = self.residuals.iter().filter(moved).map(|r| r.path.clone()).collect();
         let (hidden, pooled) = (now(self.model.hidden), now(self.model.pooled));
         Adapted {
             graph: self.graph,
@@ -165,8 +178,10 @@ impl Writer {
             inputs: self.inputs,
             loss: self.loss,
             outputs: self.outputs,
+            starts,
             changes,
             attentions,
+            residuals,
             stopped: self.stopped,
             matched: self.matched,
             stored: self.stored,
@@ -199,13 +214,17 @@ impl Writer {
     }
 
     pub(super) fn site(&self, number: u32) -> Result<SiteIndex> {
-        let index = (number as usize).checked_sub(1);
-        let index =
-            index.map(|i| i.checked_sub(self.sites.len()).map_or(SiteIndex::Module(i), SiteIndex::Attention));
-        let known = |i: &SiteIndex| !matches!(i, SiteIndex::Attention(a) if *a >= self.attentions.len());
-        index
-            .filter(known)
-            .ok_or_else(|| Error::new(Code::REFUSED, format!("there is no site number {number}")))
+        let lists = [self.sites.len(), self.attentions.len(), self.residuals.len()];
+        let kinds = [SiteIndex::Module as fn(usize) -> SiteIndex, SiteIndex::Attention, SiteIndex::Residual];
+        let mut index = (number as usize).checked_sub(1);
+        for (count, kind) in lists.into_iter().zip(kinds) {
+            match index {
+                Some(i) if i < count => return Ok(kind(i)),
+                Some(i) => index = Some(i - count),
+                None => break,
+            }
+        }
+        Err(Error::new(Code::REFUSED, format!("there is no site number {number}")))
     }
 
     pub(super) fn scope(&self, site: &str) -> String {

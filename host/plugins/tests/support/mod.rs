@@ -109,6 +109,7 @@ impl GraphHost for Recorder {
             number,
             conv: None,
             attention: None,
+            residual: None,
         };
         Ok(vec![site(1, "query"), site(2, "key"), site(3, "value")])
     }

@@ -10,7 +10,7 @@ use graft_graph::hoist::hoist;
 use graft_graph::split::Whole;
 use graft_graph::trim::trim;
 use graft_plugins::adapt::Param;
-use graft_plugins::api::{self, Field, FieldKind, Metric};
+use graft_plugins::api::{Field, FieldKind, Init, Metric};
 use graft_plugins::{Adapted, Method, Objective, adapt};
 use graft_runtime::{Runtime, SessionOptions};
 use graft_tasks::binding::{Choice, bind, method_of, objective_of};
@@ -373,16 +373,22 @@ impl Job {
         if let Some(init) = &self.init {
             return Ok(bind(&self.base, init, adapted)?);
         }
-        let draw = |p: &Param| -> Result<Tensor, JobError> {
+        let mut computed = graft_tasks::starts(&self.base, adapted, &self.options)?.into_iter();
+        let mut draw = |p: &Param| -> Result<Tensor, JobError> {
+            if matches!(p.init, Init::Computed(_))
+                && let Some(start) = computed.next()
+            {
+                return Ok(start);
+            }
             let drawn = match &p.init {
-                api::Init::Rows { table, text } => {
+                Init::Rows { table, text } => {
                     rows::first_values(&self.base, p, table, text.as_deref(), self.recipe.seed)?
                 }
                 _ => values::first_values(p, self.recipe.seed)?,
             };
             Ok(Tensor::new(p.shape.clone(), &drawn).map_err(TaskError::from)?)
         };
-        adapted.params.iter().map(draw).collect()
+        adapted.params.iter().map(&mut draw).collect()
     }
 
     fn saver(&self, adapted: &Adapted, first: &[Tensor], stored: Option<Stored>) -> Saver<'_> {

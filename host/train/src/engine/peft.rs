@@ -1,7 +1,7 @@
 //! A method's settings in PEFT's terms.
 
 use graft_adapters::{
-    Ia3Config, LnTuningConfig, LoraConfig, PeftConfig, PeftType, Targets, VirtualTokensConfig,
+    HubConfig, Ia3Config, LnTuningConfig, LoraConfig, PeftConfig, PeftType, Targets, VirtualTokensConfig,
 };
 use graft_plugins::Method;
 use indexmap::IndexSet;
@@ -30,12 +30,20 @@ fn virtual_tokens(peft_type: PeftType, config: &Value) -> PeftConfig {
     PeftConfig::VirtualTokens(VirtualTokensConfig::new(peft_type, count as usize))
 }
 
+/// AdapterHub's configuration of a method; `None` for one that its library does not have, or not for this architecture.
+pub(super) fn hub_config(method: &Method, model_type: Option<&str>) -> Option<HubConfig> {
+    if method.id() == "bottleneck-adapter" { HubConfig::new(method.config(), model_type) } else { None }
+}
+
 fn lora(config: &Value, matched: &[String]) -> LoraConfig {
     let number = |k: &str, d: f64| config.get(k).and_then(Value::as_f64).unwrap_or(d);
     let mut lora =
         LoraConfig::new(number("r", 8.0) as usize, number("alpha", 16.0), targets(config, matched));
+    let patterns = |k: &str| config.get(k).and_then(Value::as_object).cloned().unwrap_or_default();
+    (lora.rank_pattern, lora.alpha_pattern) = (patterns("rank_pattern"), patterns("alpha_pattern"));
     lora.lora_dropout = number("dropout", 0.0);
     lora.use_rslora = config.get("use_rslora").and_then(Value::as_bool).unwrap_or(false);
+    lora.use_dora = config.get("use_dora").and_then(Value::as_bool).unwrap_or(false);
     lora.bias = config.get("bias").and_then(Value::as_str).unwrap_or("none").to_string();
     lora
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use graft_adapters::{
-    BaseRef, Component, Composition, GraftFile, ObjectiveInfo, ParamKey, PeftConfig, PluginRef,
+    BaseRef, Component, Composition, GraftFile, HubConfig, ObjectiveInfo, ParamKey, PeftConfig, PluginRef,
     StoredAdapter, Training,
 };
 use graft_graph::Tensor;
@@ -17,7 +17,7 @@ use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
 use super::job::JobError;
-use super::peft::peft_config;
+use super::peft::{hub_config, peft_config};
 use super::stored::Stored;
 use crate::error::TrainError;
 use crate::observe::{Event, Observer};
@@ -95,6 +95,7 @@ impl<'a> Saver<'a> {
         let composition = Composition {
             graft,
             peft: self.peft(),
+            hub: self.hub(),
             parameters,
             head,
             pooling: config.get("pooling").and_then(Value::as_str).map(str::to_string),
@@ -108,6 +109,16 @@ impl<'a> Saver<'a> {
         let trains = self.params.iter().any(|p| p.role == Role::Adapter);
         let mut config = peft_config(self.method, &self.matched).filter(|_| trains)?;
         config.common_mut().base_model_name_or_path = Some(self.base.dir.display().to_string());
+        Some(config)
+    }
+
+    /// The method in the terms of AdapterHub's library, where that has it.
+    fn hub(&self) -> Option<HubConfig> {
+        let mut config = hub_config(self.method, self.base.model_type.as_deref())?;
+        // What comes out of the layers is as wide as what the last layer of each adapter gives.
+        let up = self.params.iter().find(|p| p.key == "adapter_up.weight");
+        config.hidden_size = up.and_then(|p| p.shape.first()).map(|n| *n as u64);
+        config.model_name = Some(self.base.dir.display().to_string());
         Some(config)
     }
 

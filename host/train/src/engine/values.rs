@@ -23,6 +23,7 @@ pub(super) fn first_values(p: &Param, seed: u64) -> Result<Vec<f32>, TrainError>
         api::Init::XavierUniform => draw(Init::XavierUniform),
         api::Init::Rows { table, .. } => Err(unfit(format!("the rows of `{table}` are not to be had here"))),
         api::Init::Given(t) => t.to_f32s().map_err(|e| unfit(e.to_string())),
+        api::Init::Computed(_) => Err(unfit("what it begins as was not computed".to_string())),
     }
 }
 

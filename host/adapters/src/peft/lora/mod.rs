@@ -1,6 +1,8 @@
 //! LoRA as PEFT keeps it: `lora_A.weight [r, in]` and `lora_B.weight [out, r]` for each module, scaled by
-//! `lora_alpha / r` (rank-stabilised: `/ sqrt(r)`), and trained biases of the base under their own names.
+//! `lora_alpha / r` (rank-stabilised: `/ sqrt(r)`), with DoRA `lora_magnitude_vector [out]`, and trained
+//! biases of the base under their own names.
 
+mod patterns;
 mod tensors;
 
 use std::path::Path;
@@ -8,6 +10,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use self::patterns::Patterns;
 use super::settings::{is_default, or_default, short};
 use super::{Common, PeftType, Sorted, Targets};
 use crate::error::{Error, Result};
@@ -37,7 +40,7 @@ pub struct LoraConfig {
     /// Divide alpha by the root of the rank instead of the rank.
     #[serde(default, deserialize_with = "or_default")]
     pub use_rslora: bool,
-    /// Weight-decomposed LoRA; not supported.
+    /// Weight-decomposed LoRA: a learned magnitude for each output.
     #[serde(default, deserialize_with = "or_default")]
     pub use_dora: bool,
     /// Which biases of the base were trained too: `none`, `all` or `lora_only`.
@@ -46,10 +49,10 @@ pub struct LoraConfig {
     /// Whether the base keeps weights as `[in, out]`; the adapter's tensors are the same either way.
     #[serde(default, deserialize_with = "or_default")]
     pub fan_in_fan_out: bool,
-    /// Other ranks for some modules; not supported.
+    /// Other ranks for some modules: a regular expression for the end of the path, and the rank.
     #[serde(default, deserialize_with = "or_default")]
     pub rank_pattern: Map<String, Value>,
-    /// Other alphas for some modules; not supported.
+    /// Other alphas for some modules, likewise.
     #[serde(default, deserialize_with = "or_default")]
     pub alpha_pattern: Map<String, Value>,
     /// Only these layers: an index or a list of them.
@@ -115,10 +118,33 @@ impl LoraConfig {
         }
     }
 
-    /// What the product of the two matrices is multiplied by.
-    pub fn scaling(&self) -> f64 {
-        let r = self.r as f64;
-        self.lora_alpha / if self.use_rslora { r.sqrt() } else { r }
+    /// The rank of each module, by its path.
+    fn ranks(&self) -> impl Fn(&str) -> usize + use<> {
+        let (own, r) = (Patterns::new(&self.rank_pattern), self.r);
+        move |path| own.as_ref().and_then(|p| p.number(path)).map_or(r, |rank| rank as usize)
+    }
+
+    /// The alpha of each module, by its path.
+    fn alphas(&self) -> impl Fn(&str) -> f64 + use<> {
+        let (own, alpha) = (Patterns::new(&self.alpha_pattern), self.lora_alpha);
+        move |path| own.as_ref().and_then(|p| p.number(path)).unwrap_or(alpha)
+    }
+
+    /// Writes for each of these modules, which may have a name of another prefix, the rank and alpha that it has now, and
+    /// leaves out what is the same for all: then no pattern means another module.
+    pub fn fix_patterns(&mut self, paths: &[(String, String)]) {
+        let (rank_of, alpha_of) = (self.ranks(), self.alphas());
+        let (mut ranks, mut alphas) = (Map::new(), Map::new());
+        for (path, name) in paths {
+            let (r, alpha) = (rank_of(path), alpha_of(path));
+            if r != self.r {
+                ranks.insert(regex::escape(name), r.into());
+            }
+            if alpha != self.lora_alpha {
+                alphas.insert(regex::escape(name), alpha.into());
+            }
+        }
+        (self.rank_pattern, self.alpha_pattern) = (ranks, alphas);
     }
 
     /// The same configuration for exactly these modules.
@@ -151,11 +177,8 @@ impl LoraConfig {
 
     pub(super) fn unsupported(&self) -> Vec<String> {
         let mut out = Vec::new();
-        if self.use_dora {
-            out.push("use_dora = true".to_string());
-        }
         for (name, map) in [("rank_pattern", &self.rank_pattern), ("alpha_pattern", &self.alpha_pattern)] {
-            if !map.is_empty() {
+            if Patterns::new(map).is_none() {
                 out.push(format!("{name} = {}", short(&Value::Object(map.clone()))));
             }
         }

@@ -20,11 +20,18 @@ pub(in crate::peft) fn key(key: &ParamKey, hooked: bool) -> String {
 
 const A: &str = "lora_A.weight";
 const B: &str = "lora_B.weight";
+const TABLE_A: &str = "lora_embedding_A";
+const TABLE_B: &str = "lora_embedding_B";
+const MAGNITUDE: &str = "lora_magnitude_vector";
 
 /// Sorts tensors by what they are for and checks them.
 pub(in crate::peft) fn sort(config: &LoraConfig, path: &Path, tensors: Tensors) -> Result<Sorted> {
     config.check(path)?;
-    let own = |rest: &str| rest.contains(".lora_A.") || rest.contains(".lora_B.");
+    let own = |rest: &str| {
+        [".lora_A.", ".lora_B.", ".lora_embedding_", ".lora_magnitude_vector"]
+            .iter()
+            .any(|o| rest.contains(o))
+    };
     let out = head::sort(&config.common, path, tensors, own, |rest| parameter(config, rest))?;
     check_modules(config, path, &out.parameters)?;
     Ok(out)
@@ -36,7 +43,16 @@ fn parameter(config: &LoraConfig, rest: &str) -> Result<ParamKey, &'static str> 
         (".lora_B.weight", B),
         (".lora_A.default.weight", A),
         (".lora_B.default.weight", B),
+        (".lora_embedding_A", TABLE_A),
+        (".lora_embedding_B", TABLE_B),
+        (".lora_embedding_A.default", TABLE_A),
+        (".lora_embedding_B.default", TABLE_B),
+        (".lora_magnitude_vector", MAGNITUDE),
+        (".lora_magnitude_vector.default.weight", MAGNITUDE),
     ] {
+        if name == MAGNITUDE && !config.use_dora {
+            continue;
+        }
         if let Some(path) = rest.strip_suffix(suffix) {
             return Ok(ParamKey::new(path, name));
         }
@@ -47,9 +63,6 @@ fn parameter(config: &LoraConfig, rest: &str) -> Result<ParamKey, &'static str> 
             return Ok(ParamKey::new(hooked.unwrap_or(path), "bias"));
         }
         return Err("it is no part of a LoRA with this setting of `bias`");
-    }
-    if rest.contains(".lora_embedding_") {
-        return Err("LoRA on embeddings is not supported yet");
     }
     if rest.contains(".lora_magnitude_vector") {
         return Err("it belongs to DoRA, but use_dora is not set");
@@ -69,16 +82,21 @@ fn check_modules(config: &LoraConfig, path: &Path, parameters: &IndexMap<ParamKe
         return Err(missing(format!("{PREFIX}….{A}"), "the file has no LoRA matrix at all"));
     }
     for module in &hooked {
-        for name in [A, B] {
+        // An embedding has tables in the place of layers.
+        let table = [TABLE_A, TABLE_B].iter().any(|n| parameters.contains_key(&ParamKey::new(*module, *n)));
+        let pair = if table { [TABLE_A, TABLE_B] } else { [A, B] };
+        for name in pair.into_iter().chain(config.use_dora.then_some(MAGNITUDE)) {
             let wanted = ParamKey::new(*module, name);
             if !parameters.contains_key(&wanted) {
                 return Err(missing(key(&wanted, true), "its partner is there"));
             }
         }
     }
+    let rank_of = config.ranks();
     for (k, tensor) in parameters {
-        let width = parameters.get(&ParamKey::new(&k.path, B)).and_then(|b| b.shape().first().copied());
-        if let Some(expected) = misfit(config.r, &k.name, tensor.shape(), width) {
+        let b =
+            [B, TABLE_B].iter().find_map(|n| parameters.get(&ParamKey::new(&k.path, *n))).map(Tensor::shape);
+        if let Some(expected) = misfit(rank_of(&k.path), &k.name, tensor.shape(), b) {
             let (tensor, found) = (key(k, hooked.contains(k.path.as_str())), tensor.shape().to_vec());
             return Err(Error::Shape { path: path.to_path_buf(), tensor, found, expected });
         }
@@ -86,9 +104,14 @@ fn check_modules(config: &LoraConfig, path: &Path, parameters: &IndexMap<ParamKe
     Ok(())
 }
 
-/// What shape a parameter should have, if it has another; `width` is that of the module's output where it is known.
-fn misfit(r: usize, name: &str, shape: &[usize], width: Option<usize>) -> Option<String> {
+/// What shape a parameter should have, if it has another; `b` is the shape of the module's `lora_B`, where it has
+/// one.
+fn misfit(r: usize, name: &str, shape: &[usize], b: Option<&[usize]>) -> Option<String> {
+    let width = b.and_then(|b| b.first().copied());
     match (name, shape) {
+        (TABLE_A, [n, rows]) if *n == r && *rows > 0 => None,
+        (TABLE_B, [o, n]) if *n == r && *o > 0 => None,
+        (TABLE_A, _) => Some(format!("[r = {r}, rows]")),
         (A, [n, i]) if *n == r && *i > 0 => None,
         (B, [o, n]) if *n == r && *o > 0 => None,
         // Of a convolution: its kernel's extents behind, and in `lora_B` the rank over the groups.
@@ -102,8 +125,17 @@ fn misfit(r: usize, name: &str, shape: &[usize], width: Option<usize>) -> Option
         {
             None
         }
+        // As it broadcasts to the output: of a convolution with axes around it.
+        (MAGNITUDE, shape) => {
+            let whole: Vec<usize> = match (width, b.map_or(2, <[usize]>::len)) {
+                (Some(out), 2) => vec![out],
+                (Some(out), axes) => (0..axes).map(|i| if i == 1 { out } else { 1 }).collect(),
+                (None, _) => Vec::new(),
+            };
+            (shape != whole).then(|| format!("{whole:?}"))
+        }
         (A, _) => Some(format!("[r = {r}, in]")),
-        (B, _) => Some(format!("[out, r = {r}]")),
+        (B | TABLE_B, _) => Some(format!("[out, r = {r}]")),
         (_, [o]) if width.is_none_or(|w| w == *o) => None,
         _ => Some(width.map_or("[out]".into(), |w| format!("[{w}], the width of lora_B,"))),
     }

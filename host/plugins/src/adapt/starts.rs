@@ -1,0 +1,59 @@
+//! What parameters begin as that is computed from the base's weights.
+
+use graft_graph::Graph;
+use graft_plugin_api::{Code, Error, Init, Result};
+
+use super::convert::to_graph_tensor;
+use super::writer::Writer;
+
+impl Writer {
+    /// A computed beginning must be made of constants alone, and have the parameter's shape.
+    pub(super) fn check_start(&self, name: &str, init: &Init, shape: &[usize]) -> Result<()> {
+        let Init::Computed(handle) = init else { return Ok(()) };
+        let value = self.value(handle.id())?;
+        let refuse =
+            |what: String| Err(Error::new(Code::REFUSED, format!("parameter `{name}` begins as {what}")));
+        let fact = self.graph.fact(value);
+        let known: Option<Vec<usize>> =
+            fact.shape.as_ref().and_then(|s| s.iter().map(|d| usize::try_from(d.known()?).ok()).collect());
+        if fact.dtype != Some(graft_graph::DType::F32) || known.as_deref() != Some(shape) {
+            return refuse(format!("a value of another type or shape than its own, f32 {shape:?}"));
+        }
+        let made = self.ancestors(value);
+        let base = |v| self.params.iter().any(|p| p.base.is_some() && p.value == v);
+        let inputs =
+            self.graph.nodes.iter().zip(&made).filter(|(_, made)| **made).flat_map(|(n, _)| &n.inputs);
+        match inputs.flatten().chain([&value]).find(|v| self.graph.inputs.contains(v) && !base(**v)) {
+            Some(v) => refuse(format!(
+                "what depends on `{}`: only weights of the base are known before training",
+                self.graph.name_of(*v)
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// The graph of [`super::Adapted::starts`].
+    pub(super) fn starts(&self) -> Graph {
+        let of = |init: &Init| match init {
+            Init::Computed(handle) => self.value(handle.id()).ok(),
+            _ => None,
+        };
+        let outputs: Vec<_> = self.params.iter().filter_map(|p| of(&p.init)).collect();
+        if outputs.is_empty() {
+            return Graph::new("starts", self.graph.opset());
+        }
+        let mut graph = self.graph.clone();
+        graph.outputs = outputs;
+        // Weights that are trained too are inputs by now: here they are what they were.
+        for p in self.params.iter().filter(|p| p.base.is_some()) {
+            if let Init::Given(tensor) = &p.init
+                && let Ok(tensor) = to_graph_tensor(tensor.clone())
+            {
+                graph.set_constant(p.value, tensor);
+            }
+        }
+        graph.inputs.clear();
+        graph.remove_dead();
+        graph
+    }
+}

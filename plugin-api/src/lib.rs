@@ -56,6 +56,7 @@ mod objective;
 mod ops;
 mod params;
 mod sites;
+mod solve;
 mod tensor;
 pub mod wire;
 
@@ -73,4 +74,5 @@ pub use method::Method;
 pub use objective::{Built, Cell, Field, FieldKind, Metric, Objective, Row, Summary};
 pub use params::{Decay, Distribution, Init, ParamSpec, Role};
 pub use sites::{Attention, Selection, Site, SiteKind, choose, default_targets, matching, names_of};
+pub use solve::{HeadSolver, SoftmaxHead};
 pub use tensor::{DType, Dim, Fact, Tensor, tensor};

@@ -135,6 +135,20 @@ pub trait GraphHost {
     fn replace_attention(&mut self, _request: wire::ReplaceAttention) -> Result<()> {
         lacking("replace_attention")
     }
+    /// The head is to be solved to its optimum.
+    ///
+    /// # Errors
+    /// Settings that no solver can follow.
+    fn solve_head(&mut self, _how: wire::SolveHead) -> Result<()> {
+        lacking("solve_head")
+    }
+    /// The loss is convex in this head.
+    ///
+    /// # Errors
+    /// Values that are no such head.
+    fn softmax_head(&mut self, _head: wire::SoftmaxHead) -> Result<()> {
+        lacking("softmax_head")
+    }
     /// The base's hidden states.
     ///
     /// # Errors

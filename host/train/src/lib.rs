@@ -21,6 +21,7 @@ pub mod random;
 pub mod recipe;
 mod report;
 pub mod schedule;
+pub mod solve;
 mod source;
 mod tensorboard;
 
@@ -29,7 +30,7 @@ pub use error::{EngineError, TrainError};
 pub use fit::{At, Engine, StepOutput, fit};
 pub use interrupt::{EXIT_STATUS, Interrupt, Press};
 pub use metrics::{METRICS_VERSION, MetricsFile};
-pub use observe::{EpochRecord, Event, Observer, StepRecord};
+pub use observe::{EpochRecord, Event, Observer, PenaltyRecord, StepRecord};
 pub use optim::OptimizerConfig;
 pub use params::{Parameter, Parameters};
 pub use plan::{Plan, Warmup};

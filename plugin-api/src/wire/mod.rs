@@ -3,10 +3,12 @@
 
 mod graph;
 mod objective;
+mod solve;
 mod tensor;
 
 pub use graph::*;
 pub use objective::*;
+pub use solve::*;
 pub use tensor::*;
 
 pub use prost::Message;
@@ -104,6 +106,10 @@ pub mod host_op {
     pub const LOGITS: u32 = 24;
     /// [`ReplaceAttention`](super::ReplaceAttention) of what enters an attention site.
     pub const REPLACE_ATTENTION: u32 = 25;
+    /// [`SolveHead`](super::SolveHead): the head is to be solved to its optimum.
+    pub const SOLVE_HEAD: u32 = 26;
+    /// [`SoftmaxHead`](super::SoftmaxHead): the loss is convex in it.
+    pub const SOFTMAX_HEAD: u32 = 27;
 
     /// What an operation is called in messages.
     pub fn name(op: u32) -> &'static str {
@@ -133,6 +139,8 @@ pub mod host_op {
             MATCHED => "matched",
             LOGITS => "logits",
             REPLACE_ATTENTION => "replace_attention",
+            SOLVE_HEAD => "solve_head",
+            SOFTMAX_HEAD => "softmax_head",
             _ => "an unknown operation",
         }
     }

@@ -172,6 +172,9 @@ fn conclude(job: &Job, outcome: &Outcome, first_step: f64, as_json: bool) {
     if let Some(why) = &outcome.uncached {
         eprintln!("the base ran in every epoch, its features are not kept: {why}");
     }
+    if let Some(why) = &outcome.unsolved {
+        eprintln!("the head was trained step by step, not solved: {why}");
+    }
     if r.ended == Ended::Early {
         eprintln!("stopped early: the evaluation no longer improved");
     }
@@ -192,6 +195,15 @@ fn conclude(job: &Job, outcome: &Outcome, first_step: f64, as_json: bool) {
         });
         for (name, value) in shown {
             object[name] = json!(value);
+        }
+        if let Some(o) = &outcome.solved {
+            object["solver"] = json!({
+                "l2": o.l2, "folds": o.folds, "iterations": o.iterations, "gradient": o.gradient,
+                "converged": o.converged, "loss": o.loss,
+                "grid": o.grid.iter().map(|p| json!({
+                    "l2": p.l2, "held_out_loss": p.loss, "held_out_accuracy": p.accuracy, "iterations": p.iterations,
+                })).collect::<Vec<_>>(),
+            });
         }
         if let Some(e) = &r.evaluation {
             object["evaluation"] = json!(e);

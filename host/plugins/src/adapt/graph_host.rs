@@ -310,6 +310,14 @@ impl GraphHost for Writer {
         self.put_attention(r.site, key, value, bias)
     }
 
+    fn solve_head(&mut self, how: wire::SolveHead) -> Result<()> {
+        self.ask_to_solve(how)
+    }
+
+    fn softmax_head(&mut self, head: wire::SoftmaxHead) -> Result<()> {
+        self.take_softmax_head(&head)
+    }
+
     fn hidden(&mut self) -> Result<u64> {
         match self.model.hidden {
             Some(v) => Ok(self.handle(v)),

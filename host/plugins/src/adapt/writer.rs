@@ -11,7 +11,7 @@ use graft_graph::{Builder, DType, Dim, Graph, ValueId, dim};
 use graft_plugin_api::{self as api, Code, Error, Result, Role, wire};
 use indexmap::IndexSet;
 
-use super::{Adapted, Matched, Noise, Param, Setting, State};
+use super::{Adapted, ConvexHead, Matched, Noise, Param, Setting, State};
 use crate::handles::BuiltValues;
 
 /// Most parameters, settings, inputs and the like, together.
@@ -57,6 +57,8 @@ pub(super) struct Writer {
     pub(super) matched: Vec<Matched>,
     pub(super) loss: Option<ValueId>,
     pub(super) outputs: Vec<(String, ValueId)>,
+    pub(super) solver: Option<api::HeadSolver>,
+    pub(super) convex: Option<ConvexHead>,
 }
 
 impl Writer {
@@ -86,6 +88,8 @@ impl Writer {
             matched: Vec::new(),
             loss: None,
             outputs: Vec::new(),
+            solver: None,
+            convex: None,
         }
     }
 
@@ -158,6 +162,8 @@ impl Writer {
             matched: self.matched,
             hidden,
             pooled,
+            solver: self.solver,
+            convex: self.convex,
         }
     }
 

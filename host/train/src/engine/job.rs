@@ -16,6 +16,7 @@ use graft_tasks::{Base, BaseOptions, Examples, Feed, Intake, Program, TaskError,
 use serde_json::Value;
 
 use super::features::{Extractor, cut};
+use super::head::solvable;
 use super::outcome::{metrics_json, now};
 use super::reader::{Reader, batch_inputs, label_numbers, stats};
 use super::save::Saver;
@@ -30,6 +31,7 @@ use crate::observe::Observer;
 use crate::params::{Parameter, Parameters};
 use crate::recipe::{Part, Recipe};
 use crate::report::FitReport;
+use crate::solve::Optimum;
 use crate::source::Prepared;
 
 /// Why a run did not come to its end.
@@ -110,6 +112,10 @@ pub struct Outcome {
     pub cached: bool,
     /// Why it was not, where the base has frozen features of a fixed size.
     pub uncached: Option<String>,
+    /// The optimum of a convex head, where that was solved.
+    pub solved: Option<Optimum>,
+    /// Why it was not, where the method asks for it.
+    pub unsolved: Option<String>,
 }
 
 impl Job {
@@ -283,9 +289,12 @@ impl Job {
         let mut all: Vec<&mut dyn Observer> =
             observers.iter_mut().map(|o| &mut **o as &mut dyn Observer).collect();
         all.push(&mut saver);
+        let (mut solved, mut unsolved) = (None, None);
         let fitted = match &self.prepared {
             Some(steps) => {
+                unsolved = adapted.solver.map(|_| "the batches are prepared".to_string());
                 fit(&mut engine, &mut Prepared(steps.clone()), &mut params, &plan, &mut all, interrupt)
+                    .map_err(JobError::from)
             }
             None => {
                 let mut source = BatchSource {
@@ -297,7 +306,24 @@ impl Job {
                     order: if self.recipe.group_by_length { Order::Grouped } else { Order::Random },
                     seed: self.recipe.seed,
                 };
-                fit(&mut engine, &mut source, &mut params, &plan, &mut all, interrupt)
+                let head = solvable(&adapted, split.as_ref(), self.train.len());
+                match head {
+                    Ok(Some(head)) => {
+                        let threads = options.threads.unwrap_or(base.runtime().threads());
+                        let how = (threads, options);
+                        head.solve(base, &source, &mut engine, &mut params, &mut all, how, interrupt).map(
+                            |(report, optimum)| {
+                                solved = Some(optimum);
+                                report
+                            },
+                        )
+                    }
+                    other => {
+                        unsolved = other.err();
+                        let made = fit(&mut engine, &mut source, &mut params, &plan, &mut all, interrupt);
+                        made.map_err(JobError::from)
+                    }
+                }
             }
         };
         let report = match fitted {
@@ -310,7 +336,7 @@ impl Job {
                 } else {
                     std::fs::remove_dir_all(&self.recipe.out).ok();
                 }
-                return Err(e.into());
+                return Err(e);
             }
         };
         if self.profile.is_some() {
@@ -330,9 +356,12 @@ impl Job {
             _ => None,
         };
         saver.training.metrics = metrics_json(&report, test.as_deref());
+        if let Some(optimum) = &solved {
+            saver.training.metrics.insert("l2".into(), Value::from(optimum.l2));
+        }
         saver.training.steps = report.steps;
         saver.save(&params)?;
-        Ok(Outcome { trainable: params.elements(), cached: split.is_some(), uncached, report, test })
+        Ok(Outcome { trainable: params.elements(), cached: split.is_some(), uncached, solved, unsolved, report, test })
     }
 
     /// What the method and the objective would train on this base, and where.

@@ -1,6 +1,7 @@
 //! The engine over ONNX Runtime: a method and an objective on a base, trained by the loop.
 
 mod features;
+mod head;
 mod job;
 mod outcome;
 mod peft;

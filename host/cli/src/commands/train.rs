@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 use graft_runtime::{SessionOptions, peak_rss_mb};
-use graft_train::engine::{Job, Outcome, Prepare};
+use graft_train::engine::{FeatureCache, Job, Outcome, Prepare};
 use graft_train::recipe::{FIELDS, Kind, Layer};
 use graft_train::{Ended, Event, EventFile, Interrupt, MetricsFile, Observer, Progress, Recipe, TrainError};
 use serde_json::json;
@@ -160,6 +160,19 @@ fn introduce(job: &Job) -> Result<()> {
     Ok(())
 }
 
+/// Where the frozen features came from.
+fn features_line(f: &FeatureCache) -> String {
+    let from = match (f.read, f.written) {
+        (0, _) => "the base ran once per example; training read its features".to_string(),
+        (_, 0) => "the base did not run: its features were kept from an earlier run".to_string(),
+        (n, m) => format!("{n} of {} sets of features were kept from an earlier run", n + m),
+    };
+    match &f.note {
+        Some(why) => format!("{from}, which are not kept: {why}"),
+        None => from,
+    }
+}
+
 fn conclude(job: &Job, outcome: &Outcome, first_step: f64, as_json: bool) {
     let r = &outcome.report;
     let shown = match &outcome.test {
@@ -167,7 +180,7 @@ fn conclude(job: &Job, outcome: &Outcome, first_step: f64, as_json: bool) {
         None => r.evaluation.clone().unwrap_or_default().into_iter().collect::<Vec<_>>(),
     };
     if outcome.cached {
-        eprintln!("the base ran once per example; training read its features");
+        eprintln!("{}", features_line(&outcome.features));
     }
     if let Some(why) = &outcome.uncached {
         eprintln!("the base ran in every epoch, its features are not kept: {why}");
@@ -191,6 +204,7 @@ fn conclude(job: &Job, outcome: &Outcome, first_step: f64, as_json: bool) {
             "adapter": job.recipe.out, "train_seconds": r.train_seconds, "evaluation_seconds": r.evaluation_seconds,
             "samples_per_second": r.samples_per_second, "steps": r.steps, "epochs": r.epochs,
             "trainable_parameters": outcome.trainable, "peak_rss_mb": peak_rss_mb(), "cached_features": outcome.cached,
+            "feature_cache": { "read": outcome.features.read, "written": outcome.features.written },
             "seconds_to_first_step": first_step, "kept_epoch": r.kept_epoch(), "ended": format!("{:?}", r.ended).to_lowercase(),
         });
         for (name, value) in shown {

@@ -15,7 +15,7 @@ use graft_tasks::binding::{Choice, bind, method_of, objective_of};
 use graft_tasks::{Base, BaseOptions, Examples, Feed, Intake, Program, TaskError, TextFeed};
 use serde_json::Value;
 
-use super::features::{Extractor, cut};
+use super::features::{FeatureCache, Frozen, cut};
 use super::head::solvable;
 use super::outcome::{metrics_json, now};
 use super::reader::{Reader, batch_inputs, label_numbers, stats};
@@ -112,6 +112,8 @@ pub struct Outcome {
     pub cached: bool,
     /// Why it was not, where the base has frozen features of a fixed size.
     pub uncached: Option<String>,
+    /// Where the features came from.
+    pub features: FeatureCache,
     /// The optimum of a convex head, where that was solved.
     pub solved: Option<Optimum>,
     /// Why it was not, where the method asks for it.
@@ -225,47 +227,39 @@ impl Job {
         let (base, options) = (&self.base, &self.options);
         // The frozen half is computed once per example where the cut is proven to have a row for each, and padding is
         // proven not to reach it; where only the latter is open, it is tried.
-        let (mut extractor, mut uncached) = (None, None);
+        let (mut frozen, mut train_features, mut uncached) = (None, None, None);
         let made = if self.prepared.is_none() { cut(base, &adapted) } else { Err(Whole::NothingFixed) };
-        let split = match made {
+        match made {
             Ok(s) => {
-                let mut e = Extractor::new(base, &s, options)?;
-                match &s.doubt {
-                    Some(doubt) if !e.hides_padding(base, &self.train, self.pad)? => {
-                        uncached = Some(format!("{doubt}; tried on two examples, it does"));
-                        None
-                    }
-                    _ if !e.has_room(self.train.len()) => {
-                        uncached = Some("the features of all examples take more than 2 GiB".into());
-                        None
-                    }
-                    _ => {
-                        extractor = Some(e);
-                        Some(s)
-                    }
+                let kept = (self.recipe.feature_cache, self.recipe.feature_precision);
+                let mut f = Frozen::new(base, s, options, self.pad, kept);
+                match f.training(&self.train)? {
+                    Ok(features) => (frozen, train_features) = (Some(f), Some(features)),
+                    Err(why) => uncached = Some(why),
                 }
             }
-            Err(Whole::Unproven(why)) => {
-                uncached = Some(why);
-                None
-            }
-            Err(Whole::NothingFixed) => None,
-        };
+            Err(Whole::Unproven(why)) => uncached = Some(why),
+            Err(Whole::NothingFixed) => {}
+        }
+        let split = frozen.as_ref().map(|f| f.split.clone());
         let graph = split.as_ref().map_or(&adapted.graph, |s| &s.rest);
         let profiled = SessionOptions { profile: self.profile.clone(), ..options.clone() };
         let mut engine = Step::new(base, &adapted, graph, self.recipe.seed, &profiled)?;
         let forward_split = split.as_ref().and_then(|_| cut(base, &forward).ok());
         let forward_graph = forward_split.as_ref().map_or(&forward.graph, |s| &s.rest);
         let mut feed_of = |examples| -> Result<Box<dyn Feed + '_>, JobError> {
-            match (&mut extractor, &forward_split) {
-                (Some(e), Some(s)) if e.fits(s) => Ok(Box::new(e.features(base, examples, self.pad)?)),
+            match (&mut frozen, &forward_split) {
+                (Some(f), Some(s)) if f.fits(s) => Ok(Box::new(f.features(examples)?)),
                 (Some(_), _) => {
                     Err(JobError::Setup("training and evaluation cut the base differently".into()))
                 }
                 _ => Ok(Box::new(TextFeed { base, examples, pad: self.pad })),
             }
         };
-        let train_feed = feed_of(&self.train)?;
+        let train_feed: Box<dyn Feed + '_> = match train_features {
+            Some(features) => Box::new(features),
+            None => feed_of(&self.train)?,
+        };
         let eval_feed = self.eval.as_ref().map(&mut feed_of).transpose()?;
         let test_feed = self.test.as_ref().map(&mut feed_of).transpose()?;
         let evaluation = |examples, feed| -> Result<Evaluation<'_>, JobError> {
@@ -275,6 +269,7 @@ impl Job {
             let program = Program::new(base, forward_graph, &options)?;
             Ok(Evaluation { program, feed, examples, objective: &self.objective, outputs })
         };
+        let features = frozen.map(|f| f.report).unwrap_or_default();
         let mut watch = None;
         if let (Some(examples), Some(feed)) = (&self.eval, &eval_feed) {
             engine.evaluation = Some(evaluation(examples, feed.as_ref())?);
@@ -361,7 +356,7 @@ impl Job {
         }
         saver.training.steps = report.steps;
         saver.save(&params)?;
-        Ok(Outcome { trainable: params.elements(), cached: split.is_some(), uncached, solved, unsolved, report, test })
+        Ok(Outcome { trainable: params.elements(), cached: split.is_some(), uncached, features, solved, unsolved, report, test })
     }
 
     /// What the method and the objective would train on this base, and where.

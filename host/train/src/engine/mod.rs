@@ -1,8 +1,10 @@
 //! The engine over ONNX Runtime: a method and an objective on a base, trained by the loop.
 
+mod cache;
 mod features;
 mod head;
 mod job;
+mod key;
 mod outcome;
 mod peft;
 mod prepared;
@@ -12,6 +14,8 @@ mod source;
 mod step;
 mod values;
 
+pub use cache::Precision;
+pub use features::FeatureCache;
 pub use job::{Job, JobError, Outcome, Prepare, TestReport};
 pub use source::{BatchSource, TrainBatch};
 pub use step::{Evaluation, Step};

@@ -19,7 +19,7 @@ const GRID: usize = 10;
 /// has it.
 const LIMITS: Limits = Limits { tolerance: 1e-4, iterations: 100 };
 /// Weaker penalties are not tried once the held-out loss rose so often in a row.
-const RISES: usize = 2;
+const RISES: usize = 1;
 
 /// The penalty that was chosen, and a head to start from.
 pub(super) struct Chosen {

@@ -9,6 +9,7 @@ pub mod clip;
 pub mod engine;
 mod error;
 mod fit;
+pub mod grid;
 pub mod guard;
 mod interrupt;
 mod metrics;

@@ -131,10 +131,9 @@ impl Observer for Progress {
             }
             Event::Step(r) => self.step(r),
             Event::Epoch { record, .. } => self.epoch(record),
-            Event::Penalty(r) => self.say(&format!(
-                "l2 {:.2e}  held-out loss {:.4}  accuracy {:.4}",
-                r.l2, r.loss, r.accuracy
-            )),
+            Event::Penalty(r) => {
+                self.say(&format!("l2 {:.2e}  held-out loss {:.4}  accuracy {:.4}", r.l2, r.loss, r.accuracy))
+            }
             Event::Solved(o) => self.solved(o),
             Event::Finish(r) if r.steps == 0 => {}
             Event::Finish(r) => {

@@ -5,6 +5,7 @@ mod answers;
 mod conformance;
 mod images;
 mod methods;
+mod probe;
 mod reproduced;
 mod settings;
 mod stored;

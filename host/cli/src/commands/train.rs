@@ -1,6 +1,6 @@
 //! `graft train`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Result;
@@ -48,7 +48,7 @@ pub struct Args {
 }
 
 /// The flags that are keys of a recipe, generated from the recipe's own table.
-struct RecipeFlags(Vec<(&'static str, String)>);
+pub(super) struct RecipeFlags(Vec<(&'static str, String)>);
 
 impl clap::Args for RecipeFlags {
     fn augment_args(mut command: Command) -> Command {
@@ -96,25 +96,26 @@ fn capital(s: &str) -> String {
     c.next().map_or_else(String::new, |f| f.to_uppercase().chain(c).collect())
 }
 
-fn recipe(args: &Args) -> Result<Recipe> {
+/// The layers of a recipe: a file, and over it the command line.
+pub(super) fn layers(recipe: Option<&Path>, given: &RecipeFlags, set: &[String]) -> Result<Vec<Layer>> {
     let mut layers = Vec::new();
-    if let Some(file) = &args.recipe {
+    if let Some(file) = recipe {
         layers.push(Layer::from_file(file)?);
     }
     let mut flags = Layer::command_line();
-    for (name, value) in &args.flags.0 {
+    for (name, value) in &given.0 {
         flags.flag(name, value)?;
     }
-    for s in &args.set {
+    for s in set {
         flags.set(s)?;
     }
     layers.push(flags);
-    Ok(Recipe::resolve(&layers)?)
+    Ok(layers)
 }
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
-    let recipe = recipe(&args)?;
+    let recipe = Recipe::resolve(&layers(args.recipe.as_deref(), &args.flags, &args.set)?)?;
     let runtime = RuntimeArgs {
         provider: recipe.provider.clone(),
         provider_option: args.provider_option.clone(),
@@ -130,7 +131,7 @@ pub fn run(args: Args) -> Result<()> {
     introduce(&job)?;
     let interrupt = Interrupt::install()?;
     let mut progress = Progress::stderr();
-    let mut files = Files { job: &job, open: None };
+    let mut files = Files::new(&job.recipe.out);
     let mut first = FirstStep::default();
     let outcome = job.run(&mut [&mut progress, &mut files, &mut first], &interrupt)?;
     if let Some(profile) = &args.profile {
@@ -227,16 +228,23 @@ fn conclude(job: &Job, outcome: &Outcome, first_step: f64, as_json: bool) {
 }
 
 /// Metrics go to files in the adapter's directory, which exists from the start of training.
-struct Files<'a> {
-    job: &'a Job,
+pub(super) struct Files {
+    out: PathBuf,
     open: Option<(MetricsFile, EventFile)>,
 }
 
-impl Observer for Files<'_> {
+impl Files {
+    /// Files in an adapter's directory.
+    pub(super) fn new(out: &Path) -> Files {
+        Files { out: out.to_path_buf(), open: None }
+    }
+}
+
+impl Observer for Files {
     fn observe(&mut self, event: &Event<'_>) -> std::result::Result<(), TrainError> {
         if self.open.is_none() {
-            let out = &self.job.recipe.out;
-            self.open = Some((MetricsFile::open(&out.join("metrics.jsonl"))?, EventFile::create(out)?));
+            let (metrics, events) = (self.out.join("metrics.jsonl"), &self.out);
+            self.open = Some((MetricsFile::open(&metrics)?, EventFile::create(events)?));
         }
         if let Some((metrics, events)) = &mut self.open {
             metrics.observe(event)?;

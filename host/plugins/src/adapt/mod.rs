@@ -14,8 +14,8 @@ use graft_graph::{DType, Dim, Graph, ValueId};
 use graft_plugin_api::{Code, Distribution, Error, HeadSolver, Init, Role};
 
 pub(crate) use convert::check_tensor;
-pub use solve::ConvexHead;
 pub use convert::to_graph_tensor;
+pub use solve::ConvexHead;
 
 use crate::{Method, Objective, PluginError, Result};
 use writer::Writer;

@@ -38,7 +38,8 @@ impl Writer {
         if !self.training {
             return Ok(());
         }
-        let [input, weight, bias] = [self.value(head.input)?, self.value(head.weight)?, self.value(head.bias)?];
+        let [input, weight, bias] =
+            [self.value(head.input)?, self.value(head.weight)?, self.value(head.bias)?];
         let shape = |v: ValueId| self.params.iter().find(|p| p.value == v).map(|p| p.shape.as_slice());
         let (Some(&[labels, width]), Some(of_bias)) = (shape(weight), shape(bias)) else {
             return refuse("weight and bias must be parameters, the weight [labels, width]".to_owned());

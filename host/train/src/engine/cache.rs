@@ -107,11 +107,18 @@ impl Cache {
     /// Why there is none.
     pub(super) fn of_user() -> Result<Cache, String> {
         let path = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-        let usual = || Some(path("XDG_CACHE_HOME").or_else(|| Some(path("HOME")?.join(".cache")))?.join("graft/features"));
+        let usual = || {
+            Some(
+                path("XDG_CACHE_HOME").or_else(|| Some(path("HOME")?.join(".cache")))?.join("graft/features"),
+            )
+        };
         let folder = path("GRAFT_FEATURES").or_else(usual);
-        let folder = folder.ok_or("neither GRAFT_FEATURES nor XDG_CACHE_HOME nor HOME names a folder for them")?;
+        let folder =
+            folder.ok_or("neither GRAFT_FEATURES nor XDG_CACHE_HOME nor HOME names a folder for them")?;
         let limit = match std::env::var("GRAFT_FEATURES_LIMIT") {
-            Ok(text) => text.parse().map_err(|_| format!("GRAFT_FEATURES_LIMIT is {text}, not a number of bytes"))?,
+            Ok(text) => {
+                text.parse().map_err(|_| format!("GRAFT_FEATURES_LIMIT is {text}, not a number of bytes"))?
+            }
             Err(_) => LIMIT,
         };
         Ok(Cache { folder, limit })

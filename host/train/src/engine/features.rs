@@ -65,9 +65,8 @@ pub(super) fn cut(base: &Base, adapted: &Adapted) -> std::result::Result<Split, 
     changing.extend(adapted.inputs.iter().map(|(_, v)| *v));
     let axes = analyse(&adapted.graph, &base.model.inputs);
     let made = split(&adapted.graph, &changing, &axes)?;
-    let f32s = |name: &String| {
-        adapted.graph.find(name).is_some_and(|v| adapted.graph.dtype(v) == Some(DType::F32))
-    };
+    let f32s =
+        |name: &String| adapted.graph.find(name).is_some_and(|v| adapted.graph.dtype(v) == Some(DType::F32));
     if made.cut.iter().all(f32s) { Ok(made) } else { Err(Whole::NothingFixed) }
 }
 
@@ -181,7 +180,9 @@ impl<'a> Frozen<'a> {
         let in_memory = layout.bytes() <= MEMORY;
         let cache = match &self.cache {
             Ok(c) if c.has_room(&layout) => Ok(c.clone()),
-            Ok(_) => Err("they take more than the limit of the cache folder, GRAFT_FEATURES_LIMIT".to_string()),
+            Ok(_) => {
+                Err("they take more than the limit of the cache folder, GRAFT_FEATURES_LIMIT".to_string())
+            }
             Err(why) => Err(why.clone()),
         };
         if in_memory {
@@ -195,7 +196,9 @@ impl<'a> Frozen<'a> {
         }
         let cache = match cache {
             Ok(c) => c,
-            Err(why) => return Ok(Err(format!("the features of all examples take more than 1 GiB, and {why}"))),
+            Err(why) => {
+                return Ok(Err(format!("the features of all examples take more than 1 GiB, and {why}")));
+            }
         };
         let mut failed = None;
         let kept = cache.keep(&layout, |w| {
@@ -207,7 +210,8 @@ impl<'a> Frozen<'a> {
         if let Some(e) = failed {
             return Err(e);
         }
-        match kept.and_then(|()| cache.read(&layout).ok_or_else(|| "the file can't be read back".to_string())) {
+        match kept.and_then(|()| cache.read(&layout).ok_or_else(|| "the file can't be read back".to_string()))
+        {
             Ok(rows) => {
                 self.report.written += 1;
                 Ok(Ok(Features { layout, rows }))
@@ -222,11 +226,8 @@ impl<'a> Frozen<'a> {
         let all: Vec<usize> = (0..examples.len()).collect();
         let unwritten = |e: io::Error| TaskError::Input { what: "features".into(), detail: e.to_string() };
         for rows in all.chunks(per_chunk) {
-            let tensors = if rows.len() == all.len() {
-                self.run(examples)?
-            } else {
-                self.run(&examples.select(rows))?
-            };
+            let tensors =
+                if rows.len() == all.len() { self.run(examples)? } else { self.run(&examples.select(rows))? };
             for r in 0..rows.len() {
                 for t in &tensors {
                     let width = t.data.len() / rows.len().max(1);

@@ -133,7 +133,12 @@ impl Solvable<'_> {
         Ok((report, found))
     }
 
-    fn rows(&self, base: &Base, source: &BatchSource<'_>, options: &SessionOptions) -> Result<Rows, JobError> {
+    fn rows(
+        &self,
+        base: &Base,
+        source: &BatchSource<'_>,
+        options: &SessionOptions,
+    ) -> Result<Rows, JobError> {
         let all: Vec<usize> = (0..source.examples.len()).collect();
         let fed: HashMap<String, Tensor> = source.feed.batch(&all)?;
         let lacking = |what: &str| TaskError::Input { what: what.into(), detail: "it is missing".into() };

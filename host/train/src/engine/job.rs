@@ -112,6 +112,8 @@ pub struct Outcome {
     pub cached: bool,
     /// Why it was not, where the base has frozen features of a fixed size.
     pub uncached: Option<String>,
+    /// The metric that selects, where anything was evaluated.
+    pub watch: Option<Watch>,
     /// Where the features came from.
     pub features: FeatureCache,
     /// The optimum of a convex head, where that was solved.
@@ -280,7 +282,7 @@ impl Job {
         // Written first, so that a run which ends early can be told apart and repeated.
         let recipe = self.recipe.to_toml().map_err(|e| JobError::Setup(e.to_string()))?;
         graft_adapters::write_file(&self.recipe.out.join("recipe.toml"), |w| w.write_all(recipe.as_bytes()))?;
-        let plan = self.recipe.plan(watch);
+        let plan = self.recipe.plan(watch.clone());
         let mut all: Vec<&mut dyn Observer> =
             observers.iter_mut().map(|o| &mut **o as &mut dyn Observer).collect();
         all.push(&mut saver);
@@ -356,7 +358,17 @@ impl Job {
         }
         saver.training.steps = report.steps;
         saver.save(&params)?;
-        Ok(Outcome { trainable: params.elements(), cached: split.is_some(), uncached, features, solved, unsolved, report, test })
+        Ok(Outcome {
+            trainable: params.elements(),
+            cached: split.is_some(),
+            uncached,
+            watch,
+            features,
+            solved,
+            unsolved,
+            report,
+            test,
+        })
     }
 
     /// What the method and the objective would train on this base, and where.

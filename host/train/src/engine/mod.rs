@@ -12,6 +12,7 @@ mod reader;
 mod save;
 mod source;
 mod step;
+mod sweep;
 mod values;
 
 pub use cache::Precision;
@@ -19,3 +20,4 @@ pub use features::FeatureCache;
 pub use job::{Job, JobError, Outcome, Prepare, TestReport};
 pub use source::{BatchSource, TrainBatch};
 pub use step::{Evaluation, Step};
+pub use sweep::{Point as SweepPoint, Sweep, Table as SweepTable};

@@ -128,7 +128,8 @@ pub(super) fn choose(
             break;
         }
     }
-    let (_, chosen) = best.ok_or_else(|| TrainError::Plan("no penalty gives a loss that is a number".into()))?;
+    let (_, chosen) =
+        best.ok_or_else(|| TrainError::Plan("no penalty gives a loss that is a number".into()))?;
     Ok(chosen)
 }
 

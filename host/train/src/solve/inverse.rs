@@ -1,6 +1,6 @@
 //! The inverse of a Cholesky factor.
 
-use ndarray::{Array2, ArrayView2, concatenate, s, Axis};
+use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
 
 /// Below this size the factor is computed element by element.
 const SMALL: usize = 32;

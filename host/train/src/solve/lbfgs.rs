@@ -35,7 +35,12 @@ pub struct Minimum {
 }
 
 /// Minimises `f` from `x`, which becomes the place of the minimum.
-pub fn minimise(x: &mut [f64], f: &mut Function<'_>, precondition: &Precondition<'_>, limits: Limits) -> Minimum {
+pub fn minimise(
+    x: &mut [f64],
+    f: &mut Function<'_>,
+    precondition: &Precondition<'_>,
+    limits: Limits,
+) -> Minimum {
     let mut gradient = vec![0.0; x.len()];
     let mut value = f(x, &mut gradient);
     let mut history = History::default();

@@ -3,6 +3,7 @@
 
 mod cross;
 mod inverse;
+mod kernel;
 mod lbfgs;
 mod softmax;
 #[cfg(test)]

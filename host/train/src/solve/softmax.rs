@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use ndarray::linalg::general_mat_mul;
-use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis, Zip, s};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 
 use super::inverse::factor_inverse;
+use super::kernel::{self, LABELS};
 
 /// Rows that are multiplied at once, so that they stay in the processor's cache from one product to the next.
-const BLOCK: usize = 256;
+const BLOCK: usize = 64;
 
 /// Examples with what the loss makes of them.
 pub struct Rows {
@@ -43,9 +44,13 @@ impl Rows {
         let n = order.len();
         let (width, labels) = (features.len() / n.max(1), targets.len() / n.max(1));
         let row = |all: &[f32], width: usize, r: usize, c: usize| f64::from(all[order[r] * width + c]);
-        let mut x = Array2::from_shape_fn((n, width + 1), |(r, c)| {
-            if c == width { 1.0 } else { row(features, width, r, c) }
-        });
+        let mut x =
+            Array2::from_shape_fn(
+                (n, width + 1),
+                |(r, c)| {
+                    if c == width { 1.0 } else { row(features, width, r, c) }
+                },
+            );
         let mean: Array1<f64> = x.slice(s![.., ..width]).mean_axis(Axis(0)).unwrap_or_default();
         // Around their mean features and bias do not pull at each other, which is most of what makes the problem hard.
         x.slice_mut(s![.., ..width]).rows_mut().into_iter().for_each(|mut r| r -= &mean);
@@ -75,30 +80,48 @@ impl Rows {
     /// the bias last.
     pub fn loss(&self, ranges: &[Range<usize>], l2: f64, head: &[f64], gradient: &mut [f64]) -> f64 {
         let (labels, columns) = self.head();
-        let (Ok(w), Ok(mut g)) = (
-            ArrayView2::from_shape((labels, columns), head),
-            ArrayViewMut2::from_shape((labels, columns), gradient),
-        ) else {
-            return f64::NAN;
-        };
-        g.fill(0.0);
-        let mut sum = 0.0;
+        let (Some(x), Some(targets)) = (self.x.as_slice(), self.targets.as_slice()) else { return f64::NAN };
+        // Labels by eights, each group `[columns, 8]`; those beyond the last stay 0.
+        let group = columns * LABELS;
+        let mut w = vec![0.0; labels.div_ceil(LABELS) * group];
+        let mut g = w.clone();
+        let place = |k: usize, c: usize| k / LABELS * group + c * LABELS + k % LABELS;
+        head.iter().enumerate().for_each(|(i, v)| w[place(i / columns, i % columns)] = *v);
+        let mut z = vec![0.0; labels.div_ceil(LABELS) * BLOCK * LABELS];
+        let (mut row, mut sum) = (vec![0.0; labels], 0.0);
         for block in blocks(ranges) {
-            let x = self.x.slice(s![block.clone(), ..]);
-            let mut z = x.dot(&w.t());
-            for (mut z, t) in z.rows_mut().into_iter().zip(self.targets.slice(s![block, ..]).rows()) {
-                let norm = log_norm(z.view());
-                let all = t.sum();
-                sum += all * norm - t.dot(&z);
-                Zip::from(&mut z).and(&t).for_each(|z, t| *z = all * (*z - norm).exp() - t);
+            let rows = block.len();
+            let x = &x[block.start * columns..block.end * columns];
+            for (w, z) in w.chunks_exact(group).zip(z.chunks_exact_mut(BLOCK * LABELS)) {
+                kernel::forward(x, columns, w, &mut z[..rows * LABELS]);
             }
-            general_mat_mul(1.0, &z.t(), &x, 1.0, &mut g);
+            for r in 0..rows {
+                let at = |k: usize| k / LABELS * BLOCK * LABELS + r * LABELS + k % LABELS;
+                row.iter_mut().enumerate().for_each(|(k, v)| *v = z[at(k)]);
+                let t = &targets[(block.start + r) * labels..(block.start + r + 1) * labels];
+                let top = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let all: f64 = t.iter().sum();
+                let chosen: f64 = t.iter().zip(&row).map(|(t, z)| t * (z - top)).sum();
+                row.iter_mut().for_each(|v| *v = (*v - top).exp());
+                let total: f64 = row.iter().sum();
+                sum += all * total.ln() - chosen;
+                for (k, (t, v)) in t.iter().zip(&row).enumerate() {
+                    z[at(k)] = all * v / total - t;
+                }
+            }
+            for (g, z) in g.chunks_exact_mut(group).zip(z.chunks_exact(BLOCK * LABELS)) {
+                kernel::backward(x, columns, &z[..rows * LABELS], g);
+            }
         }
         let scale = 1.0 / self.count(ranges);
-        g *= scale;
-        let weight = w.slice(s![.., ..columns - 1]);
-        g.slice_mut(s![.., ..columns - 1]).scaled_add(l2, &weight);
-        sum * scale + 0.5 * l2 * weight.iter().map(|v| v * v).sum::<f64>()
+        let mut norm = 0.0;
+        for (i, (to, v)) in gradient.iter_mut().zip(head).enumerate() {
+            let (k, c) = (i / columns, i % columns);
+            let penalised = if c + 1 == columns { 0.0 } else { *v };
+            *to = scale * g[place(k, c)] + l2 * penalised;
+            norm += penalised * penalised;
+        }
+        sum * scale + 0.5 * l2 * norm
     }
 
     /// How good a head is on a range of rows.
@@ -155,7 +178,9 @@ impl Rows {
         let columns = self.head().1;
         let (mut weight, mut bias, mut largest) = (Vec::new(), Vec::new(), 0f64);
         for (w, g) in head.chunks_exact(columns).zip(gradient.chunks_exact(columns)) {
-            let (Some((b, w)), Some((of_bias, of_weight))) = (w.split_last(), g.split_last()) else { continue };
+            let (Some((b, w)), Some((of_bias, of_weight))) = (w.split_last(), g.split_last()) else {
+                continue;
+            };
             bias.push(b - w.iter().zip(&self.mean).map(|(w, m)| w * m).sum::<f64>());
             weight.extend_from_slice(w);
             let plain = of_weight.iter().zip(&self.mean).map(|(g, m)| (g + of_bias * m).abs());
@@ -190,12 +215,12 @@ fn blocks(ranges: &[Range<usize>]) -> impl Iterator<Item = Range<usize>> + '_ {
 }
 
 /// Logarithm of the sum of exponentials.
-pub(super) fn log_norm(row: ndarray::ArrayView1<'_, f64>) -> f64 {
+pub(super) fn log_norm(row: ArrayView1<'_, f64>) -> f64 {
     let top = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     top + row.iter().map(|v| (v - top).exp()).sum::<f64>().ln()
 }
 
 /// The place of the largest number; the first one of several.
-pub(super) fn largest(row: ndarray::ArrayView1<'_, f64>) -> usize {
+pub(super) fn largest(row: ArrayView1<'_, f64>) -> usize {
     row.iter().enumerate().fold(0, |best, (i, v)| if *v > row[best] { i } else { best })
 }

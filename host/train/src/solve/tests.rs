@@ -7,8 +7,8 @@ use super::*;
 const SAME_OPTIMUM: f64 = 1e-6;
 
 const LABELS: [usize; 40] = [
-    1, 2, 0, 2, 0, 2, 1, 0, 1, 0, 1, 0, 2, 0, 0, 0, 2, 1, 2, 1, 0, 2, 0, 2, 0, 2, 0, 2, 2, 2, 0, 0, 1, 0, 2, 1, 2, 0, 2,
-    1,
+    1, 2, 0, 2, 0, 2, 1, 0, 1, 0, 1, 0, 2, 0, 0, 0, 2, 1, 2, 1, 0, 2, 0, 2, 0, 2, 0, 2, 2, 2, 0, 0, 1, 0, 2,
+    1, 2, 0, 2, 1,
 ];
 
 /// 40 rows of 3 features, the second and third on larger scales.
@@ -134,7 +134,11 @@ fn folds_hold_every_row_once_and_every_label_alike() {
     for f in &folds {
         assert_eq!(f.len(), 8);
         let of = |k: usize| order[f.clone()].iter().filter(|r| LABELS[**r] == k).count();
-        assert!((3..=4).contains(&of(0)) && (1..=2).contains(&of(1)) && of(2) == 3, "{:?}", [of(0), of(1), of(2)]);
+        assert!(
+            (3..=4).contains(&of(0)) && (1..=2).contains(&of(1)) && of(2) == 3,
+            "{:?}",
+            [of(0), of(1), of(2)]
+        );
     }
     order.sort_unstable();
     assert_eq!(order, (0..40).collect::<Vec<_>>());
@@ -145,7 +149,9 @@ fn what_has_no_optimum_is_refused_or_said() {
     let (targets, counts) = targets([1.0; 3], 0.0);
     let mut features = features();
     let fails = |features: &[f32], targets: &[f32], counts: &[f32], how: How| {
-        solve(&Data { features, targets, counts }, &how, &mut |_| Ok(()), &Interrupt::new()).unwrap_err().to_string()
+        solve(&Data { features, targets, counts }, &how, &mut |_| Ok(()), &Interrupt::new())
+            .unwrap_err()
+            .to_string()
     };
     assert!(fails(&features, &targets, &[0.0; 40], how(None)).contains("not all 0"));
     assert!(fails(&features[..7], &targets, &counts, how(None)).contains("7 features"));

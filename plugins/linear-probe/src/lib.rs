@@ -30,13 +30,6 @@ impl Method for LinearProbe {
         Ok(())
     }
 
-    fn examples() -> Vec<(&'static str, Self)> {
-        vec![
-            ("the optimum, its penalty chosen by cross-validation", Self::default()),
-            ("the optimum with a given penalty", Self { l2: Some(1e-4), ..Self::default() }),
-        ]
-    }
-
     fn apply(&self, g: &Graph<'_>) -> Result<()> {
         if self.solve { g.solve_head(HeadSolver { l2: self.l2, folds: self.folds }) } else { Ok(()) }
     }

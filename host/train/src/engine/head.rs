@@ -27,6 +27,15 @@ const TRIED: usize = 64;
 /// Largest relative difference of the two: the graph computes in float32.
 const SAME_LOSS: f64 = 1e-4;
 
+/// What a head is solved with.
+pub(super) struct Resources<'a> {
+    pub(super) base: &'a Base,
+    /// Folds of the cross-validation at once.
+    pub(super) threads: usize,
+    pub(super) options: &'a SessionOptions,
+    pub(super) interrupt: &'a Interrupt,
+}
+
 /// A head that can be solved.
 pub(super) struct Solvable<'a> {
     head: &'a ConvexHead,
@@ -93,14 +102,13 @@ impl Solvable<'_> {
     /// A declaration that is not what the graph computes; what the solver and the observers say.
     pub(super) fn solve(
         &self,
-        base: &Base,
+        how: &Resources<'_>,
         source: &BatchSource<'_>,
         engine: &mut Step<'_>,
         params: &mut Parameters,
         observers: &mut [&mut dyn Observer],
-        (threads, options): (usize, &SessionOptions),
-        interrupt: &Interrupt,
     ) -> Result<(FitReport, Optimum), JobError> {
+        let Resources { base, threads, options, interrupt } = *how;
         let mut tell = |event: &Event<'_>| observers.iter_mut().try_for_each(|o| o.observe(event));
         tell(&Event::Start { steps: 0, epochs: 0, trainable: params.elements() })?;
         let rows = self.rows(base, source, options)?;

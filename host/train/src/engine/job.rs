@@ -16,7 +16,7 @@ use graft_tasks::{Base, BaseOptions, Examples, Feed, Intake, Program, TaskError,
 use serde_json::Value;
 
 use super::features::{FeatureCache, Frozen, cut};
-use super::head::solvable;
+use super::head::{Resources, solvable};
 use super::outcome::{metrics_json, now};
 use super::reader::{Reader, batch_inputs, label_numbers, stats};
 use super::save::Saver;
@@ -307,8 +307,8 @@ impl Job {
                 match head {
                     Ok(Some(head)) => {
                         let threads = options.threads.unwrap_or(base.runtime().threads());
-                        let how = (threads, options);
-                        head.solve(base, &source, &mut engine, &mut params, &mut all, how, interrupt).map(
+                        let how = Resources { base, threads, options, interrupt };
+                        head.solve(&how, &source, &mut engine, &mut params, &mut all).map(
                             |(report, optimum)| {
                                 solved = Some(optimum);
                                 report

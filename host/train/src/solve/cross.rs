@@ -102,7 +102,7 @@ pub(super) fn choose(
     };
     let folds: Vec<Mutex<Fold>> = folds.iter().map(|f| Mutex::new(fold(f))).collect();
     let of = |f: &Mutex<Fold>, g: fn(&Fold) -> f64| g(&f.lock().unwrap_or_else(PoisonError::into_inner));
-    let all = rows.count(&[0..rows.len()]);
+    let all = rows.count(std::slice::from_ref(&(0..rows.len())));
     let mut best: Option<(f64, Chosen)> = None;
     let (mut rises, mut before) = (0, f64::INFINITY);
     for i in 0..GRID {

@@ -140,7 +140,8 @@ pub fn solve(
     let (n, _, labels) = data.sizes()?;
     let (order, folds) = cross::deal(data.targets, n, labels, how.folds, how.seed);
     let rows = Rows::new(data.features, data.targets, data.counts, &order);
-    let whole = [0..n];
+    let whole = 0..n;
+    let whole = std::slice::from_ref(&whole);
     let mut grid = Vec::new();
     let chosen = match how.l2 {
         Some(l2) => cross::Chosen { l2, head: vec![0.0; rows.head().0 * rows.head().1] },
@@ -152,7 +153,7 @@ pub fn solve(
     };
     let mut head = chosen.head;
     let curvature = rows.curvature(chosen.l2, &head);
-    let mut f = |head: &[f64], gradient: &mut [f64]| rows.loss(&whole, chosen.l2, head, gradient);
+    let mut f = |head: &[f64], gradient: &mut [f64]| rows.loss(whole, chosen.l2, head, gradient);
     let limits = Limits { tolerance: TOLERANCE, iterations: ITERATIONS };
     let end = minimise(&mut head, &mut f, &|v| curvature.apply(v), limits);
     let mut gradient = vec![0.0; head.len()];

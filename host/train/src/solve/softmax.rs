@@ -148,7 +148,7 @@ impl Rows {
         let (labels, columns) = self.head();
         let mut sums = Array1::<f64>::zeros(labels);
         if let Ok(w) = ArrayView2::from_shape((labels, columns), head) {
-            for block in blocks(&[0..self.len()]) {
+            for block in blocks(std::slice::from_ref(&(0..self.len()))) {
                 let z = self.x.slice(s![block.clone(), ..]).dot(&w.t());
                 for (z, t) in z.rows().into_iter().zip(self.targets.slice(s![block, ..]).rows()) {
                     let (norm, all) = (log_norm(z), t.sum());

@@ -90,7 +90,7 @@ impl Observer for MetricsFile {
                 "kind": "penalty", "l2": r.l2, "held_out_loss": r.loss, "held_out_accuracy": r.accuracy,
                 "iterations": r.iterations,
             }),
-            Event::Solved(o) => json!({
+            Event::Solved { optimum: o, .. } => json!({
                 "kind": "solved", "l2": o.l2, "loss": o.loss, "folds": o.folds, "iterations": o.iterations,
                 "gradient": o.gradient, "converged": o.converged, "seconds": o.seconds,
             }),

@@ -81,7 +81,12 @@ pub enum Event<'a> {
     /// Cross-validation tried a penalty.
     Penalty(&'a PenaltyRecord),
     /// A convex head is solved to its optimum.
-    Solved(&'a Optimum),
+    Solved {
+        /// What was found.
+        optimum: &'a Optimum,
+        /// The parameters, the solved head among them.
+        params: &'a Parameters,
+    },
     /// Training is over; not sent when it failed.
     Finish(&'a FitReport),
 }

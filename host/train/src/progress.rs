@@ -134,7 +134,7 @@ impl Observer for Progress {
             Event::Penalty(r) => {
                 self.say(&format!("l2 {:.2e}  held-out loss {:.4}  accuracy {:.4}", r.l2, r.loss, r.accuracy))
             }
-            Event::Solved(o) => self.solved(o),
+            Event::Solved { optimum, .. } => self.solved(optimum),
             Event::Finish(r) if r.steps == 0 => {}
             Event::Finish(r) => {
                 let (steps, seconds, rate) = (r.steps, r.train_seconds, r.samples_per_second);

@@ -121,7 +121,7 @@ impl Solvable<'_> {
                 p.values = values.iter().map(|v| *v as f32).collect();
             }
         }
-        tell(&Event::Solved(&found))?;
+        tell(&Event::Solved { optimum: &found, params })?;
         let clock = Instant::now();
         let evaluation =
             engine.evaluate(params).map_err(|source| TrainError::Evaluation { epoch: 0, source })?;

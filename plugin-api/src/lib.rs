@@ -58,6 +58,7 @@ mod ops;
 mod params;
 mod pooling;
 mod sites;
+mod solve;
 mod summary;
 mod tensor;
 mod virtual_tokens;
@@ -81,6 +82,7 @@ pub use sites::{
     Attention, Residual, Selection, Site, SiteKind, Sublayer, choose, default_targets, matches_end, matching,
     names_of,
 };
+pub use solve::{HeadSolver, SoftmaxHead};
 pub use summary::{Numbers, Summary};
 pub use tensor::{DType, Dim, Fact, Tensor, tensor};
 pub use virtual_tokens::VirtualTokens;

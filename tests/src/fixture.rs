@@ -148,7 +148,15 @@ impl House {
         let mut command = Command::new(target_dir().join("graft"));
         command.args(line.split_whitespace()).current_dir(self.dir.path()).stdin(Stdio::null());
         command.env("HOME", self.dir.path()).env("ORT_DYLIB_PATH", &self.library).env("COLUMNS", "100");
-        for name in ["XDG_DATA_HOME", "GRAFT_PLUGIN_PATH", "GRAFT_LOG", "CLICOLOR_FORCE"] {
+        for name in [
+            "XDG_DATA_HOME",
+            "XDG_CACHE_HOME",
+            "GRAFT_FEATURES",
+            "GRAFT_FEATURES_LIMIT",
+            "GRAFT_PLUGIN_PATH",
+            "GRAFT_LOG",
+            "CLICOLOR_FORCE",
+        ] {
             command.env_remove(name);
         }
         command

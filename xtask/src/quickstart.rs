@@ -35,7 +35,7 @@ const TASKS: [Task; 2] = [
         method: "lora",
         options: "--epochs 12 --batch-size 16 --lr 2e-3 --set method.target_modules=all-linear",
     },
-    Task { label: "sentiment", method: "linear-probe", options: "--epochs 40 --lr 1e-2" },
+    Task { label: "sentiment", method: "linear-probe", options: "" },
 ];
 
 /// Arguments of `quickstart`.

@@ -10,6 +10,7 @@ use crate::dim::{Dim, show};
 use crate::ir::{Graph, ValueId};
 
 /// The two halves of a graph.
+#[derive(Clone)]
 pub struct Split {
     /// From the inputs that do not change to the cut values (its outputs).
     pub frozen: Graph,

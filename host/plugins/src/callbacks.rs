@@ -99,6 +99,14 @@ fn dispatch(host: &mut dyn GraphHost, op: u32, request: &[u8]) -> Result<Vec<u8>
             let r: wire::Replace = read(op, request)?;
             value(host.call_site(r.site, r.value)?)
         }
+        host_op::SOLVE_HEAD => {
+            host.solve_head(read(op, request)?)?;
+            Vec::new()
+        }
+        host_op::SOFTMAX_HEAD => {
+            host.softmax_head(read(op, request)?)?;
+            Vec::new()
+        }
         host_op::HIDDEN => value(host.hidden()?),
         host_op::POOLED => values(host.pooled()?.into_iter().collect()),
         host_op::LOGITS => values(host.logits()?.into_iter().collect()),

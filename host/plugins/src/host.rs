@@ -170,6 +170,20 @@ pub trait GraphHost {
     fn call_site(&mut self, _site: u32, _value: u64) -> Result<u64> {
         lacking("call_site")
     }
+    /// The head is to be solved to its optimum.
+    ///
+    /// # Errors
+    /// Settings that no solver can follow.
+    fn solve_head(&mut self, _how: wire::SolveHead) -> Result<()> {
+        lacking("solve_head")
+    }
+    /// The loss is convex in this head.
+    ///
+    /// # Errors
+    /// Values that are no such head.
+    fn softmax_head(&mut self, _head: wire::SoftmaxHead) -> Result<()> {
+        lacking("softmax_head")
+    }
     /// The base's hidden states.
     ///
     /// # Errors

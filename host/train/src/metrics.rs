@@ -1,7 +1,7 @@
 //! `metrics.jsonl`: one JSON object a line, a header first.
 //!
 //! The first line of a file is `{"format":"graft.metrics","version":1,…}`; each further one has `"kind"`: `start`,
-//! `step`, `epoch` or `finish`. Steps and epochs count from 1. Numbers that are not finite are `null`.
+//! `step`, `epoch`, `penalty`, `solved` or `finish`. Steps and epochs count from 1. Numbers that are not finite are `null`.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -85,6 +85,14 @@ impl Observer for MetricsFile {
                 "kind": "epoch", "epoch": r.epoch, "step": r.step, "train_loss": r.train_loss,
                 "evaluation": r.evaluation, "improved": r.improved, "seconds": r.seconds,
                 "samples_per_second": r.samples_per_second,
+            }),
+            Event::Penalty(r) => json!({
+                "kind": "penalty", "l2": r.l2, "held_out_loss": r.loss, "held_out_accuracy": r.accuracy,
+                "iterations": r.iterations,
+            }),
+            Event::Solved { optimum: o, .. } => json!({
+                "kind": "solved", "l2": o.l2, "loss": o.loss, "folds": o.folds, "iterations": o.iterations,
+                "gradient": o.gradient, "converged": o.converged, "seconds": o.seconds,
             }),
             Event::Finish(r) => {
                 let mut line = Map::from_iter([("kind".to_string(), json!("finish"))]);

@@ -4,6 +4,7 @@ use crate::best::Metrics;
 use crate::error::TrainError;
 use crate::params::Parameters;
 use crate::report::FitReport;
+use crate::solve::Optimum;
 
 /// One finished step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -43,6 +44,19 @@ pub struct EpochRecord {
     pub samples_per_second: f64,
 }
 
+/// One penalty that cross-validation tried on a convex head.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PenaltyRecord {
+    /// Strength: `l2 / 2 · ‖weight‖²` beside the mean loss of all rows.
+    pub l2: f64,
+    /// Mean loss of the held-out rows, over the folds.
+    pub loss: f64,
+    /// Accuracy on the held-out rows, over the folds.
+    pub accuracy: f64,
+    /// Iterations, over all folds.
+    pub iterations: usize,
+}
+
 /// What happened.
 #[derive(Debug, Clone, Copy)]
 pub enum Event<'a> {
@@ -62,6 +76,15 @@ pub enum Event<'a> {
         /// Its figures.
         record: &'a EpochRecord,
         /// The parameters as they are now; to be saved unless `record.improved` is `Some(false)`.
+        params: &'a Parameters,
+    },
+    /// Cross-validation tried a penalty.
+    Penalty(&'a PenaltyRecord),
+    /// A convex head is solved to its optimum.
+    Solved {
+        /// What was found.
+        optimum: &'a Optimum,
+        /// The parameters, the solved head among them.
         params: &'a Parameters,
     },
     /// Training is over; not sent when it failed.

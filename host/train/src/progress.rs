@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::error::TrainError;
 use crate::observe::{EpochRecord, Event, Observer, StepRecord};
+use crate::solve::Optimum;
 
 /// Shows how a run goes: step, loss, samples per second and the time left.
 pub struct Progress {
@@ -83,6 +84,17 @@ impl Progress {
         self.say(&line);
     }
 
+    fn solved(&mut self, o: &Optimum) {
+        let (n, seconds, gradient) = (o.iterations, o.seconds, o.gradient);
+        let by = match o.folds {
+            0 => "given".to_string(),
+            folds => format!("chosen by {folds}-fold cross-validation"),
+        };
+        self.say(&format!("l2 {:.2e}, {by}; solved with {n} more iterations, {seconds:.1} s in all", o.l2));
+        let far = if o.converged { "" } else { ", not to its optimum: a larger method.l2 would have one" };
+        self.say(&format!("train loss {:.4}  gradient {gradient:.1e}{far}", o.loss));
+    }
+
     fn say(&mut self, line: &str) {
         match &mut self.look {
             Look::Quiet => {}
@@ -119,6 +131,11 @@ impl Observer for Progress {
             }
             Event::Step(r) => self.step(r),
             Event::Epoch { record, .. } => self.epoch(record),
+            Event::Penalty(r) => {
+                self.say(&format!("l2 {:.2e}  held-out loss {:.4}  accuracy {:.4}", r.l2, r.loss, r.accuracy))
+            }
+            Event::Solved { optimum, .. } => self.solved(optimum),
+            Event::Finish(r) if r.steps == 0 => {}
             Event::Finish(r) => {
                 let (steps, seconds, rate) = (r.steps, r.train_seconds, r.samples_per_second);
                 self.say(&format!("{steps} steps in {seconds:.1} s of training, {rate:.0} samples/s"));

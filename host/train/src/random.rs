@@ -109,6 +109,14 @@ pub fn noise(
     Ok(())
 }
 
+/// Puts items into a random order (Fisher–Yates), the same for the same seed, name and number of items.
+pub fn shuffle<T>(seed: u64, name: &str, items: &mut [T]) {
+    let mut stream = Stream::new("graft 2026 order", seed, 0, name);
+    for i in (1..items.len()).rev() {
+        items.swap(i, (stream.unit() * (i + 1) as f64) as usize);
+    }
+}
+
 /// How a parameter begins. Fans are torch's: of a shape `[out, in, rest…]`, fan-in is `in · rest`, fan-out
 /// `out · rest`.
 #[derive(Debug, Clone, Copy, PartialEq)]

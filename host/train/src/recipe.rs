@@ -14,6 +14,7 @@ pub use fields::{FIELDS, Field, Kind};
 pub use layer::Layer;
 
 use crate::best::Watch;
+pub use crate::engine::Precision;
 use crate::optim::{OptimizerConfig, OptimizerKind};
 use crate::plan::{Plan, Warmup};
 use crate::schedule::ScheduleKind;
@@ -69,6 +70,8 @@ pub struct Recipe {
     pub clip_norm: Option<f64>,
     pub patience: usize,
     pub best_metric: Option<String>,
+    pub feature_cache: bool,
+    pub feature_precision: Precision,
     pub seed: u64,
     pub provider: String,
     pub threads: Option<usize>,

@@ -131,7 +131,7 @@ impl Observer for EventFile {
                     scalars.chain([("train/samples_per_second", record.samples_per_second)]),
                 )
             }
-            Event::Start { .. } | Event::Finish(_) => Ok(()),
+            Event::Start { .. } | Event::Penalty(_) | Event::Solved { .. } | Event::Finish(_) => Ok(()),
         }
     }
 }

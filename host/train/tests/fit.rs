@@ -109,7 +109,7 @@ impl Observer for Log {
                 self.epochs.push((record.epoch, record.improved, (*params).clone()));
             }
             Event::Finish(_) => self.finished = true,
-            Event::Start { .. } => {}
+            Event::Start { .. } | Event::Penalty(_) | Event::Solved { .. } => {}
         }
         Ok(())
     }

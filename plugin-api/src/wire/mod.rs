@@ -3,10 +3,12 @@
 
 mod graph;
 mod objective;
+mod solve;
 mod tensor;
 
 pub use graph::*;
 pub use objective::*;
+pub use solve::*;
 pub use tensor::*;
 
 pub use prost::Message;
@@ -117,6 +119,10 @@ pub mod host_op {
     pub const STORE_AS: u32 = 29;
     /// Empty → [`Sites`](super::Sites): where the base looks its words up; empty when it looks none up.
     pub const WORDS: u32 = 30;
+    /// [`SolveHead`](super::SolveHead): the head is to be solved to its optimum.
+    pub const SOLVE_HEAD: u32 = 31;
+    /// [`SoftmaxHead`](super::SoftmaxHead): the loss is convex in it.
+    pub const SOFTMAX_HEAD: u32 = 32;
 
     /// What an operation is called in messages.
     pub fn name(op: u32) -> &'static str {
@@ -151,6 +157,8 @@ pub mod host_op {
             STORE_AS => "store_as",
             WORDS => "words",
             CALL_SITE => "call_site",
+            SOLVE_HEAD => "solve_head",
+            SOFTMAX_HEAD => "softmax_head",
             _ => "an unknown operation",
         }
     }

@@ -144,14 +144,23 @@ impl Objective for Classification {
 
     fn build(&self, g: &Graph<'_>) -> Result<Built> {
         let labels = self.labels()?.len() as u64;
-        let logits = if self.pooling == Pooling::Logits {
-            g.own_logits(labels, "labels")?
+        let (logits, head) = if self.pooling == Pooling::Logits {
+            (g.own_logits(labels, "labels")?, None)
         } else {
             let pooled = g.dropout(g.pool(self.pooling)?, self.dropout, "head_dropout")?;
-            head::linear(g, pooled, labels)?
+            let head = head::linear(g, pooled, labels)?;
+            (head.logits, Some(head))
         };
-        let loss = if g.training()? { Some(loss::build(self, g, logits)?) } else { None };
-        Ok(Built { loss, outputs: vec![("logits".to_owned(), logits)] })
+        if !g.training()? {
+            return Ok(Built { loss: None, outputs: vec![("logits".to_owned(), logits)] });
+        }
+        let loss::Loss { loss, softmax } = loss::build(self, g, logits)?;
+        // With dropout the loss is another one in each step, and has no optimum to be found.
+        if let (Some(h), Some((targets, counts))) = (head.filter(|_| self.dropout == 0.0), softmax) {
+            let (input, weight, bias) = (h.input, h.weight, h.bias);
+            g.declare_softmax_head(SoftmaxHead { input, weight, bias, targets, counts })?;
+        }
+        Ok(Built { loss: Some(loss), outputs: vec![("logits".to_owned(), logits)] })
     }
 
     fn metrics(&self, tensors: &[Tensor]) -> Result<Vec<Metric>> {

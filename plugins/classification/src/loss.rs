@@ -5,8 +5,17 @@ use graft_plugin_api::*;
 
 use crate::Classification;
 
-/// The loss of a batch, a scalar, from logits `[batch, labels]` and the input `labels` `[batch]`.
-pub fn build(c: &Classification, g: &Graph<'_>, logits: Value) -> Result<Value> {
+/// What is built of the loss.
+pub struct Loss {
+    /// The loss of the batch, a scalar.
+    pub loss: Value,
+    /// Of a softmax regression `[batch, labels]`, the weight of each label times its share of the target, and `[batch]`,
+    /// what each row counts in the mean.
+    pub softmax: Option<(Value, Value)>,
+}
+
+/// The loss of a batch from logits `[batch, labels]` and the input `labels` `[batch]`.
+pub fn build(c: &Classification, g: &Graph<'_>, logits: Value) -> Result<Loss> {
     let classes = c.labels()?.len();
     if c.multi_label {
         return binary(g, logits, classes);
@@ -23,22 +32,26 @@ pub fn build(c: &Classification, g: &Graph<'_>, logits: Value) -> Result<Value> 
         target = g.mul(target, g.scalar(1.0 - c.label_smoothing)?)?;
         target = g.add(target, g.scalar(c.label_smoothing / classes as f32)?)?;
     }
-    let rows = g.reduce_sum(g.mul(weighted(target)?, g.log_softmax(logits, -1)?)?, &[1], false)?;
-    if c.weights().is_none() {
-        return g.neg(g.reduce_mean(rows, &[], false)?);
-    }
-    let total = g.reduce_sum(weighted(hot)?, &[], false)?;
-    g.neg(g.div(g.reduce_sum(rows, &[], false)?, total)?)
+    let targets = weighted(target)?;
+    let counts = g.reduce_sum(weighted(hot)?, &[1], false)?;
+    let rows = g.reduce_sum(g.mul(targets, g.log_softmax(logits, -1)?)?, &[1], false)?;
+    let mean = if c.weights().is_none() {
+        g.reduce_mean(rows, &[], false)?
+    } else {
+        g.div(g.reduce_sum(rows, &[], false)?, g.reduce_sum(counts, &[], false)?)?
+    };
+    Ok(Loss { loss: g.neg(mean)?, softmax: Some((targets, counts)) })
 }
 
 /// The binary cross-entropy as `torch.nn.BCEWithLogitsLoss` defines it, mean over rows and labels: logits and the input
 /// `labels` are `[batch, labels]`, the latter f32 of 0 and 1.
-fn binary(g: &Graph<'_>, logits: Value, classes: usize) -> Result<Value> {
+fn binary(g: &Graph<'_>, logits: Value, classes: usize) -> Result<Loss> {
     let batch = g.fact(logits)?.shape.and_then(|s| s.first().cloned()).unwrap_or(Dim::Unknown);
     let labels = g.input("labels", DType::F32, &[batch, Dim::Known(classes as u64)])?;
     // −t·ln σ(x) − (1 − t)·ln(1 − σ(x)) = softplus(x) − t·x, which is finite for every x.
     let soft = g.emit("Softplus", &[logits], &[])?;
-    g.reduce_mean(g.sub(soft, g.mul(labels, logits)?)?, &[], false)
+    let loss = g.reduce_mean(g.sub(soft, g.mul(labels, logits)?)?, &[], false)?;
+    Ok(Loss { loss, softmax: None })
 }
 
 /// The same over all rows of an evaluation set, in f64.

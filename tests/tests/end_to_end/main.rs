@@ -8,6 +8,7 @@ mod images;
 mod methods;
 mod multi_label;
 mod pairs;
+mod probe;
 mod regression;
 mod reproduced;
 mod settings;

@@ -61,7 +61,7 @@ struct Last(HashMap<String, Tensor>);
 
 impl Observer for Last {
     fn observe(&mut self, event: &Event<'_>) -> Result<(), TrainError> {
-        if let Event::Epoch { params, .. } = event {
+        if let Event::Epoch { params, .. } | Event::Solved { params, .. } = event {
             let tensor = |p: &graft_train::Parameter| Tensor::new(p.shape.clone(), &p.values).unwrap();
             self.0 = params.iter().map(|p| (p.name.clone(), tensor(p))).collect();
         }
@@ -81,7 +81,12 @@ fn a_loaded_adapter_gives_the_logits_of_the_parameters_that_were_trained() {
         for (name, value) in flags {
             layer.flag(name, &value).unwrap();
         }
-        for (name, value) in [("method", method), ("objective", "classification"), ("threads", "1")] {
+        for (name, value) in [
+            ("method", method),
+            ("objective", "classification"),
+            ("threads", "1"),
+            ("feature-cache", "false"),
+        ] {
             layer.flag(name, value).unwrap();
         }
         for setting in settings {

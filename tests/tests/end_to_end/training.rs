@@ -120,8 +120,7 @@ fn training_stops_early_when_the_evaluation_no_longer_improves() {
 #[test]
 fn a_linear_probe_trains_on_features_that_are_computed_once() {
     let Some(house) = House::new() else { return };
-    let line =
-        "--method linear-probe --epochs 40 --batch-size 8 --lr 0.05 --eval-data train.csv --patience 0";
+    let line = "--method linear-probe --set method.solve=false --epochs 40 --batch-size 8 --lr 0.05 --eval-data train.csv --patience 0";
     let json = house.run(&House::training("probe", line)).json();
     assert_eq!((&json["cached_features"], &json["trainable_parameters"]), (&true.into(), &99.into()));
     let losses = house.losses("probe");

@@ -9,6 +9,7 @@ mod inspect;
 mod model;
 mod plugins;
 mod run;
+mod sweep;
 mod train;
 
 use clap::Subcommand;
@@ -17,6 +18,7 @@ use clap::Subcommand;
 #[derive(Subcommand)]
 pub enum Command {
     Train(train::Args),
+    Sweep(sweep::Args),
     Eval(answers::EvalArgs),
     Predict(answers::PredictArgs),
     Run(run::Args),
@@ -36,6 +38,7 @@ impl Command {
     pub fn run(self) -> anyhow::Result<()> {
         match self {
             Command::Train(args) => train::run(args),
+            Command::Sweep(args) => sweep::run(args),
             Command::Eval(args) => answers::eval(args),
             Command::Predict(args) => answers::predict(args),
             Command::Run(args) => run::run(args),

@@ -1,12 +1,12 @@
 //! `graft train`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Result;
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 use graft_runtime::{SessionOptions, peak_rss_mb};
-use graft_train::engine::{Job, Outcome, Prepare};
+use graft_train::engine::{FeatureCache, Job, Outcome, Prepare};
 use graft_train::recipe::{FIELDS, Kind, Layer};
 use graft_train::{Ended, Event, EventFile, Interrupt, MetricsFile, Observer, Progress, Recipe, TrainError};
 use serde_json::json;
@@ -48,7 +48,7 @@ pub struct Args {
 }
 
 /// The flags that are keys of a recipe, generated from the recipe's own table.
-struct RecipeFlags(Vec<(&'static str, String)>);
+pub(super) struct RecipeFlags(Vec<(&'static str, String)>);
 
 impl clap::Args for RecipeFlags {
     fn augment_args(mut command: Command) -> Command {
@@ -96,25 +96,26 @@ fn capital(s: &str) -> String {
     c.next().map_or_else(String::new, |f| f.to_uppercase().chain(c).collect())
 }
 
-fn recipe(args: &Args) -> Result<Recipe> {
+/// The layers of a recipe: a file, and over it the command line.
+pub(super) fn layers(recipe: Option<&Path>, given: &RecipeFlags, set: &[String]) -> Result<Vec<Layer>> {
     let mut layers = Vec::new();
-    if let Some(file) = &args.recipe {
+    if let Some(file) = recipe {
         layers.push(Layer::from_file(file)?);
     }
     let mut flags = Layer::command_line();
-    for (name, value) in &args.flags.0 {
+    for (name, value) in &given.0 {
         flags.flag(name, value)?;
     }
-    for s in &args.set {
+    for s in set {
         flags.set(s)?;
     }
     layers.push(flags);
-    Ok(Recipe::resolve(&layers)?)
+    Ok(layers)
 }
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
-    let recipe = recipe(&args)?;
+    let recipe = Recipe::resolve(&layers(args.recipe.as_deref(), &args.flags, &args.set)?)?;
     let runtime = RuntimeArgs {
         provider: recipe.provider.clone(),
         provider_option: args.provider_option.clone(),
@@ -130,7 +131,7 @@ pub fn run(args: Args) -> Result<()> {
     introduce(&job)?;
     let interrupt = Interrupt::install()?;
     let mut progress = Progress::stderr();
-    let mut files = Files { job: &job, open: None };
+    let mut files = Files::new(&job.recipe.out);
     let mut first = FirstStep::default();
     let outcome = job.run(&mut [&mut progress, &mut files, &mut first], &interrupt)?;
     if let Some(profile) = &args.profile {
@@ -160,6 +161,19 @@ fn introduce(job: &Job) -> Result<()> {
     Ok(())
 }
 
+/// Where the frozen features came from.
+fn features_line(f: &FeatureCache) -> String {
+    let from = match (f.read, f.written) {
+        (0, _) => "the base ran once per example; training read its features".to_string(),
+        (_, 0) => "the base did not run: its features were kept from an earlier run".to_string(),
+        (n, m) => format!("{n} of {} sets of features were kept from an earlier run", n + m),
+    };
+    match &f.note {
+        Some(why) => format!("{from}, which are not kept: {why}"),
+        None => from,
+    }
+}
+
 fn conclude(job: &Job, outcome: &Outcome, first_step: f64, as_json: bool) {
     let r = &outcome.report;
     let shown = match &outcome.test {
@@ -167,10 +181,13 @@ fn conclude(job: &Job, outcome: &Outcome, first_step: f64, as_json: bool) {
         None => r.evaluation.clone().unwrap_or_default().into_iter().collect::<Vec<_>>(),
     };
     if outcome.cached {
-        eprintln!("the base ran once per example; training read its features");
+        eprintln!("{}", features_line(&outcome.features));
     }
     if let Some(why) = &outcome.uncached {
         eprintln!("the base ran in every epoch, its features are not kept: {why}");
+    }
+    if let Some(why) = &outcome.unsolved {
+        eprintln!("the head was trained step by step, not solved: {why}");
     }
     if r.ended == Ended::Early {
         eprintln!("stopped early: the evaluation no longer improved");
@@ -188,10 +205,20 @@ fn conclude(job: &Job, outcome: &Outcome, first_step: f64, as_json: bool) {
             "adapter": job.recipe.out, "train_seconds": r.train_seconds, "evaluation_seconds": r.evaluation_seconds,
             "samples_per_second": r.samples_per_second, "steps": r.steps, "epochs": r.epochs,
             "trainable_parameters": outcome.trainable, "peak_rss_mb": peak_rss_mb(), "cached_features": outcome.cached,
+            "feature_cache": { "read": outcome.features.read, "written": outcome.features.written },
             "seconds_to_first_step": first_step, "kept_epoch": r.kept_epoch(), "ended": format!("{:?}", r.ended).to_lowercase(),
         });
         for (name, value) in shown {
             object[name] = json!(value);
+        }
+        if let Some(o) = &outcome.solved {
+            object["solver"] = json!({
+                "l2": o.l2, "folds": o.folds, "iterations": o.iterations, "gradient": o.gradient,
+                "converged": o.converged, "loss": o.loss,
+                "grid": o.grid.iter().map(|p| json!({
+                    "l2": p.l2, "held_out_loss": p.loss, "held_out_accuracy": p.accuracy, "iterations": p.iterations,
+                })).collect::<Vec<_>>(),
+            });
         }
         if let Some(e) = &r.evaluation {
             object["evaluation"] = json!(e);
@@ -201,16 +228,23 @@ fn conclude(job: &Job, outcome: &Outcome, first_step: f64, as_json: bool) {
 }
 
 /// Metrics go to files in the adapter's directory, which exists from the start of training.
-struct Files<'a> {
-    job: &'a Job,
+pub(super) struct Files {
+    out: PathBuf,
     open: Option<(MetricsFile, EventFile)>,
 }
 
-impl Observer for Files<'_> {
+impl Files {
+    /// Files in an adapter's directory.
+    pub(super) fn new(out: &Path) -> Files {
+        Files { out: out.to_path_buf(), open: None }
+    }
+}
+
+impl Observer for Files {
     fn observe(&mut self, event: &Event<'_>) -> std::result::Result<(), TrainError> {
         if self.open.is_none() {
-            let out = &self.job.recipe.out;
-            self.open = Some((MetricsFile::open(&out.join("metrics.jsonl"))?, EventFile::create(out)?));
+            let (metrics, events) = (self.out.join("metrics.jsonl"), &self.out);
+            self.open = Some((MetricsFile::open(&metrics)?, EventFile::create(events)?));
         }
         if let Some((metrics, events)) = &mut self.open {
             metrics.observe(event)?;

@@ -309,6 +309,14 @@ impl GraphHost for Writer {
         self.call(site, value)
     }
 
+    fn solve_head(&mut self, how: wire::SolveHead) -> Result<()> {
+        self.ask_to_solve(how)
+    }
+
+    fn softmax_head(&mut self, head: wire::SoftmaxHead) -> Result<()> {
+        self.take_softmax_head(&head)
+    }
+
     fn hidden(&mut self) -> Result<u64> {
         match self.model.hidden {
             Some(v) => {

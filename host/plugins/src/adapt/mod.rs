@@ -7,6 +7,7 @@ mod convert;
 mod graph_host;
 mod replace;
 mod sites;
+mod solve;
 mod starts;
 mod virtual_tokens;
 mod writer;
@@ -14,10 +15,11 @@ mod writer;
 use graft_graph::fold::Change;
 use graft_graph::model::Model;
 use graft_graph::{DType, Dim, Graph, ValueId};
-use graft_plugin_api::{Code, Distribution, Error, Init, Role};
+use graft_plugin_api::{Code, Distribution, Error, HeadSolver, Init, Role};
 
 pub(crate) use convert::check_tensor;
 pub use convert::to_graph_tensor;
+pub use solve::ConvexHead;
 
 use crate::{Method, Objective, PluginError, Result};
 use writer::Writer;
@@ -151,6 +153,10 @@ pub struct Adapted {
     pub hidden: Option<ValueId>,
     /// The base's pooled output, as the method leaves it.
     pub pooled: Option<ValueId>,
+    /// How the method asks for the head to be solved, if it does.
+    pub solver: Option<HeadSolver>,
+    /// The head that the objective declared convex; none outside training.
+    pub convex: Option<ConvexHead>,
 }
 
 /// Writes `method` and then `objective` into a copy of `base`. In training, the objective builds its loss and noise is

@@ -12,7 +12,7 @@ use graft_plugin_api::{self as api, Code, Error, Result, Role, wire};
 use indexmap::IndexSet;
 
 use super::virtual_tokens::Virtual;
-use super::{Adapted, Matched, Noise, Param, Setting, State};
+use super::{Adapted, ConvexHead, Matched, Noise, Param, Setting, State};
 use crate::handles::BuiltValues;
 
 /// Most parameters, settings, inputs and the like, together.
@@ -72,6 +72,8 @@ pub(super) struct Writer {
     pub(super) cut: HashSet<ValueId>,
     /// The hidden states as an objective sees them, without virtual tokens.
     pub(super) text: Option<ValueId>,
+    pub(super) solver: Option<api::HeadSolver>,
+    pub(super) convex: Option<ConvexHead>,
 }
 
 impl Writer {
@@ -108,6 +110,8 @@ impl Writer {
             stored: Vec::new(),
             cut: HashSet::new(),
             text: None,
+            solver: None,
+            convex: None,
         }
     }
 
@@ -188,6 +192,8 @@ impl Writer {
             virtual_tokens: self.virtual_tokens.as_ref().map_or(0, |v| v.count),
             hidden,
             pooled,
+            solver: self.solver,
+            convex: self.convex,
         }
     }
 

@@ -17,7 +17,8 @@ use graft_tasks::binding::{Choice, bind, method_of, objective_of};
 use graft_tasks::{Base, BaseOptions, Examples, Feed, Intake, Program, TaskError, TextFeed};
 use serde_json::Value;
 
-use super::features::{Extractor, cut};
+use super::features::{FeatureCache, Frozen, cut};
+use super::head::{Resources, solvable};
 use super::outcome::{metrics_json, now};
 use super::reader::{Reader, batch_inputs, label_numbers, stats};
 use super::rows;
@@ -34,6 +35,7 @@ use crate::observe::Observer;
 use crate::params::{Parameter, Parameters};
 use crate::recipe::{Part, Recipe};
 use crate::report::{Ended, FitReport};
+use crate::solve::Optimum;
 use crate::source::Prepared;
 
 /// Why a run did not come to its end.
@@ -114,6 +116,14 @@ pub struct Outcome {
     pub cached: bool,
     /// Why it was not, where the base has frozen features of a fixed size.
     pub uncached: Option<String>,
+    /// The metric that selects, where anything was evaluated.
+    pub watch: Option<Watch>,
+    /// Where the features came from.
+    pub features: FeatureCache,
+    /// The optimum of a convex head, where that was solved.
+    pub solved: Option<Optimum>,
+    /// Why it was not, where the method asks for it.
+    pub unsolved: Option<String>,
 }
 
 impl Job {
@@ -233,47 +243,39 @@ impl Job {
         let (base, options) = (&self.base, &self.options);
         // The frozen half is computed once per example where the cut is proven to have a row for each, and padding is
         // proven not to reach it; where only the latter is open, it is tried.
-        let (mut extractor, mut uncached) = (None, None);
+        let (mut frozen, mut train_features, mut uncached) = (None, None, None);
         let made = if self.prepared.is_none() { cut(base, &adapted) } else { Err(Whole::NothingFixed) };
-        let split = match made {
+        match made {
             Ok(s) => {
-                let mut e = Extractor::new(base, &s, options)?;
-                match &s.doubt {
-                    Some(doubt) if !e.hides_padding(base, &self.train, self.pad)? => {
-                        uncached = Some(format!("{doubt}; tried on two examples, it does"));
-                        None
-                    }
-                    _ if !e.has_room(self.train.len() * self.train.stack()) => {
-                        uncached = Some("the features of all examples take more than 2 GiB".into());
-                        None
-                    }
-                    _ => {
-                        extractor = Some(e);
-                        Some(s)
-                    }
+                let kept = (self.recipe.feature_cache, self.recipe.feature_precision);
+                let mut f = Frozen::new(base, s, options, self.pad, kept);
+                match f.training(&self.train)? {
+                    Ok(features) => (frozen, train_features) = (Some(f), Some(features)),
+                    Err(why) => uncached = Some(why),
                 }
             }
-            Err(Whole::Unproven(why)) => {
-                uncached = Some(why);
-                None
-            }
-            Err(Whole::NothingFixed) => None,
-        };
+            Err(Whole::Unproven(why)) => uncached = Some(why),
+            Err(Whole::NothingFixed) => {}
+        }
+        let split = frozen.as_ref().map(|f| f.split.clone());
         let graph = split.as_ref().map_or(&adapted.graph, |s| &s.rest);
         let profiled = SessionOptions { profile: self.profile.clone(), ..options.clone() };
         let mut engine = Step::new(base, &adapted, graph, self.recipe.seed, &profiled)?;
         let forward_split = split.as_ref().and_then(|_| cut(base, &forward).ok());
         let forward_graph = forward_split.as_ref().map_or(&forward.graph, |s| &s.rest);
         let mut feed_of = |examples| -> Result<Box<dyn Feed + '_>, JobError> {
-            match (&mut extractor, &forward_split) {
-                (Some(e), Some(s)) if e.fits(s) => Ok(Box::new(e.features(base, examples, self.pad)?)),
+            match (&mut frozen, &forward_split) {
+                (Some(f), Some(s)) if f.fits(s) => Ok(Box::new(f.features(examples)?)),
                 (Some(_), _) => {
                     Err(JobError::Setup("training and evaluation cut the base differently".into()))
                 }
                 _ => Ok(Box::new(TextFeed { base, examples, pad: self.pad })),
             }
         };
-        let train_feed = feed_of(&self.train)?;
+        let train_feed: Box<dyn Feed + '_> = match train_features {
+            Some(features) => Box::new(features),
+            None => feed_of(&self.train)?,
+        };
         let eval_feed = self.eval.as_ref().map(&mut feed_of).transpose()?;
         let test_feed = self.test.as_ref().map(&mut feed_of).transpose()?;
         let evaluation = |examples, feed, objective| -> Result<Evaluation<'_>, JobError> {
@@ -283,6 +285,7 @@ impl Job {
             let program = Program::new(base, forward_graph, &options)?;
             Ok(Evaluation { program, feed, examples, objective, outputs })
         };
+        let features = frozen.map(|f| f.report).unwrap_or_default();
         let mut watch = None;
         if let (Some(examples), Some(feed)) = (&self.eval, &eval_feed) {
             engine.evaluation = Some(evaluation(examples, feed.as_ref(), &self.objective)?);
@@ -293,13 +296,16 @@ impl Job {
         // Written first, so that a run which ends early can be told apart and repeated.
         let recipe = self.recipe.to_toml().map_err(|e| JobError::Setup(e.to_string()))?;
         graft_adapters::write_file(&self.recipe.out.join("recipe.toml"), |w| w.write_all(recipe.as_bytes()))?;
-        let plan = self.recipe.plan(watch);
+        let plan = self.recipe.plan(watch.clone());
         let mut all: Vec<&mut dyn Observer> =
             observers.iter_mut().map(|o| &mut **o as &mut dyn Observer).collect();
         all.push(&mut saver);
+        let (mut solved, mut unsolved) = (None, None);
         let fitted = match &self.prepared {
             Some(steps) => {
+                unsolved = adapted.solver.map(|_| "the batches are prepared".to_string());
                 fit(&mut engine, &mut Prepared(steps.clone()), &mut params, &plan, &mut all, interrupt)
+                    .map_err(JobError::from)
             }
             None => {
                 let mut source = BatchSource {
@@ -311,7 +317,24 @@ impl Job {
                     order: if self.recipe.group_by_length { Order::Grouped } else { Order::Random },
                     seed: self.recipe.seed,
                 };
-                fit(&mut engine, &mut source, &mut params, &plan, &mut all, interrupt)
+                let head = solvable(&adapted, split.as_ref(), self.train.len());
+                match head {
+                    Ok(Some(head)) => {
+                        let threads = options.threads.unwrap_or(base.runtime().threads());
+                        let how = Resources { base, threads, options, interrupt };
+                        head.solve(&how, &source, &mut engine, &mut params, &mut all).map(
+                            |(report, optimum)| {
+                                solved = Some(optimum);
+                                report
+                            },
+                        )
+                    }
+                    other => {
+                        unsolved = other.err();
+                        let made = fit(&mut engine, &mut source, &mut params, &plan, &mut all, interrupt);
+                        made.map_err(JobError::from)
+                    }
+                }
             }
         };
         let mut report = match fitted {
@@ -324,7 +347,7 @@ impl Job {
                 } else {
                     std::fs::remove_dir_all(&self.recipe.out).ok();
                 }
-                return Err(e.into());
+                return Err(e);
             }
         };
         if self.profile.is_some() {
@@ -351,9 +374,22 @@ impl Job {
             _ => None,
         };
         saver.training.metrics = metrics_json(&report, test.as_deref());
+        if let Some(optimum) = &solved {
+            saver.training.metrics.insert("l2".into(), Value::from(optimum.l2));
+        }
         saver.training.steps = report.steps;
         saver.save(&params)?;
-        Ok(Outcome { trainable: params.elements(), cached: split.is_some(), uncached, report, test })
+        Ok(Outcome {
+            trainable: params.elements(),
+            cached: split.is_some(),
+            uncached,
+            watch,
+            features,
+            solved,
+            unsolved,
+            report,
+            test,
+        })
     }
 
     /// What the method and the objective would train on this base, and where.

@@ -1,7 +1,10 @@
 //! The engine over ONNX Runtime: a method and an objective on a base, trained by the loop.
 
+mod cache;
 mod features;
+mod head;
 mod job;
+mod key;
 mod outcome;
 mod peft;
 mod prepared;
@@ -11,8 +14,12 @@ mod save;
 mod source;
 mod step;
 mod stored;
+mod sweep;
 mod values;
 
+pub use cache::Precision;
+pub use features::FeatureCache;
 pub use job::{Job, JobError, Outcome, Prepare, TestReport};
 pub use source::{BatchSource, TrainBatch};
 pub use step::{Evaluation, Step};
+pub use sweep::{Point as SweepPoint, Sweep, Table as SweepTable};

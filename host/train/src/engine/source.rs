@@ -39,7 +39,7 @@ pub struct BatchSource<'a> {
 }
 
 impl BatchSource<'_> {
-    fn make(&self, rows: &[usize], seed: u64) -> Result<TrainBatch, EngineError> {
+    pub(super) fn make(&self, rows: &[usize], seed: u64) -> Result<TrainBatch, EngineError> {
         let mut tensors = self.feed.batch(rows)?;
         tensors.extend(self.examples.collate(self.objective, rows, seed)?);
         Ok(TrainBatch { tensors, rows: rows.len() })

@@ -139,7 +139,11 @@ impl<'a> Step<'a> {
             .inputs
             .iter()
             .filter_map(|v| Some((graph.shape(*v)?.as_slice(), batch.tensors.get(graph.name_of(*v))?)));
-        let sizes = if self.noises.is_empty() { HashMap::new() } else { symbols(declared) };
+        let mut sizes = if self.noises.is_empty() { HashMap::new() } else { symbols(declared) };
+        // A batch of features holds no input of the base; what is left of their axes is the batch.
+        for first in graph.inputs.iter().filter_map(|v| graph.shape(*v)?.first()?.as_symbol()) {
+            sizes.entry(first.to_string()).or_insert(batch.rows as i64);
+        }
         let one = |n: &Noise| Ok((n.name.clone(), draw(n, &sizes, self.seed, at.step, at.micro)?));
         self.noises.iter().map(one).collect()
     }

@@ -134,6 +134,18 @@ pub const FIELDS: &[Field] = &[
         Kind::Text,
         "metric that selects the best epoch; the objective's own if not given",
     ),
+    field(
+        "feature_cache",
+        Kind::Bool,
+        "true",
+        "keep the frozen part's outputs in the user's cache folder, for later runs",
+    ),
+    field(
+        "feature_precision",
+        Kind::Choice(&["f32", "f16"]),
+        "\"f32\"",
+        "precision of the frozen part's outputs",
+    ),
     field("seed", Kind::Integer(0, i64::MAX), "0", "seed of everything random"),
     field("provider", Kind::Text, "\"cpu\"", "cpu, cuda[:id] or tensorrt[:id]"),
     optional("threads", Kind::Integer(1, 4096), "threads; the processors that may be used if not given"),

@@ -57,6 +57,7 @@ mod ops;
 mod params;
 mod sites;
 mod tensor;
+mod tokens;
 pub mod wire;
 
 #[doc(hidden)]
@@ -74,3 +75,4 @@ pub use objective::{Built, Cell, Field, FieldKind, Metric, Objective, Row, Summa
 pub use params::{Decay, Distribution, Init, ParamSpec, Role};
 pub use sites::{Attention, Selection, Site, SiteKind, choose, default_targets, matching, names_of};
 pub use tensor::{DType, Dim, Fact, Tensor, tensor};
+pub use tokens::{Piece, Tokens};

@@ -40,6 +40,7 @@ pub fn target_dir() -> &'static Path {
             "graft-plugin-norm-tuning",
             "graft-plugin-full",
             "graft-plugin-classification",
+            "graft-plugin-token-classification",
         ] {
             cargo.args(["-p", package]);
         }

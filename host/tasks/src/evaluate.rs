@@ -44,10 +44,11 @@ impl Feed for TextFeed<'_> {
     }
 }
 
-/// The outputs `names` of all rows, each `[rows, …]`, in the order of the rows.
+/// The outputs `names` of all rows, each `[rows, …]`, in the order of the rows. An output whose rows differ in their
+/// first axis alone has a number for each token: rows are filled up with zeros to the longest.
 ///
 /// # Errors
-/// What a batch or ONNX Runtime says; outputs whose rows differ in shape.
+/// What a batch or ONNX Runtime says; outputs whose rows differ in shape otherwise, or are too many to keep.
 pub fn run_all<'p>(
     program: &mut Program,
     feed: &dyn Feed,
@@ -65,31 +66,61 @@ pub fn run_all<'p>(
         };
         for (slot, name) in joined.iter_mut().zip(names) {
             let shape = outputs.shape(name)?;
-            let j = slot.get_or_insert_with(|| Joined::new(&shape[1..], lengths.len()));
+            let j = match slot {
+                Some(j) => j,
+                None => slot.insert(Joined::new(name, &shape[1..], lengths.len())?),
+            };
             j.put(name, shape, outputs.f32s(name)?, rows)?;
         }
     }
     let finish = |(j, name): (Option<Joined>, &String)| {
-        let j = j.unwrap_or_else(|| Joined::new(&[], 0));
+        let j = j.unwrap_or_default();
         let shape: Vec<usize> = std::iter::once(lengths.len()).chain(j.row).collect();
         api::Tensor::f32s(name, &shape, &j.values)
     };
     Ok(joined.into_iter().zip(names).map(finish).collect())
 }
 
+/// Most numbers of an output that are kept for all rows together, 16 GiB.
+const MAX_KEPT: usize = 4 << 30;
+
 /// Rows of one output, put where they belong.
+#[derive(Default)]
 struct Joined {
     row: Vec<usize>,
     values: Vec<f32>,
+    rows: usize,
 }
 
 impl Joined {
-    fn new(row: &[usize], rows: usize) -> Joined {
-        Joined { row: row.to_vec(), values: vec![0.0; rows * row.iter().product::<usize>()] }
+    fn new(name: &str, row: &[usize], rows: usize) -> Result<Joined> {
+        let size = row.iter().try_fold(rows, |n, d| n.checked_mul(*d)).filter(|n| *n <= MAX_KEPT);
+        let size = size.ok_or_else(|| TaskError::Input {
+            what: format!("output '{name}'"),
+            detail: format!("{rows} rows of the shape {row:?} are too many to keep; give fewer rows"),
+        })?;
+        Ok(Joined { row: row.to_vec(), values: vec![0.0; size], rows })
+    }
+
+    /// Makes room for rows whose first axis is longer.
+    fn lengthen(&mut self, name: &str, row: &[usize]) -> Result<()> {
+        let mut longer = Joined::new(name, row, self.rows)?;
+        let (old, new) = (self.values.len() / self.rows.max(1), longer.values.len() / self.rows.max(1));
+        for (from, to) in self.values.chunks_exact(old.max(1)).zip(longer.values.chunks_exact_mut(new.max(1)))
+        {
+            to[..from.len()].copy_from_slice(from);
+        }
+        *self = longer;
+        Ok(())
     }
 
     fn put(&mut self, name: &str, shape: &[usize], values: &[f32], rows: &[usize]) -> Result<()> {
-        if shape[1..] != self.row || shape[0] != rows.len() {
+        // A head of tokens has one more axis than its rows' length.
+        let of_tokens = shape.len() > 2 && self.row.len() + 1 == shape.len() && shape[2..] == self.row[1..];
+        if of_tokens && shape[1] > self.row[0] {
+            self.lengthen(name, &shape[1..])?;
+        }
+        if (shape[1..] != self.row && !of_tokens) || shape[0] != rows.len() {
             return Err(TaskError::Input {
                 what: format!("output '{name}'"),
                 detail: format!(
@@ -99,9 +130,9 @@ impl Joined {
                 ),
             });
         }
-        let width: usize = self.row.iter().product();
+        let (width, given) = (self.row.iter().product::<usize>(), shape[1..].iter().product::<usize>());
         for (k, r) in rows.iter().enumerate() {
-            self.values[r * width..(r + 1) * width].copy_from_slice(&values[k * width..(k + 1) * width]);
+            self.values[r * width..][..given].copy_from_slice(&values[k * given..][..given]);
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use graft_plugins::api::{Cell, Field, FieldKind, Row, Summary};
 
 use crate::base::Base;
 use crate::error::{Result, TaskError};
+use crate::words;
 
 /// Rows that were read, and their texts tokenised or their images decoded.
 #[derive(Clone, Debug, Default)]
@@ -51,6 +52,9 @@ impl Examples {
         max_length: Option<usize>,
     ) -> Result<Examples> {
         let records = table.records(mapping)?;
+        if let Some(words) = words::examples(table, &records, mapping, fields, tokenizer, max_length)? {
+            return Ok(words);
+        }
         let text_fields: Vec<&Field> = fields.iter().filter(|f| f.kind == FieldKind::TEXT).collect();
         let texts = text_fields
             .first()
@@ -85,9 +89,9 @@ impl Examples {
         if let Some(i) = texts.iter().position(|t| t.trim().is_empty()) {
             return Err(TaskError::Input { what: format!("text {}", i + 1), detail: "it is empty".into() });
         }
-        let options = EncodeOptions { max_length, ..EncodeOptions::default() };
+        let options = EncodeOptions { max_length, offsets: true, ..EncodeOptions::default() };
         let encoded = tokenizer.encode_batch(texts, None, &options)?;
-        let rows = vec![Row { cells: Vec::new() }; texts.len()];
+        let rows = texts.iter().zip(&encoded.rows).map(|(t, e)| words::row(t, e, Row::default())).collect();
         let origin = "the given texts".into();
         Ok(Examples { rows, encodings: encoded.rows, images: None, cut: encoded.cut, origin })
     }
@@ -126,15 +130,17 @@ impl Examples {
         self.rows.iter().map(|r| r.text(name)).collect()
     }
 
-    /// What an objective gets to know of its training data: the counts of each label field.
+    /// What an objective gets to know of its training data: the counts of each label field. Labels of words and spans are
+    /// counted one by one.
     pub fn summary(&self, fields: &[Field]) -> Summary {
         let counts = |f: &Field| {
             let mut counts: indexmap::IndexMap<String, u64> = indexmap::IndexMap::new();
-            self.rows.iter().filter_map(|r| r.text(&f.name)).for_each(|v| *counts.entry(v).or_default() += 1);
+            let values = self.rows.iter().filter_map(|r| r.text(&f.name));
+            values.flat_map(|v| words::labels(f.kind, v)).for_each(|v| *counts.entry(v).or_default() += 1);
             counts.sort_keys();
             (f.name.clone(), counts.into_iter().collect())
         };
-        let labels = fields.iter().filter(|f| f.kind == FieldKind::LABEL).map(counts).collect();
+        let labels = fields.iter().filter(|f| words::has_labels(f.kind)).map(counts).collect();
         Summary { rows: self.len() as u64, labels }
     }
 
@@ -192,8 +198,9 @@ impl Examples {
 }
 
 /// The cells of each row that are neither text nor image.
-fn other_fields(records: &Records<'_>, fields: &[Field]) -> Vec<Row> {
-    let raw = |f: &&Field| f.kind != FieldKind::TEXT && f.kind != FieldKind::IMAGE;
+pub(crate) fn other_fields(records: &Records<'_>, fields: &[Field]) -> Vec<Row> {
+    let inputs = [FieldKind::TEXT, FieldKind::IMAGE, FieldKind::WORDS];
+    let raw = |f: &&Field| !inputs.contains(&f.kind);
     let others: Vec<(&str, &[&str])> =
         fields.iter().filter(raw).filter_map(|f| Some((f.name.as_str(), records.field(&f.name)?))).collect();
     let cell = |values: &[&str], r: usize| Cell::Text(values[r].to_owned());

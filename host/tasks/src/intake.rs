@@ -52,7 +52,7 @@ impl Intake {
     pub fn reads(&self, field: &Field) -> bool {
         match self {
             Intake::Text(_) => field.kind != FieldKind::IMAGE,
-            Intake::Images(..) => field.kind != FieldKind::TEXT,
+            Intake::Images(..) => ![FieldKind::TEXT, FieldKind::WORDS].contains(&field.kind),
         }
     }
 

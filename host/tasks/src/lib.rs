@@ -11,6 +11,7 @@ mod intake;
 mod probe;
 mod program;
 mod task;
+mod words;
 
 pub use base::{Base, BaseOptions};
 pub use error::{Result, TaskError};
@@ -21,3 +22,4 @@ pub use gradients::{GradientRun, gradients, save_standard};
 pub use intake::Intake;
 pub use program::Program;
 pub use task::Task;
+pub use words::table_options;

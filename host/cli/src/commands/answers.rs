@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use graft_adapters::{StoredAdapter, load};
-use graft_data::{Mapping, ReadOptions, Table};
+use graft_data::{Mapping, Table};
 use graft_runtime::peak_rss_mb;
-use graft_tasks::{Base, Intake, Task};
+use graft_tasks::{Base, Examples, Intake, Task, table_options};
 use serde_json::{Value, json};
 
 use crate::common::{BaseArgs, RuntimeArgs};
@@ -119,13 +119,10 @@ pub fn eval(args: EvalArgs) -> Result<()> {
                 mapping = mapping.with(f.name.clone(), column);
             }
         }
-        let options = ReadOptions {
-            encoding: args.encoding.clone(),
-            select: Some(mapping.columns()),
-            ..ReadOptions::default()
-        };
+        let options = table_options(&mapping, &fields, args.encoding.clone());
         let table = Table::read(&args.data, &options)?;
         let examples = loaded.intake.examples(&table, &args.data, &mapping, &fields, loaded.max_length)?;
+        say_cut(&examples, loaded.max_length);
         let metrics = task.evaluate(&loaded.base, &examples, &loaded.intake)?;
         let shown: serde_json::Map<String, Value> =
             metrics.iter().map(|m| (m.name.clone(), json!(m.value))).collect();
@@ -197,6 +194,7 @@ pub fn predict(args: PredictArgs) -> Result<()> {
     }
     let mut loaded = args.common.load()?;
     let examples = loaded.intake.arguments(&texts, loaded.max_length)?;
+    say_cut(&examples, loaded.max_length);
     let mut answers: Vec<(String, Vec<Value>)> = Vec::new();
     for (_, task) in &mut loaded.tasks {
         answers.push((task.name.clone(), task.predict(&loaded.base, &examples, &loaded.intake)?));
@@ -205,7 +203,11 @@ pub fn predict(args: PredictArgs) -> Result<()> {
         .map(|i| {
             let each: serde_json::Map<String, Value> =
                 answers.iter().map(|(name, a)| (name.clone(), a[i].clone())).collect();
-            json!({ "text": texts[i], "answers": each })
+            let mut row = json!({ "text": texts[i], "answers": each });
+            if examples.encodings.get(i).is_some_and(graft_data::Encoding::is_cut) {
+                row["cut"] = json!(true);
+            }
+            row
         })
         .collect();
     if args.common.json {
@@ -222,8 +224,31 @@ pub fn predict(args: PredictArgs) -> Result<()> {
     Ok(())
 }
 
-/// A label with its probability and the runners-up; anything else as JSON.
+/// Says how many texts were cut: what stands behind the cut is neither read nor answered.
+fn say_cut(examples: &Examples, max_length: Option<usize>) {
+    if examples.cut > 0 {
+        let at = max_length.map_or_else(String::new, |n| format!(" at {n} tokens"));
+        let (cut, all) = (examples.cut, examples.len());
+        eprintln!("{}: {cut} of {all} texts were cut{at}; what stands behind is not read", examples.origin);
+    }
+}
+
+/// Spans: `person "Ada Lovelace" 97 % at 4–16`.
+fn spans(found: &[Value]) -> Option<String> {
+    let one = |s: &Value| {
+        let (label, text) = (s["label"].as_str()?, s["text"].as_str()?);
+        let (start, end, score) = (s["start"].as_u64()?, s["end"].as_u64()?, s["score"].as_f64()?);
+        Some(format!("{label} \"{text}\" {:.0} % at {start}–{end}", score * 100.0))
+    };
+    let shown: Vec<String> = found.iter().map(one).collect::<Option<_>>()?;
+    Some(if shown.is_empty() { "nothing found".into() } else { shown.join(", ") })
+}
+
+/// A label with its probability and the runners-up, or spans; anything else as JSON.
 fn show(answer: &Value) -> String {
+    if let Some(shown) = answer.as_array().and_then(|a| spans(a)) {
+        return shown;
+    }
     let (Some(label), Some(score)) = (answer["label"].as_str(), answer["score"].as_f64()) else {
         return answer.to_string();
     };

@@ -46,7 +46,9 @@ fn no_empty_window(windows: &Windows) -> Result<(), String> {
 fn no_gap_to_share(r: &Rule<'_, '_>, windows: &Windows) -> Result<(), String> {
     let same = r.node.text("auto_pad").is_some_and(|a| a.starts_with("SAME"));
     if same && windows.axes.iter().any(|a| a.stride > a.reach() + 1) {
-        return Err("auto_pad SAME with strides beyond the windows; give the padding as numbers in pads".into());
+        return Err(
+            "auto_pad SAME with strides beyond the windows; give the padding as numbers in pads".into()
+        );
     }
     Ok(())
 }

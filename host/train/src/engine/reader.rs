@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use graft_adapters::DataFile;
-use graft_data::{Mapping, ReadOptions, Stats, Table};
+use graft_data::{Mapping, Stats, Table};
 use graft_plugins::api::{Field, FieldKind, Summary};
-use graft_tasks::{Base, Examples, Intake};
+use graft_tasks::{Base, Examples, Intake, table_options};
 
 use super::job::JobError;
 use super::source::TrainBatch;
@@ -38,8 +38,7 @@ impl Reader<'_> {
                 mapping = mapping.with(f.name.clone(), column.clone());
             }
         }
-        let encoding = self.recipe.encoding.clone();
-        let options = ReadOptions { encoding, select: Some(mapping.columns()), ..ReadOptions::default() };
+        let options = table_options(&mapping, self.fields, self.recipe.encoding.clone());
         let table = Table::read(path, &options)?;
         let max = self.recipe.max_length.or_else(|| self.base.longest());
         let examples = intake.examples(&table, path, &mapping, self.fields, max)?;

@@ -10,6 +10,7 @@ mod settings;
 mod stored;
 mod trained;
 mod training;
+mod words;
 
 use graft_tests::fixture::House;
 

@@ -1,5 +1,6 @@
 //! A task of Graft: base, method and objective bound to sessions. What training and answering share.
 
+mod adopt;
 mod base;
 pub mod binding;
 mod error;
@@ -13,6 +14,7 @@ mod program;
 mod task;
 mod words;
 
+pub use adopt::adopt;
 pub use base::{Base, BaseOptions};
 pub use error::{Result, TaskError};
 pub use evaluate::{FORWARD_BATCH, Feed, TextFeed, judge, run_all};

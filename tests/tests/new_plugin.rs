@@ -9,7 +9,7 @@ use graft_tests::fixture::{Ended, House, target_dir};
 
 /// Cargo in the crate's folder, without the network. Libraries that the workspace has built already are taken from its
 /// target folder, which needs the same profile and the same versions.
-fn cargo(folder: &Path, what: &str) {
+fn cargo(folder: &Path, what: &str, update: bool) {
     let profile = target_dir();
     let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.lock");
     std::fs::copy(lock, folder.join("Cargo.lock")).unwrap();
@@ -27,18 +27,24 @@ fn cargo(folder: &Path, what: &str) {
     ] {
         cargo.args(["--config", setting]);
     }
+    if update {
+        cargo.env("GRAFT_UPDATE_MANIFEST", "1");
+    }
     let ended = Ended::of(cargo.current_dir(folder));
     assert_eq!(ended.code, Some(0), "cargo {what}\n{}\n{}", ended.out, ended.err);
 }
 
-/// A plugin from its template, built, tested and alone in the folder `plugins`.
-fn made(house: &House, name: &str, kind: &str) {
+/// A plugin from its template, with another source where one is given, built, tested and alone in the folder `plugins`.
+fn made(house: &House, name: &str, kind: &str, source: Option<&str>) {
     let api = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugin-api");
     let line = format!("plugins new {name} --kind {kind} --json --api {}", api.display());
     let json = house.run(&line).json();
     let folder = house.path(name);
-    cargo(&folder, "test");
-    cargo(&folder, "build");
+    if let Some(source) = source {
+        std::fs::write(folder.join("src/lib.rs"), source).unwrap();
+    }
+    cargo(&folder, "test", source.is_some());
+    cargo(&folder, "build", false);
     std::fs::create_dir(house.path("plugins")).unwrap();
     let library = json["library"].as_str().unwrap();
     std::fs::copy(target_dir().join(library), house.path("plugins").join(library)).unwrap();
@@ -49,7 +55,7 @@ fn made(house: &House, name: &str, kind: &str) {
 #[test]
 fn a_new_method_is_built_outside_of_the_workspace_and_trained_with() {
     let Some(house) = House::new() else { return };
-    made(&house, "first-scale", "method");
+    made(&house, "first-scale", "method", None);
     let line =
         "--method first-scale --plugin-dir plugins --epochs 4 --batch-size 8 --lr 0.02 --eval-data train.csv";
     let json = house.run(&House::training("out", line)).json();
@@ -66,9 +72,22 @@ fn a_new_method_is_built_outside_of_the_workspace_and_trained_with() {
 }
 
 #[test]
+fn the_lora_of_the_manual_learns_what_the_one_of_this_repository_does() {
+    let Some(house) = House::new() else { return };
+    let manual = include_str!("../../docs/plugins.md");
+    let source = manual.split("```rust\n").nth(1).and_then(|s| s.split("```").next()).unwrap();
+    made(&house, "my-lora", "method", Some(source));
+    let common = "--epochs 4 --batch-size 8 --lr 0.02 --seed 3 --set method.r=4";
+    let mine = format!("--method my-lora --plugin-dir plugins {common}");
+    house.run(&House::training("mine", &mine)).succeeded();
+    house.run(&House::training("ours", &format!("--method lora {common}"))).succeeded();
+    assert_eq!(house.losses("mine"), house.losses("ours"));
+}
+
+#[test]
 fn a_new_objective_is_built_outside_of_the_workspace_and_trained_with() {
     let Some(house) = House::new() else { return };
-    made(&house, "first-number", "objective");
+    made(&house, "first-number", "objective", None);
     let table = String::from_utf8(house.read("train.csv")).unwrap();
     let rows = table.lines().skip(1).map(|l| l.rsplit_once(',').unwrap());
     let numbers: String =

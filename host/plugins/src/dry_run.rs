@@ -78,31 +78,46 @@ fn gradients(mut adapted: Adapted, from: ValueId) -> std::result::Result<Dry, Er
     Ok(Dry { parameters: adapted.params.len(), nodes: adapted.graph.nodes.len() })
 }
 
-/// An embedding, and layers with query, value and dense modules and a norm.
+/// An embedding, and layers with the modules of a BERT; what meets in its attention is multiplied.
 fn base() -> std::result::Result<(Graph, Model), Error> {
     let mut g = Graph::new("tiny", 20);
     let shape = || vec![Dim::from("batch"), Dim::from("sequence")];
     let ids = g.add_input("input_ids", DType::I64, shape());
     g.add_input("attention_mask", DType::I64, shape());
     let table = numbers(&mut g, "embeddings.word_embeddings.weight", &[WORDS, WIDTH])?;
-    let mut x = Builder::new(&mut g, "").op("Gather", &[table, ids]);
+    let mut x = op(&mut g, "Gather", &[table, ids]);
     for layer in 0..LAYERS {
         let path = |module: &str| format!("encoder.layer.{layer}.{module}");
         let query = linear(&mut g, &path("attention.self.query"), x)?;
+        let key = linear(&mut g, &path("attention.self.key"), x)?;
         let value = linear(&mut g, &path("attention.self.value"), x)?;
-        let gate = Builder::new(&mut g, "").op("Tanh", &[query]);
-        let mixed = Builder::new(&mut g, "").op("Mul", &[gate, value]);
-        let dense = linear(&mut g, &path("output.dense"), mixed)?;
-        let sum = Builder::new(&mut g, "").op("Add", &[dense, x]);
-        let scale = numbers(&mut g, &path("output.LayerNorm.weight"), &[WIDTH])?;
-        let shift = numbers(&mut g, &path("output.LayerNorm.bias"), &[WIDTH])?;
-        let axis = [("axis", Attr::Int(-1))];
-        x = Builder::new(&mut g, "").op_with("LayerNormalization", &[sum, scale, shift], &axis);
+        let score = op(&mut g, "Mul", &[query, key]);
+        let gate = op(&mut g, "Tanh", &[score]);
+        let mixed = op(&mut g, "Mul", &[gate, value]);
+        let mixed = linear(&mut g, &path("attention.output.dense"), mixed)?;
+        x = norm(&mut g, &path("attention.output.LayerNorm"), mixed, x)?;
+        let wide = linear(&mut g, &path("intermediate.dense"), x)?;
+        let wide = op(&mut g, "Tanh", &[wide]);
+        let narrow = linear(&mut g, &path("output.dense"), wide)?;
+        x = norm(&mut g, &path("output.LayerNorm"), narrow, x)?;
     }
     g.rename(x, "last_hidden_state");
     g.outputs = vec![x];
     let model = describe(&g, None).map_err(|e| Error::new(Code::REFUSED, e.to_string()))?;
     Ok((g, model))
+}
+
+fn op(g: &mut Graph, name: &str, inputs: &[ValueId]) -> ValueId {
+    Builder::new(g, "").op(name, inputs)
+}
+
+/// The norm of a sum.
+fn norm(g: &mut Graph, path: &str, x: ValueId, beside: ValueId) -> std::result::Result<ValueId, Error> {
+    let sum = op(g, "Add", &[x, beside]);
+    let scale = numbers(g, &format!("{path}.weight"), &[WIDTH])?;
+    let shift = numbers(g, &format!("{path}.bias"), &[WIDTH])?;
+    let axis = [("axis", Attr::Int(-1))];
+    Ok(Builder::new(g, "").op_with("LayerNormalization", &[sum, scale, shift], &axis))
 }
 
 fn numbers(g: &mut Graph, name: &str, shape: &[usize]) -> std::result::Result<ValueId, Error> {
@@ -114,7 +129,6 @@ fn numbers(g: &mut Graph, name: &str, shape: &[usize]) -> std::result::Result<Va
 fn linear(g: &mut Graph, path: &str, x: ValueId) -> std::result::Result<ValueId, Error> {
     let weight = numbers(g, &format!("{path}.weight"), &[WIDTH, WIDTH])?;
     let bias = numbers(g, &format!("{path}.bias"), &[WIDTH])?;
-    let mut builder = Builder::new(g, "");
-    let y = builder.op("MatMul", &[x, weight]);
-    Ok(builder.op("Add", &[y, bias]))
+    let y = op(g, "MatMul", &[x, weight]);
+    Ok(op(g, "Add", &[y, bias]))
 }

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
+use graft_plugin_api::Code;
 use serde_json::Value as Json;
 
+use crate::dry_run::Dry;
 use crate::{Kind, Method, Objective, Plugin, Result, dry_run, read_manifest};
 
 /// Something that was checked and held.
@@ -46,17 +48,24 @@ fn one(plugin: &Plugin, kind: Kind, id: &str, config: &Json, dry: bool) -> Resul
     let tried = match kind {
         Kind::Method => {
             let method = Method::new(plugin, id, config)?;
-            if dry { Some(dry_run::method(&method)?) } else { None }
+            if dry { Some(dry_run::method(&method)) } else { None }
         }
         Kind::Objective => {
             let objective = Objective::new(plugin, id, config)?;
             objective.fields()?;
-            if dry { dry_run::objective(&objective)? } else { None }
+            if dry { dry_run::objective(&objective).transpose() } else { None }
         }
     };
-    let said = |d: dry_run::Dry| match d.parameters {
-        0 => "it has no parameters of its own".to_owned(),
-        n => format!("{n} parameters, and gradients of them in {} nodes", d.nodes),
-    };
-    Ok(tried.map(said))
+    match tried {
+        None => Ok(None),
+        Some(Ok(Dry { parameters: 0, .. })) => Ok(Some("it has no parameters of its own".into())),
+        Some(Ok(d)) => {
+            Ok(Some(format!("{} parameters, and gradients of them in {} nodes", d.parameters, d.nodes)))
+        }
+        // A plugin for bases of another kind is sound all the same.
+        Some(Err(e)) if [Code::REFUSED, Code::CONFIG].contains(&e.code) => {
+            Ok(Some(format!("not tried, it refuses that base: {}", e.message)))
+        }
+        Some(Err(e)) => Err(e),
+    }
 }

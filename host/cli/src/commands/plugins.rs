@@ -67,9 +67,10 @@ struct Info {
     json: bool,
 }
 
-/// Check a plugin library: manifest, version, layout, defaults and every example
+/// Check a plugin library: manifest, version, layout, defaults, examples, gradients
 ///
-/// Loads the library and runs its code. The exit code is 1 if something does not hold.
+/// Loads the library and runs its code: with its defaults each method and objective is written into a tiny base, and
+/// gradients are derived. The exit code is 1 if something does not hold.
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  graft plugins verify target/release/libmy_plugin.so")]
 struct Verify {

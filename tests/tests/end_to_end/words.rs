@@ -55,7 +55,7 @@ fn house() -> Option<House> {
 }
 
 const LINE: &str = "train --base base --objective token-classification --method lora --epochs 8 --batch-size 8 --lr 0.02 \
-                    --threads 1 --seed 1 --json";
+                    --patience 0 --threads 1 --seed 1 --json";
 
 #[test]
 fn words_with_tags_are_learnt_and_found_in_a_text() {
@@ -67,7 +67,7 @@ fn words_with_tags_are_learnt_and_found_in_a_text() {
         assert_eq!(number(&eval, metric), number(&json["evaluation"], metric), "{metric}");
     }
     let predict = "predict --base base --adapter words --threads 1";
-    let found = house.run_on(&format!("{predict} --json -"), "my owl is saw drill here\n").json();
+    let found = house.run_on(&format!("{predict} --json -"), "my owl is saw axe here\n").json();
     let answer: &Value = &found["rows"][0]["answers"]["words"];
     let short: Vec<Value> = answer
         .as_array()
@@ -75,7 +75,7 @@ fn words_with_tags_are_learnt_and_found_in_a_text() {
         .iter()
         .map(|s| json!([s["label"], s["text"], s["start"], s["end"]]))
         .collect();
-    assert_eq!(short, [json!(["bird", "owl", 3, 6]), json!(["tool", "saw drill", 10, 19])], "{answer}");
+    assert_eq!(short, [json!(["bird", "owl", 3, 6]), json!(["tool", "saw axe", 10, 17])], "{answer}");
     assert!(answer.as_array().unwrap().iter().all(|s| (0.3..=1.0).contains(&number(s, "score"))), "{answer}");
 }
 

@@ -154,7 +154,7 @@ fn panics_of_an_objective_name_what_it_was_doing() {
     assert!(e.message.contains("row 2 is too much") && e.entry == "misbehaving-objective", "{e}");
     assert_eq!(objective("panic-preparing").prepare(&Summary::default()).err().unwrap().operation, "prepare");
     assert_eq!(objective("panic-judging").metrics(Vec::new()).unwrap_err().operation, "metrics");
-    assert_eq!(objective("panic-answering").decode(Vec::new()).unwrap_err().operation, "decode");
+    assert_eq!(objective("panic-answering").decode(&[], Vec::new()).unwrap_err().operation, "decode");
     let plugin = Plugin::load(&library("graft_misbehaving")).unwrap();
     let config = json!({ "mode": "panic-checking" });
     let e = Objective::new(&plugin, "misbehaving-objective", &config).err().unwrap();

@@ -23,7 +23,7 @@ pub struct Args {
 enum What {
     List(list::List),
     Info(Info),
-    Convert(convert::Convert),
+    Convert(Box<convert::Convert>),
     Diff(diff::Diff),
 }
 

@@ -92,6 +92,8 @@ fn ratio(part: u64, whole: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use graft_plugin_api::serde_json;
+
     use super::*;
 
     fn spans(labels: &str) -> Vec<(usize, usize, String)> {

@@ -152,7 +152,10 @@ impl<O: Objective> AnyObjective for O {
                 wire::Metrics { metrics: metrics.into_iter().map(metric).collect() }.encode_to_vec()
             }
             plugin_op::DECODE => {
-                let answers = self.decode(&Host::new(host), &tensors(request)?)?;
+                let request: wire::Decode = decode(request)?;
+                let rows: Vec<Row> = request.rows.into_iter().map(Row::from).collect();
+                let tensors: Vec<Tensor> = request.tensors.into_iter().map(Tensor::from).collect();
+                let answers = self.decode_rows(&Host::new(host), &rows, &tensors)?;
                 wire::Answers { answers: answers.iter().map(ToString::to_string).collect() }.encode_to_vec()
             }
             _ => return unknown(op),

@@ -61,6 +61,7 @@ mod sites;
 mod solve;
 mod summary;
 mod tensor;
+mod tokens;
 mod virtual_tokens;
 pub mod wire;
 
@@ -85,4 +86,5 @@ pub use sites::{
 pub use solve::{HeadSolver, SoftmaxHead};
 pub use summary::{Numbers, Summary};
 pub use tensor::{DType, Dim, Fact, Tensor, tensor};
+pub use tokens::{Piece, Tokens};
 pub use virtual_tokens::VirtualTokens;

@@ -4,7 +4,7 @@ use serde_json::Value as Json;
 
 use crate::config::Config;
 use crate::graph::Host;
-use crate::{Graph, Result, Summary, Tensor, Value, wire};
+use crate::{Graph, Result, Summary, Tensor, Tokens, Value, wire};
 
 /// What is optimised. The type is the config (see [`config!`](crate::config)).
 pub trait Objective: Config {
@@ -75,6 +75,14 @@ pub trait Objective: Config {
     fn calibrate(self, _tensors: &[Tensor]) -> Result<Self> {
         Ok(self)
     }
+
+    /// As [`Objective::decode`], for answers that point into the text: each of `rows` has its tokens.
+    ///
+    /// # Errors
+    /// As [`Objective::decode`].
+    fn decode_rows(&self, host: &Host<'_>, _rows: &[Row], tensors: &[Tensor]) -> Result<Vec<Json>> {
+        self.decode(host, tensors)
+    }
 }
 
 /// What a field holds. Crosses as a number, so that more can be added.
@@ -93,6 +101,14 @@ impl FieldKind {
     /// Text that is a further row of the base's batch: with two texts an example, the first `batch` rows are those of
     /// [`FieldKind::TEXT`], and as many behind them are these. Outputs of evaluation are in that order too.
     pub const TEXT_APART: FieldKind = FieldKind(5);
+    /// A text as a JSON list of its words; it is tokenised by the host as the words with a space between each two. The
+    /// row gets its [`Tokens`].
+    pub const WORDS: FieldKind = FieldKind(6);
+    /// A JSON list with a label for each word of the row.
+    pub const WORD_LABELS: FieldKind = FieldKind(7);
+    /// A JSON list of labelled spans of the row's text, `{"start", "end", "label"}` in characters. The row gets its
+    /// [`Tokens`], whose words are those that the tokenizer finds.
+    pub const SPANS: FieldKind = FieldKind(8);
 }
 
 /// A field of the data that an objective reads.
@@ -174,6 +190,8 @@ pub enum Cell {
     Text(String),
     /// Number.
     Number(f64),
+    /// The tokens of the row's text.
+    Tokens(Tokens),
 }
 
 /// A row of data: field → cell, for the fields that it has.
@@ -193,16 +211,22 @@ impl Row {
     pub fn number(&self, field: &str) -> Option<f64> {
         match self.get(field)? {
             Cell::Number(n) => Some(*n),
-            Cell::Text(_) => None,
+            Cell::Text(_) | Cell::Tokens(_) => None,
         }
     }
 
     /// A field as text; a number as people write it.
     pub fn text(&self, field: &str) -> Option<String> {
-        self.get(field).map(|c| match c {
-            Cell::Text(t) => t.clone(),
-            Cell::Number(n) => n.to_string(),
+        self.get(field).and_then(|c| match c {
+            Cell::Text(t) => Some(t.clone()),
+            Cell::Number(n) => Some(n.to_string()),
+            Cell::Tokens(_) => None,
         })
+    }
+
+    /// The tokens of the row's text, where the host gave them.
+    pub fn tokens(&self) -> Option<&Tokens> {
+        self.cells.iter().find_map(|(_, c)| if let Cell::Tokens(t) = c { Some(t) } else { None })
     }
 }
 
@@ -211,6 +235,7 @@ impl From<wire::Row> for Row {
         let cell = |c: wire::Cell| match c.value? {
             wire::CellValue::Text(t) => Some((c.field, Cell::Text(t))),
             wire::CellValue::Number(n) => Some((c.field, Cell::Number(n))),
+            wire::CellValue::Tokens(t) => Some((c.field, Cell::Tokens(t.into()))),
         };
         Row { cells: r.cells.into_iter().filter_map(cell).collect() }
     }
@@ -223,6 +248,7 @@ impl From<&Row> for wire::Row {
             value: Some(match cell {
                 Cell::Text(t) => wire::CellValue::Text(t.clone()),
                 Cell::Number(n) => wire::CellValue::Number(*n),
+                Cell::Tokens(t) => wire::CellValue::Tokens(t.into()),
             }),
         };
         wire::Row { cells: r.cells.iter().map(cell).collect() }

@@ -45,6 +45,7 @@ pub fn target_dir() -> &'static Path {
             "graft-plugin-classification",
             "graft-plugin-regression",
             "graft-plugin-embedding",
+            "graft-plugin-token-classification",
         ] {
             cargo.args(["-p", package]);
         }

@@ -29,6 +29,11 @@ pub struct Architecture {
 const POOLED: Option<StockHead> = Some(StockHead { module: "classifier", pooling: "pooled", bias: true });
 const FIRST: Option<StockHead> = Some(StockHead { module: "classifier", pooling: "cls", bias: true });
 const LAST: Option<StockHead> = Some(StockHead { module: "score", pooling: "last", bias: false });
+/// The head of the stock token classifiers of encoders: on every hidden state, after no pooling.
+static TOKENS: StockHead = StockHead { module: "classifier", pooling: "none", bias: true };
+/// Architectures whose stock token classifier is that one.
+const TOKEN_CLASSIFIERS: [&str; 9] =
+    ["bert", "albert", "roberta", "xlm-roberta", "camembert", "mpnet", "electra", "deberta-v2", "distilbert"];
 const ENCODER: &[&str] = &["embeddings", "encoder", "pooler"];
 const DECODER: &[&str] = &["embed_tokens", "layers", "norm"];
 const POOLER: &[&str] = &["pooler.dense"];
@@ -65,6 +70,11 @@ impl Architecture {
     /// The row of a `model_type`.
     pub fn of(model_type: &str) -> Option<&'static Architecture> {
         TABLE.iter().find(|a| a.model_type == model_type)
+    }
+
+    /// The head of the stock token classifier, where it is one linear layer on the hidden states.
+    pub fn token_head(&self) -> Option<&'static StockHead> {
+        TOKEN_CLASSIFIERS.contains(&self.model_type).then_some(&TOKENS)
     }
 
     /// A base's module path without the wrapper that it was exported through (`m.encoder.layer.0` → `encoder.layer.0`);

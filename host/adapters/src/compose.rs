@@ -33,6 +33,9 @@ pub struct Composition {
     pub base_modules: Vec<String>,
 }
 
+/// The objective whose heads stock PEFT rebuilds in token classifiers.
+const TOKEN_CLASSIFICATION: &str = "token-classification";
+
 /// How module paths of the base are written: as the task model of an architecture has them, as its bare model has
 /// them, or as they are.
 struct Naming {
@@ -52,7 +55,7 @@ impl Naming {
 
 impl StoredAdapter {
     /// Gives trained tensors the layout in which they are stored. With a head that stock PEFT can rebuild it is an
-    /// adapter of a sequence classifier with the head under `modules_to_save`; otherwise one for feature extraction,
+    /// adapter of a sequence or token classifier with the head under `modules_to_save`; otherwise one for feature extraction,
     /// on the bare model's paths, with the head in a file of its own.
     ///
     /// # Errors
@@ -81,7 +84,8 @@ impl StoredAdapter {
             let others = base_modules.iter().map(String::as_str).chain(lost).map(|m| naming.name(m));
             narrow(config, &parameters, others.collect());
             let common = config.common_mut();
-            common.task_type = Some(if stock.is_ok() { "SEQ_CLS" } else { "FEATURE_EXTRACTION" }.to_string());
+            let class = if graft.objective.id == TOKEN_CLASSIFICATION { "TOKEN_CLS" } else { "SEQ_CLS" };
+            common.task_type = Some(if stock.is_ok() { class } else { "FEATURE_EXTRACTION" }.to_string());
             common.modules_to_save = stock.as_ref().ok().map(|s| vec![s.module.to_string()]);
             common.inference_mode = true;
         }
@@ -143,7 +147,12 @@ fn stock_head(
             Some(t) => format!("how stock classifiers of `{t}` are built on these modules is not known"),
         });
     };
-    let Some(stock) = &arch.head else {
+    let tokens = graft.objective.id == TOKEN_CLASSIFICATION;
+    let (stock, pooling) = match tokens {
+        true => (arch.token_head(), Some("none")),
+        false => (arch.head.as_ref(), pooling),
+    };
+    let Some(stock) = stock else {
         return Err(format!("the stock classifier of `{}` is not one linear layer", arch.model_type));
     };
     if pooling != Some(stock.pooling) {

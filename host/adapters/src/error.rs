@@ -86,6 +86,9 @@ pub enum Error {
     /// Module paths of adapter and base cannot be brought together.
     #[error("{}: {source}", .dir.display())]
     Align { dir: PathBuf, source: AlignError },
+    /// Something that PEFT's format cannot say.
+    #[error("{} cannot be a plain PEFT adapter: {what}; {help}", .dir.display())]
+    NotPeft { dir: PathBuf, what: String, help: &'static str },
     /// Nothing trained, or a composition that has no format.
     #[error("the adapter cannot be stored: {reason}")]
     Compose { reason: String },

@@ -21,6 +21,8 @@ mod align;
 mod architecture;
 mod atomic;
 mod compose;
+mod convert;
+mod diff;
 mod digest;
 mod error;
 mod finite;
@@ -38,6 +40,8 @@ pub use align::{AlignError, Alignment, align};
 pub use architecture::{Architecture, StockHead};
 pub use atomic::{create_whole, write_file};
 pub use compose::Composition;
+pub use convert::{Plain, to_peft};
+pub use diff::{AdapterDiff, ModuleDiff, SettingDiff, ShapeDiff, diff};
 pub use digest::{digest_bytes, digest_files};
 pub use error::{Error, Result};
 pub use graft_file::{

@@ -76,6 +76,30 @@ fn a_pooled_head_is_stored_where_stock_peft_looks_for_it() {
 }
 
 #[test]
+fn a_head_on_every_token_is_stored_where_stock_peft_looks_for_it() {
+    let tokens = |model_type: &str| {
+        let mut c = composition("none");
+        c.graft.objective.id = "token-classification".into();
+        c.graft.base.model_type = Some(model_type.into());
+        c.pooling = None;
+        StoredAdapter::compose(c).unwrap()
+    };
+    // The stock token classifier of RoBERTa is one linear layer, that of sequences is not.
+    for (model_type, prefix) in [("bert", "bert"), ("roberta", "roberta")] {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("a");
+        save(&dir, &tokens(model_type)).unwrap();
+        let loaded = load(&dir).unwrap();
+        let common = loaded.peft.as_ref().unwrap().common();
+        assert_eq!(common.task_type.as_deref(), Some("TOKEN_CLS"));
+        assert_eq!(common.modules_to_save, Some(vec!["classifier".to_string()]));
+        assert!(loaded.paths().iter().all(|p| p.starts_with(&format!("{prefix}.encoder."))), "{model_type}");
+        assert_eq!(info(&loaded).peft, PeftSupport::Whole);
+    }
+    assert_eq!(info(&tokens("llama")).peft, PeftSupport::HiddenStates);
+}
+
+#[test]
 fn another_head_goes_into_our_own_file_and_the_rest_is_feature_extraction() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("a");

@@ -5,16 +5,28 @@ use serde_json::{Map, Value};
 /// Numbers of a vector that are shown.
 const SHOWN: usize = 4;
 
-/// A label with its probability and the runners-up, the labels of a row that has several, numbers, the start of a vector;
+/// A label with its probability and the runners-up, the labels of a row that has several, numbers, spans, the start of a vector;
 /// anything else as JSON.
 pub fn show(answer: &Value) -> String {
     let shown = match answer {
         Value::Object(a) => {
             label(a).or_else(|| labels(a)).or_else(|| value(a)).or_else(|| values(a)).or_else(|| vector(a))
         }
+        Value::Array(found) => spans(found),
         _ => None,
     };
     shown.unwrap_or_else(|| answer.to_string())
+}
+
+/// Spans: `person "Ada Lovelace" 97 % at 4–16`.
+fn spans(found: &[Value]) -> Option<String> {
+    let one = |s: &Value| {
+        let (label, text) = (s["label"].as_str()?, s["text"].as_str()?);
+        let (start, end, score) = (s["start"].as_u64()?, s["end"].as_u64()?, s["score"].as_f64()?);
+        Some(format!("{label} \"{text}\" {:.0} % at {start}–{end}", score * 100.0))
+    };
+    let shown: Vec<String> = found.iter().map(one).collect::<Option<_>>()?;
+    Some(if shown.is_empty() { "nothing found".into() } else { shown.join(", ") })
 }
 
 /// Labels with their probabilities, the most probable first.

@@ -39,11 +39,11 @@ pub enum DataError {
     #[error("cannot read {}: {source}; check the path and its permissions", file.display())]
     Io { file: PathBuf, source: std::io::Error },
     #[error(
-        "{}: the format is not known from the ending; use .csv, .tsv, .jsonl or .parquet, or give --format",
+        "{}: the format is not known from the ending; use .csv, .tsv, .jsonl, .conll or .parquet, or give --format",
         file.display()
     )]
     UnknownFormat { file: PathBuf },
-    #[error("`{name}` is no format; use csv, tsv, jsonl or parquet")]
+    #[error("`{name}` is no format; use csv, tsv, jsonl, conll or parquet")]
     NoSuchFormat { name: String },
     #[error(
         "`{name}` is no text encoding; use utf-8, latin1, or another name of the WHATWG encoding standard"
@@ -103,6 +103,12 @@ pub enum DataError {
         "{place}: column `{column}` holds bytes that are not UTF-8 text; store text in it, or leave the column out"
     )]
     BinaryCell { place: Place, column: String },
+    #[error(
+        "{place}: `{found}` is no word with its tag; each line must be a word, a tab or spaces, and a tag, with a blank line behind each sentence"
+    )]
+    NoTag { place: Place, found: String },
+    #[error("{place}: column `{column}` must hold {expected}: {message}")]
+    List { place: Place, column: String, expected: &'static str, message: String },
     #[error(
         "{place}: malformed Parquet: {message}; write the file again, or check that it was copied completely"
     )]

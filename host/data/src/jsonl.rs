@@ -37,8 +37,13 @@ impl<'de> Deserialize<'de> for Object<'de> {
     }
 }
 
-/// Reads the lines of `text`; blank lines are skipped.
-pub(crate) fn read(mut builder: Builder, text: &str, digest: String) -> Result<Table, DataError> {
+/// Reads the lines of `text`; blank lines are skipped. Cells of the columns `nested` may be lists and objects.
+pub(crate) fn read(
+    mut builder: Builder,
+    text: &str,
+    nested: &[String],
+    digest: String,
+) -> Result<Table, DataError> {
     for (index, raw) in text.split('\n').enumerate() {
         let line = index as u64 + 1;
         if raw.trim().is_empty() {
@@ -56,7 +61,10 @@ pub(crate) fn read(mut builder: Builder, text: &str, digest: String) -> Result<T
             if !builder.wants(&name) {
                 continue;
             }
-            let cell = cell(&builder, line, &name, value)?;
+            let cell = match value.get().as_bytes().first() {
+                Some(b'[' | b'{') if nested.iter().any(|n| *n == name) => Some(Cow::Borrowed(value.get())),
+                _ => cell(&builder, line, &name, value)?,
+            };
             if !builder.set(column, cell.as_deref(), line)? {
                 return Err(DataError::DuplicateColumn {
                     place: builder.place(line),

@@ -1,6 +1,6 @@
 //! Tables, texts and images to batches.
 //!
-//! [`Table`] reads CSV, TSV, JSONL and Parquet into columns of strings that know the line of each row;
+//! [`Table`] reads CSV, TSV, JSONL, CoNLL and Parquet into columns of strings that know the line of each row;
 //! [`Mapping`] says which column is which field of an objective; [`Tokenizer`] turns texts into token ids;
 //! [`Batches`] decides which rows meet in a batch and [`TextBatch`] pads them into tensors. [`Images`] are the pictures
 //! that a column names, or that lie in a folder for each class, as a [`Preprocessor`] brings them to the base's size.
@@ -10,6 +10,7 @@
 //! on a seed alone and gives the same result on every platform.
 
 mod batches;
+mod conll;
 mod delimited;
 mod error;
 mod fields;

@@ -11,7 +11,7 @@ use encoding_rs::{Encoding, UTF_8};
 
 use crate::error::DataError;
 use crate::table::{Builder, Table};
-use crate::{delimited, jsonl, parquet_file};
+use crate::{conll, delimited, jsonl, parquet_file};
 
 /// File formats of tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub enum Format {
     Tsv,
     /// One JSON object a line.
     Jsonl,
+    /// A word and its tag a line, as CoNLL's shared tasks have it.
+    Conll,
     /// Apache Parquet with flat columns; uncompressed, Snappy, gzip, LZ4 or Zstandard.
     Parquet,
 }
@@ -41,6 +43,7 @@ impl Format {
             Format::Csv => "CSV",
             Format::Tsv => "TSV",
             Format::Jsonl => "JSONL",
+            Format::Conll => "CoNLL",
             Format::Parquet => "Parquet",
         }
     }
@@ -54,6 +57,7 @@ impl FromStr for Format {
             "csv" => Ok(Format::Csv),
             "tsv" | "tab" => Ok(Format::Tsv),
             "jsonl" | "ndjson" | "json" => Ok(Format::Jsonl),
+            "conll" | "bio" | "iob" | "iob2" | "iobes" => Ok(Format::Conll),
             "parquet" | "pq" => Ok(Format::Parquet),
             _ => Err(DataError::NoSuchFormat { name: name.to_owned() }),
         }
@@ -95,6 +99,8 @@ pub struct ReadOptions {
     pub columns: Option<Vec<String>>,
     /// The columns to keep (all if not given). Others are not stored and may be nested.
     pub select: Option<Vec<String>>,
+    /// The columns of a JSONL file whose cells may be lists and objects: they are kept as the JSON that they are.
+    pub nested: Vec<String>,
     /// Limits.
     pub limits: Limits,
 }
@@ -130,7 +136,8 @@ pub(crate) fn read(path: &Path, options: &ReadOptions) -> Result<Table, DataErro
     let digest = format!("blake3:{}", blake3::hash(&bytes).to_hex());
     let text = decode(&name, &bytes, encoding, format)?;
     match format {
-        Format::Jsonl => jsonl::read(builder, &text, digest),
+        Format::Jsonl => jsonl::read(builder, &text, &options.nested, digest),
+        Format::Conll => conll::read(builder, &text, digest),
         _ => delimited::read(builder, &text, &delimited::Dialect::new(&name, format, options)?, digest),
     }
 }

@@ -53,6 +53,9 @@ pub struct Encoding {
     pub type_ids: Vec<i64>,
     /// For each token its range of bytes in the text, `(0, 0)` for special tokens; empty unless asked for.
     pub offsets: Vec<(usize, usize)>,
+    /// For each token the word of the text that it is a piece of, as the tokenizer splits words; `None` for special
+    /// tokens; empty unless offsets are asked for.
+    pub words: Vec<Option<u32>>,
     /// Tokens before truncation, special tokens included.
     pub full_length: usize,
 }
@@ -234,6 +237,7 @@ impl Tokenizer {
             ids: done.get_ids().iter().map(|i| i64::from(*i)).collect(),
             type_ids: done.get_type_ids().iter().map(|i| i64::from(*i)).collect(),
             offsets: if options.offsets { done.get_offsets().to_vec() } else { Vec::new() },
+            words: if options.offsets { done.get_word_ids().to_vec() } else { Vec::new() },
             full_length: done.len() + full - kept,
         })
     }

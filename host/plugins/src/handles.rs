@@ -205,10 +205,16 @@ impl Objective {
     /// One answer for each row of the outputs.
     ///
     /// # Errors
-    /// `DATA` for a missing tensor; `MALFORMED` when an answer is not JSON.
-    pub fn decode(&self, tensors: Vec<Tensor>) -> Result<Vec<Json>> {
+    /// `DATA` for a missing tensor; `MALFORMED` when an answer is not JSON, or when there is not one for each row.
+    pub fn decode(&self, rows: &[Row], tensors: Vec<Tensor>) -> Result<Vec<Json>> {
         let op = plugin_op::DECODE;
-        let answers: wire::Answers = self.0.ask(op, &to_wire(tensors), &mut NoGraph)?;
+        let rows_on_wire = rows.iter().map(Into::into).collect();
+        let request = wire::Decode { tensors: to_wire(tensors).tensors, rows: rows_on_wire };
+        let answers: wire::Answers = self.0.ask(op, &request, &mut NoGraph)?;
+        if answers.answers.len() != rows.len() {
+            let what = format!("{} answers for {} rows", answers.answers.len(), rows.len());
+            return Err(self.0.fail(op, Error::new(Code::MALFORMED, what)));
+        }
         let read = |a: &String| serde_json::from_str(a).map_err(|e| self.0.fail(op, e.into()));
         answers.answers.iter().map(read).collect()
     }

@@ -6,6 +6,7 @@
 
 pub mod adapt;
 mod callbacks;
+mod dry_run;
 mod error;
 pub mod find;
 mod handles;

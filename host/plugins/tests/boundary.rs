@@ -94,8 +94,10 @@ fn plugins_of_several_kinds_are_loaded_together() {
 #[test]
 fn verifying_makes_an_instance_of_everything() {
     let held = verify(&library("graft_plugin_classification")).unwrap();
-    assert_eq!(held.len(), 2 + 1 + 5);
+    assert_eq!(held.len(), 2 + 2 + 5);
     assert!(held.iter().any(|c| c.what == "objective `classification` with its defaults"), "{held:?}");
+    let tried = "objective `classification` on a tiny base: 2 parameters, and gradients of them";
+    assert!(held.iter().any(|c| c.what.starts_with(tried)), "{held:?}");
     assert!(verify(&faulty("other_layout")).is_err());
 }
 
@@ -152,7 +154,7 @@ fn panics_of_an_objective_name_what_it_was_doing() {
     assert!(e.message.contains("row 2 is too much") && e.entry == "misbehaving-objective", "{e}");
     assert_eq!(objective("panic-preparing").prepare(&Summary::default()).err().unwrap().operation, "prepare");
     assert_eq!(objective("panic-judging").metrics(Vec::new()).unwrap_err().operation, "metrics");
-    assert_eq!(objective("panic-answering").decode(Vec::new()).unwrap_err().operation, "decode");
+    assert_eq!(objective("panic-answering").decode(&[], Vec::new()).unwrap_err().operation, "decode");
     let plugin = Plugin::load(&library("graft_misbehaving")).unwrap();
     let config = json!({ "mode": "panic-checking" });
     let e = Objective::new(&plugin, "misbehaving-objective", &config).err().unwrap();

@@ -104,8 +104,13 @@ pub fn objective_of(base: &Base, adapter: &StoredAdapter) -> Option<Choice> {
         return Some(Choice { id: g.objective.id.clone(), config });
     }
     let head = adapter.head.as_ref()?;
-    let stock = architecture(base, adapter).and_then(|a| a.head.as_ref());
     let rows = head.tensors.get("weight").map_or(0, |w| w.shape().first().copied().unwrap_or(0));
+    let stock = architecture(base, adapter).and_then(|a| a.head.as_ref());
+    let task = adapter.peft.as_ref().and_then(|p| p.common().task_type.as_deref());
+    if task == Some("TOKEN_CLS") {
+        let labels: Vec<String> = (0..rows).map(|i| format!("LABEL_{i}")).collect();
+        return Some(Choice { id: "token-classification".into(), config: json!({ "labels": labels }) });
+    }
     let pooling = stock.map_or("pooled", |s| s.pooling);
     // Hugging Face's classifiers with a single output are trained on numbers.
     if rows == 1 {

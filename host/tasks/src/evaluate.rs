@@ -52,10 +52,11 @@ impl Feed for TextFeed<'_> {
 }
 
 /// The outputs `names` of all rows, each `[rows, …]`, in the order of the rows; `[stack · rows, …]`, the first of every
-/// example before the second, where examples have several.
+/// example before the second, where examples have several. An output whose rows differ in their first axis alone has a
+/// number for each token: rows are filled up with zeros to the longest.
 ///
 /// # Errors
-/// What a batch or ONNX Runtime says; outputs whose rows differ in shape.
+/// What a batch or ONNX Runtime says; outputs whose rows differ in shape otherwise, or are too many to keep.
 pub fn run_all<'p>(
     program: &mut Program,
     feed: &dyn Feed,
@@ -73,19 +74,26 @@ pub fn run_all<'p>(
         };
         for (slot, name) in joined.iter_mut().zip(names) {
             let shape = outputs.shape(name)?;
-            let j = slot.get_or_insert_with(|| Joined::new(&shape[1..], lengths.len(), feed.stack()));
+            let j = match slot {
+                Some(j) => j,
+                None => slot.insert(Joined::new(name, &shape[1..], lengths.len(), feed.stack())?),
+            };
             j.put(name, shape, outputs.f32s(name)?, rows)?;
         }
     }
     let finish = |(j, name): (Option<Joined>, &String)| {
-        let j = j.unwrap_or_else(|| Joined::new(&[], 0, 1));
+        let j = j.unwrap_or_default();
         let shape: Vec<usize> = std::iter::once(lengths.len() * feed.stack()).chain(j.row).collect();
         api::Tensor::f32s(name, &shape, &j.values)
     };
     Ok(joined.into_iter().zip(names).map(finish).collect())
 }
 
+/// Most numbers of an output that are kept for all rows together, 16 GiB.
+const MAX_KEPT: usize = 4 << 30;
+
 /// Rows of one output, put where they belong.
+#[derive(Default)]
 struct Joined {
     row: Vec<usize>,
     rows: usize,
@@ -94,13 +102,36 @@ struct Joined {
 }
 
 impl Joined {
-    fn new(row: &[usize], rows: usize, stack: usize) -> Joined {
-        let values = vec![0.0; stack * rows * row.iter().product::<usize>()];
-        Joined { row: row.to_vec(), rows, stack, values }
+    fn new(name: &str, row: &[usize], rows: usize, stack: usize) -> Result<Joined> {
+        let all = rows.checked_mul(stack);
+        let size = all.and_then(|all| row.iter().try_fold(all, |n, d| n.checked_mul(*d)));
+        let size = size.filter(|n| *n <= MAX_KEPT).ok_or_else(|| TaskError::Input {
+            what: format!("output '{name}'"),
+            detail: format!("{rows} rows of the shape {row:?} are too many to keep; give fewer rows"),
+        })?;
+        Ok(Joined { row: row.to_vec(), values: vec![0.0; size], rows, stack })
+    }
+
+    /// Makes room for rows whose first axis is longer.
+    fn lengthen(&mut self, name: &str, row: &[usize]) -> Result<()> {
+        let mut longer = Joined::new(name, row, self.rows, self.stack)?;
+        let all = (self.rows * self.stack).max(1);
+        let (old, new) = (self.values.len() / all, longer.values.len() / all);
+        for (from, to) in self.values.chunks_exact(old.max(1)).zip(longer.values.chunks_exact_mut(new.max(1)))
+        {
+            to[..from.len()].copy_from_slice(from);
+        }
+        *self = longer;
+        Ok(())
     }
 
     fn put(&mut self, name: &str, shape: &[usize], values: &[f32], rows: &[usize]) -> Result<()> {
-        if shape[1..] != self.row || shape[0] != rows.len() * self.stack {
+        // A head of tokens has one more axis than its rows' length.
+        let of_tokens = shape.len() > 2 && self.row.len() + 1 == shape.len() && shape[2..] == self.row[1..];
+        if of_tokens && shape[1] > self.row[0] {
+            self.lengthen(name, &shape[1..])?;
+        }
+        if (shape[1..] != self.row && !of_tokens) || shape[0] != rows.len() * self.stack {
             return Err(TaskError::Input {
                 what: format!("output '{name}'"),
                 detail: format!(
@@ -110,11 +141,11 @@ impl Joined {
                 ),
             });
         }
-        let width: usize = self.row.iter().product();
+        let (width, given) = (self.row.iter().product::<usize>(), shape[1..].iter().product::<usize>());
         let count = self.rows;
         let places = (0..self.stack).flat_map(|s| rows.iter().map(move |r| s * count + r));
-        for (from, to) in values.chunks_exact(width.max(1)).zip(places) {
-            self.values[to * width..(to + 1) * width].copy_from_slice(from);
+        for (from, to) in values.chunks_exact(given.max(1)).zip(places) {
+            self.values[to * width..][..given].copy_from_slice(from);
         }
         Ok(())
     }

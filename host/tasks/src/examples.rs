@@ -12,6 +12,7 @@ use indexmap::IndexMap;
 use crate::base::Base;
 use crate::error::{Result, TaskError};
 use crate::fields;
+use crate::words;
 
 /// Rows that were read, and their texts tokenised or their images decoded.
 #[derive(Clone, Debug, Default)]
@@ -53,6 +54,9 @@ impl Examples {
         max_length: Option<usize>,
     ) -> Result<Examples> {
         let records = fields::records(table, mapping, fields)?;
+        if let Some(words) = words::examples(table, &records, mapping, fields, tokenizer, max_length)? {
+            return Ok(words);
+        }
         let of_kind = |kind| fields.iter().filter(move |f: &&Field| f.kind == kind);
         let mut texts = of_kind(FieldKind::TEXT);
         let first = texts.next().map_or("text", |f| &f.name);
@@ -105,10 +109,13 @@ impl Examples {
                 });
             }
         }
-        let options = EncodeOptions { max_length, ..EncodeOptions::default() };
+        let options = EncodeOptions { max_length, offsets: second.is_none(), ..EncodeOptions::default() };
         let encoded = tokenizer.encode_batch(texts, second, &options)?;
+        let tokens = texts.iter().zip(&encoded.rows).map(|(t, e)| words::row(t, e, Row::default()));
+        // What points into a text needs to know which.
+        let rows = if second.is_none() { tokens.collect() } else { vec![Row::default(); texts.len()] };
         Ok(Examples {
-            rows: vec![Row { cells: Vec::new() }; texts.len()],
+            rows,
             encodings: encoded.rows,
             cut: encoded.cut,
             origin: "the given texts".into(),

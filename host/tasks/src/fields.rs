@@ -6,6 +6,7 @@ use indexmap::IndexMap;
 
 use crate::error::Result;
 use crate::examples::Examples;
+use crate::words;
 
 /// The cells of a table by field. Only a cell that may hold several values may be blank.
 ///
@@ -30,7 +31,7 @@ pub(crate) fn rows(table: &Table, mapping: &Mapping, fields: &[Field]) -> Result
     for (field, column) in mapping.iter() {
         let Some(kind) = fields.iter().find(|f| f.name == field).map(|f| f.kind) else { continue };
         match kind {
-            FieldKind::TEXT | FieldKind::TEXT_APART | FieldKind::IMAGE => {}
+            FieldKind::TEXT | FieldKind::TEXT_APART | FieldKind::IMAGE | FieldKind::WORDS => {}
             FieldKind::NUMBER => fill(field, table.numbers(column)?.into_iter().map(Cell::Number).collect()),
             _ => {
                 let values = records.field(field).unwrap_or_default();
@@ -46,7 +47,11 @@ pub(crate) fn summary(examples: &Examples, fields: &[Field]) -> Summary {
     let counts = |f: &Field| {
         let mut counts: IndexMap<String, u64> = IndexMap::new();
         for cell in examples.rows.iter().filter_map(|r| r.text(&f.name)) {
-            f.values(&cell).into_iter().for_each(|v| *counts.entry(v.to_owned()).or_default() += 1);
+            let found = match f.kind {
+                FieldKind::LABEL => f.values(&cell).into_iter().map(str::to_owned).collect(),
+                kind => words::labels(kind, cell),
+            };
+            found.into_iter().for_each(|v| *counts.entry(v).or_default() += 1);
         }
         counts.sort_keys();
         (f.name.clone(), counts.into_iter().collect())
@@ -62,7 +67,7 @@ pub(crate) fn summary(examples: &Examples, fields: &[Field]) -> Summary {
     present.extend(examples.further.keys().cloned());
     Summary {
         rows: examples.len() as u64,
-        labels: of_kind(FieldKind::LABEL).map(counts).collect(),
+        labels: fields.iter().filter(|f| words::has_labels(f.kind)).map(counts).collect(),
         numbers: of_kind(FieldKind::NUMBER).filter_map(numbers).collect(),
         fields: present,
     }

@@ -52,7 +52,9 @@ impl Intake {
     pub fn reads(&self, field: &Field) -> bool {
         match self {
             Intake::Text(_) => field.kind != FieldKind::IMAGE,
-            Intake::Images(..) => ![FieldKind::TEXT, FieldKind::TEXT_APART].contains(&field.kind),
+            Intake::Images(..) => {
+                ![FieldKind::TEXT, FieldKind::TEXT_APART, FieldKind::WORDS].contains(&field.kind)
+            }
         }
     }
 

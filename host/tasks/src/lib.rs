@@ -1,5 +1,6 @@
 //! A task of Graft: base, method and objective bound to sessions. What training and answering share.
 
+mod adopt;
 mod base;
 pub mod binding;
 mod checkpoint;
@@ -14,7 +15,9 @@ mod probe;
 mod program;
 mod starts;
 mod task;
+mod words;
 
+pub use adopt::adopt;
 pub use base::{Base, BaseOptions};
 pub use checkpoint::Checkpoint;
 pub use error::{Result, TaskError};
@@ -26,3 +29,4 @@ pub use intake::Intake;
 pub use program::Program;
 pub use starts::starts;
 pub use task::Task;
+pub use words::table_options;

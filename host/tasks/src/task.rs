@@ -126,7 +126,7 @@ impl Task {
     pub fn predict(&mut self, base: &Base, examples: &Examples, intake: &Intake) -> Result<Vec<Value>> {
         self.objective()?;
         let outputs = self.outputs(base, examples, intake.pad_id())?;
-        Ok(self.objective()?.decode(outputs)?)
+        Ok(self.objective()?.decode(&examples.rows, outputs)?)
     }
 }
 

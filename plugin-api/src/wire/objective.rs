@@ -99,7 +99,7 @@ pub struct Cell {
     #[prost(string, tag = "1")]
     pub field: String,
     /// The value; absent when the row has none.
-    #[prost(oneof = "CellValue", tags = "2, 3")]
+    #[prost(oneof = "CellValue", tags = "2, 3, 4")]
     pub value: Option<CellValue>,
 }
 
@@ -112,6 +112,40 @@ pub enum CellValue {
     /// Number.
     #[prost(double, tag = "3")]
     Number(f64),
+    /// The tokens of the row's text.
+    #[prost(message, tag = "4")]
+    Tokens(Tokens),
+}
+
+/// A text with its tokens; see [`crate::Tokens`].
+#[derive(Clone, PartialEq, Message)]
+pub struct Tokens {
+    /// The text.
+    #[prost(string, tag = "1")]
+    pub text: String,
+    /// First byte of each token.
+    #[prost(uint64, repeated, tag = "2")]
+    pub starts: Vec<u64>,
+    /// The byte behind each token.
+    #[prost(uint64, repeated, tag = "3")]
+    pub ends: Vec<u64>,
+    /// The word of each token, counted from 1; 0 for none.
+    #[prost(uint64, repeated, tag = "4")]
+    pub word_numbers: Vec<u64>,
+    /// Words of the row.
+    #[prost(uint64, tag = "5")]
+    pub words: u64,
+}
+
+/// Outputs to be made into answers.
+#[derive(Clone, PartialEq, Message)]
+pub struct Decode {
+    /// The outputs, joined along axis 0. The same tag as in [`super::Tensors`], which older hosts send.
+    #[prost(message, repeated, tag = "1")]
+    pub tensors: Vec<super::Tensor>,
+    /// The rows that they are of.
+    #[prost(message, repeated, tag = "2")]
+    pub rows: Vec<Row>,
 }
 
 /// A row of data.

@@ -16,6 +16,7 @@ mod slopes;
 mod stored;
 mod trained;
 mod training;
+mod words;
 
 use graft_tests::fixture::House;
 

@@ -1,5 +1,9 @@
 //! `graft adapters`.
 
+mod convert;
+mod diff;
+mod list;
+
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -8,7 +12,7 @@ use graft_adapters::{AdapterInfo, PeftSupport, info, load};
 
 use crate::table::{Page, bytes, count, show_json};
 
-/// Look at adapters
+/// List, describe, convert and compare adapters
 #[derive(clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -17,7 +21,10 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum What {
+    List(list::List),
     Info(Info),
+    Convert(Box<convert::Convert>),
+    Diff(diff::Diff),
 }
 
 /// Show what an adapter is, for which base, how it was trained, and how much of it stock PEFT loads
@@ -34,7 +41,15 @@ struct Info {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
-    let What::Info(args) = args.what;
+    match args.what {
+        What::List(args) => list::run(&args),
+        What::Info(args) => show(&args),
+        What::Convert(args) => convert::run(&args),
+        What::Diff(args) => diff::run(&args),
+    }
+}
+
+fn show(args: &Info) -> Result<()> {
     let about = info(&load(&args.dir)?);
     if args.json {
         return show_json(&serde_json::to_value(&about)?);

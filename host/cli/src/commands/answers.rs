@@ -1,14 +1,14 @@
 //! `graft eval` and `graft predict`.
 
 use std::io::{IsTerminal, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use graft_adapters::{StoredAdapter, load};
-use graft_data::{Mapping, ReadOptions, Table};
+use graft_data::{Encoding, Mapping, Table};
 use graft_plugins::api::{Field, FieldKind};
 use graft_runtime::peak_rss_mb;
-use graft_tasks::{Base, Intake, Task};
+use graft_tasks::{Base, Examples, Intake, Task, table_options};
 use serde_json::{Value, json};
 
 use crate::answer::show;
@@ -137,11 +137,6 @@ fn columns(adapter: &StoredAdapter, fields: &[&Field], given: &Mapping) -> Mappi
     mapping
 }
 
-fn table(path: &Path, mapping: &Mapping, encoding: Option<String>) -> Result<Table> {
-    let options = ReadOptions { encoding, select: Some(mapping.columns()), ..ReadOptions::default() };
-    Ok(Table::read(path, &options)?)
-}
-
 /// Runs `graft eval`.
 pub fn eval(args: EvalArgs) -> Result<()> {
     let mut loaded = args.common.load()?;
@@ -154,8 +149,9 @@ pub fn eval(args: EvalArgs) -> Result<()> {
         let read: Vec<&Field> =
             fields.iter().filter(|f| loaded.intake.reads(f) && (f.required || !unread(f))).collect();
         let mapping = columns(stored, &read, &given);
-        let table = table(&args.data, &mapping, args.encoding.clone())?;
+        let table = Table::read(&args.data, &table_options(&mapping, &fields, args.encoding.clone()))?;
         let examples = loaded.intake.examples(&table, &args.data, &mapping, &fields, loaded.max_length)?;
+        say_cut(&examples, loaded.max_length);
         let metrics = task.evaluate(&loaded.base, &examples, &loaded.intake)?;
         let shown: serde_json::Map<String, Value> =
             metrics.iter().map(|m| (m.name.clone(), json!(m.value))).collect();
@@ -240,6 +236,7 @@ pub fn predict(args: PredictArgs) -> Result<()> {
     }
     let mut loaded = args.common.load()?;
     let mut shown: Vec<String> = Vec::new();
+    let mut cut: Vec<bool> = Vec::new();
     let mut answers: Vec<(String, Vec<Value>)> = Vec::new();
     let mut paired = args.text_pair.is_empty();
     for (stored, task) in &mut loaded.tasks {
@@ -248,7 +245,7 @@ pub fn predict(args: PredictArgs) -> Result<()> {
             (Asked::Table(given), Some(path)) => {
                 let read: Vec<&Field> = fields.iter().filter(|f| asks(f) && loaded.intake.reads(f)).collect();
                 let mapping = columns(stored, &read, given);
-                let table = table(path, &mapping, None)?;
+                let table = Table::read(path, &table_options(&mapping, &fields, None))?;
                 if shown.is_empty() {
                     shown = first_column(&table, &mapping);
                 }
@@ -265,6 +262,13 @@ pub fn predict(args: PredictArgs) -> Result<()> {
             }
             _ => bail!("there is no text to answer"),
         };
+        if cut.is_empty() {
+            say_cut(&examples, loaded.max_length);
+        }
+        cut.resize(examples.len(), false);
+        for (known, encoding) in cut.iter_mut().zip(&examples.encodings) {
+            *known |= Encoding::is_cut(encoding);
+        }
         answers.push((task.name.clone(), task.predict(&loaded.base, &examples, &loaded.intake)?));
     }
     if !paired {
@@ -277,6 +281,9 @@ pub fn predict(args: PredictArgs) -> Result<()> {
             let mut row = json!({ "text": shown[i], "answers": each });
             if let Some(pair) = args.text_pair.get(i) {
                 row["text_pair"] = json!(pair);
+            }
+            if cut.get(i) == Some(&true) {
+                row["cut"] = json!(true);
             }
             row
         })
@@ -339,5 +346,14 @@ fn second_texts<'a>(
             bail!("adapter '{name}' answers pairs of texts: give --text-pair once for each text, or --data")
         }
         _ => Ok(None),
+    }
+}
+
+/// Says how many texts were cut: what stands behind the cut is neither read nor answered.
+fn say_cut(examples: &Examples, max_length: Option<usize>) {
+    if examples.cut > 0 {
+        let at = max_length.map_or_else(String::new, |n| format!(" at {n} tokens"));
+        let (cut, all) = (examples.cut, examples.len());
+        eprintln!("{}: {cut} of {all} texts were cut{at}; what stands behind is not read", examples.origin);
     }
 }

@@ -1,5 +1,6 @@
 //! `graft plugins`.
 
+mod new;
 mod schema;
 
 use std::collections::BTreeSet;
@@ -14,7 +15,7 @@ use serde_json::{Value as Json, json};
 
 use crate::table::{Page, Table, show_json};
 
-/// List, describe and check plugins
+/// Write, list, describe and check plugins
 ///
 /// A plugin is one shared library: a method (how an adapter changes the base) or an objective (what is optimised), or
 /// several of them. To install one, put its file into a plugin folder. Searched are, in this order: --plugin-dir, the
@@ -30,6 +31,7 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum What {
+    New(new::New),
     List(List),
     Info(Info),
     Verify(Verify),
@@ -65,9 +67,10 @@ struct Info {
     json: bool,
 }
 
-/// Check a plugin library: manifest, version, layout, defaults and every example
+/// Check a plugin library: manifest, version, layout, defaults, examples, gradients
 ///
-/// Loads the library and runs its code. The exit code is 1 if something does not hold.
+/// Loads the library and runs its code: with its defaults each method and objective is written into a tiny base, and
+/// gradients are derived. The exit code is 1 if something does not hold.
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  graft plugins verify target/release/libmy_plugin.so")]
 struct Verify {
@@ -81,6 +84,7 @@ struct Verify {
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
     match args.what {
+        What::New(args) => new::run(&args),
         What::List(args) => list(&args),
         What::Info(args) => info(&args),
         What::Verify(args) => verify(&args),

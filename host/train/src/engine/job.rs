@@ -461,9 +461,11 @@ impl Job {
     fn watch(&self, examples: &Examples, forward: &Adapted) -> Result<Watch, JobError> {
         let few: Vec<usize> = (0..examples.len().min(2)).collect();
         let few = examples.select(&few);
+        // An axis without a known size is that of the tokens.
+        let longest = few.lengths().into_iter().max().unwrap_or(1);
         let blank = |(name, v): &(String, graft_graph::ValueId)| {
-            let row: Vec<usize> =
-                forward.graph.shape(*v).into_iter().flatten().skip(1).filter_map(known).collect();
+            let row = forward.graph.shape(*v).into_iter().flatten().skip(1);
+            let row: Vec<usize> = row.map(|d| known(d).unwrap_or(longest)).collect();
             let shape: Vec<usize> = std::iter::once(few.len() * few.stack()).chain(row).collect();
             graft_plugins::api::Tensor::f32s(name, &shape, &vec![0.0; shape.iter().product()])
         };

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use graft_adapters::DataFile;
-use graft_data::{Mapping, NumberStats, ReadOptions, Stats, Table};
+use graft_data::{Mapping, NumberStats, Stats, Table};
 use graft_plugins::api::{Field, FieldKind, Summary};
-use graft_tasks::{Base, Examples, Intake};
+use graft_tasks::{Base, Examples, Intake, table_options};
 
 use super::job::JobError;
 use super::source::TrainBatch;
@@ -40,8 +40,7 @@ impl Reader<'_> {
                 mapping = mapping.with(f.name.clone(), column.clone());
             }
         }
-        let encoding = self.recipe.encoding.clone();
-        let options = ReadOptions { encoding, select: Some(mapping.columns()), ..ReadOptions::default() };
+        let options = table_options(&mapping, self.fields, self.recipe.encoding.clone());
         let table = Table::read(path, &options)?;
         let max = self.base.max_length(self.recipe.max_length, self.virtual_tokens)?;
         let examples = intake.examples(&table, path, &mapping, self.fields, max)?;

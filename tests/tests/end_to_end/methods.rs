@@ -113,8 +113,8 @@ fn magnitudes_begin_as_the_norms_of_the_weights_and_are_trained() {
 #[test]
 fn ranks_and_alphas_of_some_modules_are_trained_and_written_for_peft() {
     let Some(house) = House::new() else { return };
-    let ranks = r#"--set method.rank_pattern={"layer.1.attention.self.query":3}"#;
-    let alphas = r#"--set method.alpha_pattern={"value":4.0}"#;
+    let ranks = r#"--set method.rank_pattern={"layer.1.attention.self.query"=3}"#;
+    let alphas = r#"--set method.alpha_pattern={"value"=4.0}"#;
     let targets = r#"--set method.target_modules=["query","value","word_embeddings"]"#;
     learns(&house, "out", &format!("lora {ranks} {alphas} {targets}"));
     let tensors = house.tensors("out/adapter_model.safetensors");
@@ -224,7 +224,7 @@ fn settings_that_cannot_work_are_refused_by_sentence() {
         ("norm-tuning --set method.parameters=scales", "scales"),
         (r#"norm-tuning --set method.target_modules=["norms"]"#, "no site matches"),
         ("lora --set method.layers_to_transform=[7]", "in a layer of [7]"),
-        (r#"lora --set method.rank_pattern={"query":0}"#, "is not a rank"),
+        (r#"lora --set method.rank_pattern={"query"=0}"#, "is not a rank"),
         ("bottleneck-adapter --set method.reduction_factor=0", "`reduction_factor`"),
         ("bottleneck-adapter --set method.output_adapter=false", "there is no adapter"),
         ("bottleneck-adapter --set method.non_linearity=sine", "sine"),

@@ -92,12 +92,13 @@ impl Method for Lora {
 
     fn apply(&self, g: &Graph<'_>) -> Result<()> {
         let sites = self.sites(g)?;
+        let scale = |r: u64, alpha: f32| alpha / if self.use_rslora { (r as f32).sqrt() } else { r as f32 };
         let alike = self.rank_pattern.is_empty() && self.alpha_pattern.is_empty();
+        let shared = if alike { Some(g.setting("scaling", scale(self.r, self.alpha))?) } else { None };
         g.each(&sites, |site| {
             let r = self.rank_pattern.number(&site.path)?.map_or(self.r, |rank| rank as u64);
             let alpha = self.alpha_pattern.number(&site.path)?.map_or(self.alpha, |alpha| alpha as f32);
-            let by = alpha / if self.use_rslora { (r as f32).sqrt() } else { r as f32 };
-            let scaling = if alike { g.setting("scaling", by)? } else { g.setting_at(site, "scaling", by)? };
+            let scaling = shared.map_or_else(|| g.setting_at(site, "scaling", scale(r, alpha)), Ok)?;
             let update = match site.kind {
                 SiteKind::CONV => self.conv(g, site, r, scaling)?,
                 SiteKind::EMBEDDING => self.embedding(g, site, r, scaling)?,

@@ -114,8 +114,8 @@ fn magnitudes_begin_as_the_norms_of_the_weights_and_are_trained() {
 #[test]
 fn ranks_and_alphas_of_some_modules_are_trained_and_written_for_peft() {
     let Some(house) = House::new() else { return };
-    let ranks = r#"--set method.rank_pattern={"layer.1.attention.self.query":3}"#;
-    let alphas = r#"--set method.alpha_pattern={"value":4.0}"#;
+    let ranks = r#"--set method.rank_pattern={"layer.1.attention.self.query"=3}"#;
+    let alphas = r#"--set method.alpha_pattern={"value"=4.0}"#;
     let targets = r#"--set method.target_modules=["query","value","word_embeddings"]"#;
     learns(&house, "out", &format!("lora {ranks} {alphas} {targets}"));
     let tensors = house.tensors("out/adapter_model.safetensors");
@@ -311,7 +311,7 @@ fn settings_that_cannot_work_are_refused_by_sentence() {
         ("prefix-tuning --set method.virtual_tokens=0", "nothing to train"),
         ("prefix-tuning --set method.projection=0", "lets nothing through"),
         ("lora --set method.layers_to_transform=[7]", "in a layer of [7]"),
-        (r#"lora --set method.rank_pattern={"query":0}"#, "is not a rank"),
+        (r#"lora --set method.rank_pattern={"query"=0}"#, "is not a rank"),
         ("bottleneck-adapter --set method.reduction_factor=0", "`reduction_factor`"),
         ("bottleneck-adapter --set method.output_adapter=false", "there is no adapter"),
         ("bottleneck-adapter --set method.non_linearity=sine", "sine"),

@@ -94,7 +94,7 @@ fn plugins_of_several_kinds_are_loaded_together() {
 #[test]
 fn verifying_makes_an_instance_of_everything() {
     let held = verify(&library("graft_plugin_classification")).unwrap();
-    assert_eq!(held.len(), 2 + 2 + 5);
+    assert_eq!(held.len(), 2 + 2 + 6);
     assert!(held.iter().any(|c| c.what == "objective `classification` with its defaults"), "{held:?}");
     let tried = "objective `classification` on a tiny base: 2 parameters, and gradients of them";
     assert!(held.iter().any(|c| c.what.starts_with(tried)), "{held:?}");

@@ -22,7 +22,7 @@ pub(super) fn sort(
     sort_below(PREFIX, common, path, tensors, own, parameter)
 }
 
-/// As [`sort`], where keys begin with `prefix`; those that `own` knows as they are may lack it.
+/// As [`sort`], where keys begin with `prefix`.
 pub(super) fn sort_below(
     prefix: &str,
     common: &Common,
@@ -38,7 +38,7 @@ pub(super) fn sort_below(
             tensor: name.clone(),
             why: why.into(),
         };
-        let Some(rest) = name.strip_prefix(prefix).or_else(|| Some(&*name).filter(|n| own(n))) else {
+        let Some(rest) = name.strip_prefix(prefix) else {
             return Err(extra(&format!("keys of such an adapter begin with `{prefix}`")));
         };
         if let Some((module, inner)) = saved_module(common, rest).filter(|_| !own(rest)) {

@@ -93,6 +93,12 @@ impl VirtualTokensConfig {
             EMBEDDINGS => Ok(ParamKey::new("", EMBEDDINGS)),
             _ => Err("it is neither `prompt_embeddings` nor in a module of `modules_to_save`"),
         };
+        // The tokens alone have no prefix.
+        let named = |(name, tensor)| match name == EMBEDDINGS {
+            true => (format!("{BASE}{EMBEDDINGS}"), tensor),
+            false => (name, tensor),
+        };
+        let tensors: Tensors = tensors.into_iter().map(named).collect();
         let mut out =
             head::sort_below(BASE, &self.common, path, tensors, |rest| rest == EMBEDDINGS, parameter)?;
         let Some(tokens) = out.parameters.values_mut().next() else {

@@ -6,6 +6,7 @@
 mod figures;
 mod machine;
 mod memory;
+mod methods;
 mod peers;
 mod probe;
 mod step;
@@ -51,6 +52,8 @@ struct Common {
 enum What {
     /// LoRA on TREC: accuracy, samples per second, peak memory, seconds to the first step
     Train(train::Options),
+    /// Every method on TREC: accuracy, speed, memory, trained numbers, size
+    Methods(methods::Options),
     /// A linear probe on TREC: seconds from the command to the saved adapter
     Probe(probe::Options),
     /// One training step at identical padded batches, beside ONNX Runtime's own forward pass
@@ -71,6 +74,7 @@ pub fn run(paths: &Paths, args: &Args) -> Result<ExitCode> {
     let bench = Bench::new(paths, &args.common)?;
     let report = match &args.what {
         What::Train(options) => train::run(&bench, options)?,
+        What::Methods(options) => methods::run(&bench, options)?,
         What::Probe(options) => probe::run(&bench, options)?,
         What::Step(options) => step::run(&bench, options)?,
         What::Memory(options) => memory::run(&bench, options)?,

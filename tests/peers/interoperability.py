@@ -21,6 +21,7 @@ ROWS = 320
 METHODS = [
     "lora",
     "lora method.target_modules=all-linear method.use_rslora=true",
+    "lora method.use_dora=true",
     "lora method.bias=all",
     "lora method.bias=lora_only",
     "ia3",

@@ -1,11 +1,12 @@
 //! What the commands share: options, logging, errors.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
 use graft_runtime::{Provider, Runtime, RuntimeOptions, SessionOptions};
 use graft_tasks::BaseOptions;
+use graft_train::Recipe;
 
 /// Where and how graphs run.
 #[derive(Args, Clone, Debug, Default)]
@@ -25,6 +26,16 @@ pub struct RuntimeArgs {
 }
 
 impl RuntimeArgs {
+    /// As a recipe has it, with what a recipe leaves to the command line.
+    pub fn of_recipe(recipe: &Recipe, provider_option: &[String], library: Option<&Path>) -> RuntimeArgs {
+        RuntimeArgs {
+            provider: recipe.provider.clone(),
+            provider_option: provider_option.to_vec(),
+            threads: recipe.threads,
+            library: library.map(Path::to_path_buf),
+        }
+    }
+
     /// Starts ONNX Runtime.
     pub fn start(&self) -> Result<&'static Runtime> {
         let options = RuntimeOptions { library: self.library.clone(), threads: self.threads };

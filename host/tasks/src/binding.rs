@@ -170,7 +170,7 @@ pub fn bind(base: &Base, adapter: &StoredAdapter, adapted: &Adapted) -> Result<V
 }
 
 /// Adapters that were saved in half precision are used in f32.
-fn as_f32(t: Tensor) -> Result<Tensor> {
+pub(crate) fn as_f32(t: Tensor) -> Result<Tensor> {
     if t.dtype() == graft_graph::DType::F32 {
         return Ok(t);
     }

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use graft_adapters::{Architecture, Head, StoredAdapter, Tensors, read_tensors};
 use graft_graph::model::Model;
-use graft_graph::{Builder, DType, Graph, Tensor};
+use graft_graph::{Builder, Graph, Tensor};
 
+use crate::binding::as_f32;
 use crate::error::{Result, TaskError};
 
 /// The tensors of a checkpoint directory of Hugging Face's.
@@ -40,12 +41,7 @@ impl Checkpoint {
     /// The tensor of which the name is `name` or ends with it, in f32.
     fn find(&self, name: &str) -> Result<Option<Tensor>> {
         let is = |k: &str| k == name || k.strip_suffix(name).is_some_and(|front| front.ends_with('.'));
-        let Some((_, t)) = self.tensors.iter().find(|(k, _)| is(k)) else { return Ok(None) };
-        if t.dtype() == DType::F32 {
-            return Ok(Some(t.clone()));
-        }
-        let wide: Vec<f32> = t.to_f64s().unwrap_or_default().into_iter().map(|v| v as f32).collect();
-        Ok(Some(Tensor::new(t.shape(), &wide)?))
+        self.tensors.iter().find(|(k, _)| is(k)).map(|(_, t)| as_f32(t.clone())).transpose()
     }
 
     /// Gives a base that has hidden states but no pooled output the checkpoint's pooler, where that is BERT's: a linear

@@ -59,12 +59,7 @@ pub fn run(args: Args) -> Result<()> {
     let grid = points(&axes)?;
     let mut sweep = Sweep::new(&layers, grid, args.keep_all, args.resume)?;
     let Some(first) = sweep.first() else { anyhow::bail!("the grid has no points") };
-    let runtime = RuntimeArgs {
-        provider: first.provider.clone(),
-        provider_option: args.provider_option.clone(),
-        threads: first.threads,
-        library: args.library.clone(),
-    };
+    let runtime = RuntimeArgs::of_recipe(first, &args.provider_option, args.library.as_deref());
     let with = Prepare {
         runtime: runtime.start()?,
         plugin_dirs: &args.plugin_dir,

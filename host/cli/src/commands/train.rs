@@ -116,12 +116,7 @@ pub(super) fn layers(recipe: Option<&Path>, given: &RecipeFlags, set: &[String])
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
     let recipe = Recipe::resolve(&layers(args.recipe.as_deref(), &args.flags, &args.set)?)?;
-    let runtime = RuntimeArgs {
-        provider: recipe.provider.clone(),
-        provider_option: args.provider_option.clone(),
-        threads: recipe.threads,
-        library: args.library.clone(),
-    };
+    let runtime = RuntimeArgs::of_recipe(&recipe, &args.provider_option, args.library.as_deref());
     let with = Prepare {
         runtime: runtime.start()?,
         plugin_dirs: &args.plugin_dir,

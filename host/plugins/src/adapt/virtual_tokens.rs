@@ -73,25 +73,16 @@ impl Writer {
         let zero = b.ints(&[0]);
         let zero = b.cast(zero, dtype);
         let zeros = b.op("Mul", &[column, zero]);
-        let row = match role {
-            Role::Ids => None,
-            Role::Mask => Some(vec![1; count]),
-            Role::Positions => Some((0..count as i64).collect()),
-            _ => Some(vec![0; count]),
+        // [batch, 1] + [count] → [batch, count]
+        let (begin, row) = match role {
+            Role::Ids => (column, vec![0; count]),
+            Role::Mask => (zeros, vec![1; count]),
+            Role::Positions => (zeros, (0..count as i64).collect()),
+            _ => (zeros, vec![0; count]),
         };
-        let front = match row {
-            // [batch, 1] · 0 + [count] → [batch, count]
-            Some(row) => {
-                let row = b.ints(&row);
-                let row = b.cast(row, dtype);
-                b.op("Add", &[zeros, row])
-            }
-            None => {
-                let zeros = b.ints(&vec![0; count]);
-                let zeros = b.cast(zeros, dtype);
-                b.op("Add", &[column, zeros])
-            }
-        };
+        let row = b.ints(&row);
+        let row = b.cast(row, dtype);
+        let front = b.op("Add", &[begin, row]);
         let mut text = input;
         if role == Role::Positions {
             let shift = b.ints(&[count as i64]);

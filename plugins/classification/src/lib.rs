@@ -3,7 +3,6 @@
 //! labels the binary one of `torch.nn.BCEWithLogitsLoss`.
 
 mod answers;
-mod head;
 mod labels;
 mod loss;
 mod several;
@@ -148,7 +147,7 @@ impl Objective for Classification {
             (g.own_logits(labels, "labels")?, None)
         } else {
             let pooled = g.dropout(g.pool(self.pooling)?, self.dropout, "head_dropout")?;
-            let head = head::linear(g, pooled, labels)?;
+            let head = g.linear_head(pooled, labels, true)?;
             (head.logits, Some(head))
         };
         if !g.training()? {

@@ -108,14 +108,8 @@ const KEY: &str = "prompt_embeddings";
 /// Keys and values `[tokens, wide]` out of a learned token of `width` each, as PEFT's `transform`.
 fn projected(g: &Graph<'_>, [count, width, hidden, wide]: [u64; 4]) -> Result<Value> {
     let tokens = g.param(ParamSpec::new("embedding.weight", &[count, width]).init(Init::Normal(1.0)))?;
-    let layer = |x, place: u32, [from, to]: [u64; 2]| {
-        let bound = (from as f64).sqrt().recip();
-        let weight = ParamSpec::new(&format!("transform.{place}.weight"), &[to, from]);
-        let bias = ParamSpec::new(&format!("transform.{place}.bias"), &[to]).init(Init::Uniform(bound));
-        let weight = g.param(weight.init(Init::KaimingUniform(5f64.sqrt())))?;
-        g.linear(x, weight, Some(g.param(bias)?))
-    };
-    layer(g.tanh(layer(tokens, 0, [width, hidden])?)?, 2, [hidden, wide])
+    let x = g.tanh(g.torch_linear("transform.0", tokens, [width, hidden])?)?;
+    g.torch_linear("transform.2", x, [hidden, wide])
 }
 
 /// The attentions that a prefix enters: all, or those of a decoder to itself where there is an encoder beside it; and

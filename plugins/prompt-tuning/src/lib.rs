@@ -98,16 +98,9 @@ const KEY: &str = "prompt_embeddings";
 
 /// Three linear layers with ReLU between, as PEFT's `mlp_head`: `[tokens, width]` → `[tokens, width]`.
 fn encoded(g: &Graph<'_>, tokens: Value, [width, hidden]: [u64; 2]) -> Result<Value> {
-    let layer = |x, place: u32, [from, to]: [u64; 2]| {
-        let bound = (from as f64).sqrt().recip();
-        let weight = ParamSpec::new(&format!("mlp_head.{place}.weight"), &[to, from]);
-        let bias = ParamSpec::new(&format!("mlp_head.{place}.bias"), &[to]).init(Init::Uniform(bound));
-        let weight = g.param(weight.init(Init::KaimingUniform(5f64.sqrt())))?;
-        g.linear(x, weight, Some(g.param(bias)?))
-    };
-    let x = g.relu(layer(tokens, 0, [width, hidden])?)?;
-    let x = g.relu(layer(x, 2, [hidden, hidden])?)?;
-    layer(x, 4, [hidden, width])
+    let x = g.relu(g.torch_linear("mlp_head.0", tokens, [width, hidden])?)?;
+    let x = g.relu(g.torch_linear("mlp_head.2", x, [hidden, hidden])?)?;
+    g.torch_linear("mlp_head.4", x, [hidden, width])
 }
 
 export_plugin! { id: "prompt-tuning", methods: [PromptTuning], objectives: [] }

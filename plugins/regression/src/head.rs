@@ -11,7 +11,7 @@ pub fn build(c: &Regression, g: &Graph<'_>) -> Result<Built> {
         g.own_logits(c.targets.len() as u64, "targets")?
     } else {
         let pooled = g.dropout(g.pool(c.pooling)?, c.dropout, "head_dropout")?;
-        linear(g, pooled, c.targets.len() as u64)?
+        g.linear_head(pooled, c.targets.len() as u64, false)?.logits
     };
     let loss = if g.training()? { Some(loss(c, g, standard)?) } else { None };
     // As settings, so that adapters of other data can share the graph.
@@ -28,18 +28,6 @@ pub fn build(c: &Regression, g: &Graph<'_>) -> Result<Built> {
 fn vector(g: &Graph<'_>, scalars: &[Value]) -> Result<Value> {
     let each = scalars.iter().map(|s| g.unsqueeze(*s, &[0])).collect::<Result<Vec<_>>>()?;
     g.emit("Concat", &each, &[attr("axis", 0i64)])
-}
-
-/// `[batch, hidden]` → `[batch, targets]`, starting as the heads of Hugging Face's models do (normal of deviation 0.02, no
-/// bias).
-fn linear(g: &Graph<'_>, x: Value, targets: u64) -> Result<Value> {
-    let Some(width) = g.width(x)? else {
-        return fail!(REFUSED, "the width of the base's hidden states is not known");
-    };
-    let weight = ParamSpec::new("classifier.weight", &[targets, width]).init(Init::Normal(0.02));
-    let bias = ParamSpec::new("classifier.bias", &[targets]).no_decay();
-    let (weight, bias) = (g.param(weight.head())?, g.param(bias.head())?);
-    g.linear(x, weight, Some(bias))
 }
 
 /// The mean over rows and targets.

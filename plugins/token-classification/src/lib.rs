@@ -109,17 +109,13 @@ impl Objective for TokenClassification {
     }
 }
 
-/// `[batch, seq, hidden]` → `[batch, seq, labels]`, starting as the heads of Hugging Face's models do (normal of
-/// deviation 0.02, no bias).
+/// `[batch, seq, hidden]` → `[batch, seq, labels]`.
 fn head(g: &Graph<'_>, hidden: Value, labels: u64) -> Result<Value> {
     let shape = g.fact(hidden)?.shape;
-    let Some(width) = shape.as_ref().filter(|s| s.len() == 3).and_then(|s| s[2].known()) else {
+    if shape.as_ref().filter(|s| s.len() == 3).and_then(|s| s[2].known()).is_none() {
         return fail!(REFUSED, "the base's hidden states are not [batch, sequence, a known width]");
-    };
-    let weight = ParamSpec::new("classifier.weight", &[labels, width]).init(Init::Normal(0.02));
-    let bias = ParamSpec::new("classifier.bias", &[labels]).no_decay();
-    let (weight, bias) = (g.param(weight.head().paddable(0))?, g.param(bias.head().paddable(0))?);
-    g.linear(hidden, weight, Some(bias))
+    }
+    Ok(g.linear_head(hidden, labels, true)?.logits)
 }
 
 export_plugin! { id: "token-classification", methods: [], objectives: [TokenClassification] }

@@ -292,12 +292,9 @@ impl GraphHost for Writer {
         if key.is_empty() || taken || self.stored.iter().any(|(k, _)| k == key) {
             return Err(Error::new(Code::REFUSED, format!("there is a parameter `{key}` already")));
         }
-        let made_from = self.ancestors(value);
-        let ours = |v: &ValueId| self.params.iter().any(|p| p.value == *v);
-        let reads = |v: &ValueId| self.graph.inputs.contains(v) && !ours(v);
-        let nodes = self.graph.nodes.iter().zip(&made_from).filter(|(_, m)| **m);
-        if let Some(input) = nodes.flat_map(|(n, _)| n.inputs.iter().flatten()).find(|v| reads(v)) {
-            let what = format!("`{key}` depends on `{}`, which is no parameter", self.graph.name_of(*input));
+        let ours = |v| self.params.iter().any(|p| p.value == v);
+        if let Some(input) = self.foreign_input(value, ours) {
+            let what = format!("`{key}` depends on `{}`, which is no parameter", self.graph.name_of(input));
             return Err(Error::new(Code::REFUSED, what));
         }
         self.stored.push((key.to_owned(), value));

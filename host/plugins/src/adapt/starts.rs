@@ -19,14 +19,11 @@ impl Writer {
         if fact.dtype != Some(graft_graph::DType::F32) || known.as_deref() != Some(shape) {
             return refuse(format!("a value of another type or shape than its own, f32 {shape:?}"));
         }
-        let made = self.ancestors(value);
         let base = |v| self.params.iter().any(|p| p.base.is_some() && p.value == v);
-        let inputs =
-            self.graph.nodes.iter().zip(&made).filter(|(_, made)| **made).flat_map(|(n, _)| &n.inputs);
-        match inputs.flatten().chain([&value]).find(|v| self.graph.inputs.contains(v) && !base(**v)) {
+        match self.foreign_input(value, base) {
             Some(v) => refuse(format!(
                 "what depends on `{}`: only weights of the base are known before training",
-                self.graph.name_of(*v)
+                self.graph.name_of(v)
             )),
             None => Ok(()),
         }

@@ -272,6 +272,14 @@ impl Writer {
         found.ok_or_else(|| Error::new(Code::REFUSED, format!("the base has no initializer `{name}`")))
     }
 
+    /// An input of the graph that `value` is, or is made from, and for which `known` does not hold.
+    pub(super) fn foreign_input(&self, value: ValueId, known: impl Fn(ValueId) -> bool) -> Option<ValueId> {
+        let made = self.ancestors(value);
+        let nodes = self.graph.nodes.iter().zip(made).filter(|(_, made)| *made);
+        let read = nodes.flat_map(|(n, _)| n.inputs.iter().flatten());
+        read.chain([&value]).copied().find(|v| self.graph.inputs.contains(v) && !known(*v))
+    }
+
     pub(super) fn role(&self) -> Role {
         if self.head { Role::Head } else { Role::Adapter }
     }

@@ -11,6 +11,7 @@ mod peers;
 mod probe;
 mod step;
 mod table;
+mod tasks;
 mod train;
 mod trec;
 
@@ -57,6 +58,8 @@ enum What {
     Train(train::Options),
     /// Every method on TREC: accuracy, speed, memory, trained numbers, size
     Methods(methods::Options),
+    /// Tasks of every kind on real data: accuracy, F1, correlation, error; speed and memory
+    Tasks(tasks::Options),
     /// A linear probe on TREC: seconds from the command to the saved adapter
     Probe(probe::Options),
     /// One training step at identical padded batches, beside ONNX Runtime's own forward pass
@@ -78,6 +81,7 @@ pub fn run(paths: &Paths, args: &Args) -> Result<ExitCode> {
     let report = match &args.what {
         What::Train(options) => train::run(&bench, options)?,
         What::Methods(options) => methods::run(&bench, options)?,
+        What::Tasks(options) => tasks::run(&bench, options)?,
         What::Probe(options) => probe::run(&bench, options)?,
         What::Step(options) => step::run(&bench, options)?,
         What::Memory(options) => memory::run(&bench, options)?,
@@ -97,6 +101,7 @@ struct Bench<'a> {
     fetched: Fetched,
     folder: PathBuf,
     threads: usize,
+    rows: Option<usize>,
     trec: Trec,
 }
 
@@ -106,7 +111,7 @@ impl Bench<'_> {
         fs::create_dir_all(&folder).map_err(io("cannot make the folder", &folder))?;
         let trec = trec::prepare(paths, &folder, common.rows)?;
         let (fetched, _) = fetch::fetch(paths, false)?;
-        let bench = Bench { paths, fetched, folder, threads: common.threads, trec };
+        let bench = Bench { paths, fetched, folder, threads: common.threads, rows: common.rows, trec };
         bench.build()?;
         bench.import()?;
         Ok(bench)

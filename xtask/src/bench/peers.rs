@@ -103,6 +103,21 @@ impl<'a> Peer<'a> {
     /// # Errors
     /// When the run fails or prints no figures.
     pub(super) fn trained(&self, method: &str, seed: u64, grouped: bool, epochs: usize) -> Result<Figures> {
+        self.trained_on((&self.bench.trec.train, &self.bench.trec.test), method, seed, grouped, epochs)
+    }
+
+    /// The same on other data: files to train and to test on.
+    ///
+    /// # Errors
+    /// When the run fails or prints no figures.
+    pub(super) fn trained_on(
+        &self,
+        data: (&Path, &Path),
+        method: &str,
+        seed: u64,
+        grouped: bool,
+        epochs: usize,
+    ) -> Result<Figures> {
         let (mut command, method) = match method {
             "dora" => {
                 let mut command = self.ours(DORA)?;
@@ -111,7 +126,7 @@ impl<'a> Peer<'a> {
             }
             other => (self.python(&self.script), other),
         };
-        self.recipe(&mut command, method, epochs);
+        self.recipe(&mut command, data, method, epochs);
         command.args(grouped.then_some("--group")).args(["--seed", &seed.to_string()]);
         self.bench.measured("peers", &mut command, figures::result_line)
     }
@@ -125,7 +140,7 @@ impl<'a> Peer<'a> {
     }
 
     /// A script of ours, written to the folder of measurements.
-    fn ours(&self, (name, text): (&str, &str)) -> Result<Command> {
+    pub(super) fn ours(&self, (name, text): (&str, &str)) -> Result<Command> {
         let file = self.bench.folder.join(name);
         write_atomic(&file, text.as_bytes()).map_err(io("cannot write", &file))?;
         Ok(self.python(&file))
@@ -137,8 +152,7 @@ impl<'a> Peer<'a> {
     }
 
     /// The arguments of the shared script, which takes two threads whatever it is asked for.
-    fn recipe(&self, command: &mut Command, method: &str, epochs: usize) {
-        let (train, test) = (&self.bench.trec.train, &self.bench.trec.test);
+    fn recipe(&self, command: &mut Command, (train, test): (&Path, &Path), method: &str, epochs: usize) {
         command.arg(&self.bench.fetched.minilm).args([train, test]).args([method, &epochs.to_string()]);
     }
 
@@ -202,7 +216,8 @@ impl<'a> Peer<'a> {
         for _ in 0..3 {
             let mut command = self.ours(STARTUP)?;
             command.arg(&self.script);
-            self.recipe(&mut command, Sites::Qv.peer(), 1);
+            let data = (&*self.bench.trec.train, &*self.bench.trec.test);
+            self.recipe(&mut command, data, Sites::Qv.peer(), 1);
             let line = process::shown(&command);
             eprintln!("\n$ {line}");
             let start = Instant::now();

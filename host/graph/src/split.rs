@@ -77,10 +77,7 @@ pub fn split(graph: &Graph, changing: &[ValueId], axes: &Axes) -> Result<Split, 
             doubt = Some(about(*v, "may depend on padding", s.padding_by));
         }
     }
-    let mut frozen = graph.clone();
-    frozen.outputs.clone_from(&cut);
-    frozen.remove_dead();
-    frozen.inputs.retain(|v| !changes[v.index()]);
+    let frozen = graph.cut_to(&cut);
     let mut rest = graph.clone();
     rest.nodes.retain(|n| is_rest(n));
     rest.inputs.retain(|v| changes[v.index()]);

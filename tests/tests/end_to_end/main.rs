@@ -14,6 +14,7 @@ mod reproduced;
 mod settings;
 mod slopes;
 mod stored;
+mod together;
 mod trained;
 mod training;
 mod words;

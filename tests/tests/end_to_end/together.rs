@@ -26,7 +26,7 @@ fn house() -> Option<House> {
     let pairs = texts.iter().zip(texts.iter().skip(3)).map(|(a, b)| format!("{a},{b}\n")).collect::<String>();
     house.write("pairs.csv", format!("text,other\n{pairs}"));
     let train = |out: &str, rest: &str| {
-        house.run(&format!("train --base base --threads 1 --epochs 4 --out {out} {rest}")).succeeded();
+        house.run(&format!("train --base base --threads 1 --batch-size 8 --out {out} {rest}")).succeeded();
     };
     train(
         "kind",
@@ -36,7 +36,10 @@ fn house() -> Option<House> {
         "length",
         "--method linear-probe --objective regression --lr 0.02 --data lengths.csv --text text --target letters",
     );
-    train("words", "--method linear-probe --objective token-classification --lr 0.02 --data words.conll");
+    train(
+        "words",
+        "--method linear-probe --objective token-classification --epochs 40 --lr 0.05 --data words.conll",
+    );
     train("alike", "--method lora --objective embedding --data pairs.csv --text text --text-pair other");
     Some(house)
 }

@@ -17,6 +17,7 @@ use graft_tasks::binding::{Choice, bind, method_of, objective_of};
 use graft_tasks::{Base, BaseOptions, Examples, Feed, Intake, Program, TaskError, TextFeed};
 use serde_json::Value;
 
+use super::chosen::Chosen;
 use super::features::{FeatureCache, Frozen, cut};
 use super::head::{Resources, solvable};
 use super::outcome::{metrics_json, now};
@@ -244,7 +245,11 @@ impl Job {
         // The frozen half is computed once per example where the cut is proven to have a row for each, and padding is
         // proven not to reach it; where only the latter is open, it is tried.
         let (mut frozen, mut train_features, mut uncached) = (None, None, None);
-        let made = if self.prepared.is_none() { cut(base, &adapted) } else { Err(Whole::NothingFixed) };
+        let made = if self.prepared.is_none() {
+            cut(base, &adapted)
+        } else {
+            Err(Whole::NothingFixed("the batches are prepared".into()))
+        };
         match made {
             Ok(s) => {
                 let kept = (self.recipe.feature_cache, self.recipe.feature_precision);
@@ -255,7 +260,7 @@ impl Job {
                 }
             }
             Err(Whole::Unproven(why)) => uncached = Some(why),
-            Err(Whole::NothingFixed) => {}
+            Err(Whole::NothingFixed(_)) => {}
         }
         let split = frozen.as_ref().map(|f| f.split.clone());
         let graph = split.as_ref().map_or(&adapted.graph, |s| &s.rest);
@@ -392,12 +397,12 @@ impl Job {
         })
     }
 
-    /// What the method and the objective would train on this base, and where.
+    /// What the method and the objective come to on this base.
     ///
     /// # Errors
     /// Whatever the plugins find wrong.
-    pub fn adapted(&self) -> Result<Adapted, JobError> {
-        Ok(adapt(&self.base.graph, &self.base.model, Some(&self.method), Some(&self.objective), true)?)
+    pub fn chosen(&self) -> Result<Chosen, JobError> {
+        Chosen::of(&self.base, &self.method, &self.objective)
     }
 
     fn named(&self, metrics: crate::best::Metrics) -> TestReport {
@@ -504,7 +509,7 @@ fn known(d: &graft_graph::Dim) -> Option<usize> {
 }
 
 /// A part's settings over those that an adapter brings, as JSON.
-fn configuration(from: Option<Choice>, part: &Part) -> Result<Value, JobError> {
+pub(super) fn configuration(from: Option<Choice>, part: &Part) -> Result<Value, JobError> {
     let mut config = match from.filter(|c| c.id == part.name) {
         Some(Choice { config: Value::Object(map), .. }) => map,
         _ => serde_json::Map::new(),

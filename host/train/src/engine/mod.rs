@@ -1,6 +1,7 @@
 //! The engine over ONNX Runtime: a method and an objective on a base, trained by the loop.
 
 mod cache;
+mod chosen;
 mod features;
 mod head;
 mod job;
@@ -18,6 +19,7 @@ mod sweep;
 mod values;
 
 pub use cache::Precision;
+pub use chosen::{Chosen, CutPlace};
 pub use features::FeatureCache;
 pub use job::{Job, JobError, Outcome, Prepare, TestReport};
 pub use source::{BatchSource, TrainBatch};

@@ -5,6 +5,7 @@
 //! [`COMMITTED`] once it is whole. From that moment on the new files are the adapter, and [`locate`] finds them there;
 //! moving them to their places can be cut off and finished later by [`finish`].
 
+use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -60,9 +61,12 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
 }
 
+/// What a file is to hold, in pieces: large ones are borrowed from where they lie.
+pub(crate) type Content<'a> = Vec<Cow<'a, [u8]>>;
+
 /// Replaces the files `known` of a directory by `files`, all or none; known files that are not among the new ones are
 /// removed. Other files are left alone. The directory is made if it is not there.
-pub(crate) fn replace_files(dir: &Path, known: &[&str], files: &[(&str, Vec<u8>)]) -> Result<()> {
+pub(crate) fn replace_files(dir: &Path, known: &[&str], files: &[(&str, Content<'_>)]) -> Result<()> {
     if !dir.exists() {
         return create(dir, files);
     }
@@ -73,7 +77,7 @@ pub(crate) fn replace_files(dir: &Path, known: &[&str], files: &[(&str, Vec<u8>)
 }
 
 /// A new directory appears under its name only when it is whole.
-fn create(dir: &Path, files: &[(&str, Vec<u8>)]) -> Result<()> {
+fn create(dir: &Path, files: &[(&str, Content<'_>)]) -> Result<()> {
     let above = parent(dir);
     fs::create_dir_all(above).map_err(Error::io(above, "creating"))?;
     let temp = write_all(above, files)?;
@@ -123,12 +127,16 @@ pub fn create_whole<T, E: From<Error>>(
 
 /// Writes the new set beside the old one and declares it committed. For each known file that the new set lacks it
 /// holds a tombstone.
-fn stage(dir: &Path, known: &[&str], files: &[(&str, Vec<u8>)]) -> Result<()> {
+fn stage(dir: &Path, known: &[&str], files: &[(&str, Content<'_>)]) -> Result<()> {
     let gone =
         known.iter().filter(|k| files.iter().all(|f| f.0 != **k)).map(|k| tombstone(k)).collect::<Vec<_>>();
-    let mut all: Vec<(&str, Vec<u8>)> = gone.iter().map(|t| (t.as_str(), Vec::new())).collect();
-    all.extend(files.iter().cloned());
-    let temp = write_all(dir, &all)?;
+    let temp = write_all(dir, files)?;
+    for name in &gone {
+        File::create(temp.path().join(name))
+            .and_then(|f| f.sync_all())
+            .map_err(Error::io(&dir.join(name), "writing"))?;
+    }
+    sync_dir(temp.path()).map_err(Error::io(dir, "writing"))?;
     let committed = dir.join(COMMITTED);
     fs::rename(temp.path(), &committed).map_err(Error::io(&committed, "writing"))?;
     let _ = temp.keep();
@@ -140,13 +148,13 @@ fn tombstone(name: &str) -> String {
 }
 
 /// A temporary folder in `dir` with the files, synced; removed again if anything fails.
-fn write_all(dir: &Path, files: &[(&str, Vec<u8>)]) -> Result<tempfile::TempDir> {
+fn write_all(dir: &Path, files: &[(&str, Content<'_>)]) -> Result<tempfile::TempDir> {
     let temp = builder(STAGING).tempdir_in(dir).map_err(Error::io(dir, "writing"))?;
-    for (name, bytes) in files {
+    for (name, pieces) in files {
         let path = temp.path().join(name);
         let run = || {
             let mut file = File::create(&path)?;
-            file.write_all(bytes)?;
+            pieces.iter().try_for_each(|p| file.write_all(p))?;
             file.sync_all()
         };
         run().map_err(Error::io(&dir.join(name), "writing"))?;
@@ -203,7 +211,7 @@ mod tests {
     const KNOWN: [&str; 3] = ["a", "b", "c"];
 
     fn set(dir: &Path, files: &[(&str, &str)]) {
-        let files: Vec<_> = files.iter().map(|(n, t)| (*n, t.as_bytes().to_vec())).collect();
+        let files: Vec<_> = files.iter().map(|(n, t)| (*n, vec![Cow::Borrowed(t.as_bytes())])).collect();
         replace_files(dir, &KNOWN, &files).unwrap();
     }
 
@@ -242,7 +250,8 @@ mod tests {
             fs::create_dir(dir.join(".graft-staging-dead")).unwrap();
             fs::write(dir.join(".graft-staging-dead/a"), "half").unwrap();
             assert_eq!(read(dir), pairs(&[("a", "1"), ("b", "1")]));
-            stage(dir, &KNOWN, &[("a", b"2".to_vec()), ("c", b"2".to_vec())]).unwrap();
+            let two = || vec![Cow::Borrowed(&b"2"[..])];
+            stage(dir, &KNOWN, &[("a", two()), ("c", two())]).unwrap();
             let steps: [&dyn Fn(); 3] = [
                 &|| fs::rename(dir.join(COMMITTED).join("a"), dir.join("a")).unwrap(),
                 &|| fs::remove_file(dir.join("b")).unwrap(),

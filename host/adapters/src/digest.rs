@@ -13,6 +13,15 @@ pub fn digest_bytes(bytes: &[u8]) -> String {
     text(blake3::hash(bytes))
 }
 
+/// The digest of the bytes that these pieces make one after the other.
+pub(crate) fn digest_pieces<P: AsRef<[u8]>>(pieces: &[P]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for piece in pieces {
+        hasher.update(piece.as_ref());
+    }
+    text(hasher.finalize())
+}
+
 /// One digest over several files, in the order given: for a base its model file, then its external data.
 ///
 /// It is the hash of each file's length (u64, little-endian) and hash, so that moving bytes from one file to the next

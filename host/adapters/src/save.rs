@@ -1,17 +1,18 @@
 //! From an adapter to a directory.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::Path;
 
 use graft_graph::Tensor;
 
-use crate::atomic::replace_files;
-use crate::digest::digest_bytes;
+use crate::atomic::{Content, replace_files};
+use crate::digest::digest_pieces;
 use crate::error::{Error, Result};
 use crate::hub::HubConfig;
 use crate::peft::PeftConfig;
 use crate::stored::{ParamKey, StoredAdapter};
-use crate::tensors::tensor_bytes;
+use crate::tensors::content;
 use crate::{
     CONFIG_FILE, FILES, GRAFT_FILE, HEAD_FILE, HUB_HEAD_CONFIG, HUB_HEAD_FILE, PARAMETERS_FILE, json,
 };
@@ -29,13 +30,14 @@ pub fn save(dir: &Path, adapter: &StoredAdapter) -> Result<()> {
 }
 
 /// The content of each file; `graft.json` is last and has the digests of the others.
-fn encode(adapter: &StoredAdapter) -> Result<Vec<(&'static str, Vec<u8>)>> {
+fn encode(adapter: &StoredAdapter) -> Result<Vec<(&'static str, Content<'_>)>> {
     let mut out = Vec::new();
+    let whole = |bytes: Vec<u8>| vec![Cow::Owned(bytes)];
     if let Some(config) = &adapter.peft {
-        out.push((CONFIG_FILE, config.to_json()?));
+        out.push((CONFIG_FILE, whole(config.to_json()?)));
     }
     if let Some(hub) = &adapter.hub {
-        out.push((CONFIG_FILE, json::pretty_sorted(Path::new(CONFIG_FILE), hub)?));
+        out.push((CONFIG_FILE, whole(json::pretty_sorted(Path::new(CONFIG_FILE), hub)?)));
         out.extend(hub_head(adapter, hub)?);
     }
     let named = |key: &dyn Fn(&ParamKey) -> Vec<String>| -> Vec<(String, &Tensor)> {
@@ -49,16 +51,16 @@ fn encode(adapter: &StoredAdapter) -> Result<Vec<(&'static str, Vec<u8>)>> {
     let file = adapter.parameters_file();
     if !tensors.is_empty() {
         let tensors = tensors.iter().map(|(k, t)| (k.as_str(), *t));
-        out.push((file, tensor_bytes(Path::new(file), tensors)?));
+        out.push((file, content(Path::new(file), tensors)?));
     }
     if let Some(head) = adapter.head.as_ref().filter(|h| h.module.is_none()) {
         let tensors = head.tensors.iter().map(|(k, t)| (k.as_str(), t));
-        out.push((HEAD_FILE, tensor_bytes(Path::new(HEAD_FILE), tensors)?));
+        out.push((HEAD_FILE, content(Path::new(HEAD_FILE), tensors)?));
     }
     if let Some(graft) = &adapter.graft {
         let mut graft = graft.clone();
-        graft.files = out.iter().map(|(name, bytes)| (name.to_string(), digest_bytes(bytes))).collect();
-        out.push((GRAFT_FILE, json::pretty(Path::new(GRAFT_FILE), &graft)?));
+        graft.files = out.iter().map(|(name, bytes)| (name.to_string(), digest_pieces(bytes))).collect();
+        out.push((GRAFT_FILE, whole(json::pretty(Path::new(GRAFT_FILE), &graft)?)));
     } else if let Some((name, _)) = out.iter().find(|(n, _)| [HEAD_FILE, PARAMETERS_FILE].contains(n)) {
         return Err(Error::Compose { reason: format!("{name} needs graft.json beside it") });
     }
@@ -66,7 +68,7 @@ fn encode(adapter: &StoredAdapter) -> Result<Vec<(&'static str, Vec<u8>)>> {
 }
 
 /// The head in AdapterHub's files, where it is one that the library can rebuild.
-fn hub_head(adapter: &StoredAdapter, hub: &HubConfig) -> Result<Vec<(&'static str, Vec<u8>)>> {
+fn hub_head<'a>(adapter: &'a StoredAdapter, hub: &HubConfig) -> Result<Vec<(&'static str, Content<'a>)>> {
     let Some((module, head)) = adapter.head.as_ref().and_then(|h| Some((h.module.as_ref()?, h))) else {
         return Ok(Vec::new());
     };
@@ -74,8 +76,8 @@ fn hub_head(adapter: &StoredAdapter, hub: &HubConfig) -> Result<Vec<(&'static st
     let config = json::pretty_sorted(Path::new(HUB_HEAD_CONFIG), &hub.head_config(&labels))?;
     let keys: Vec<String> = head.tensors.keys().map(|name| format!("{module}.{name}")).collect();
     let tensors = keys.iter().map(String::as_str).zip(head.tensors.values());
-    let bytes = tensor_bytes(Path::new(HUB_HEAD_FILE), tensors)?;
-    Ok(vec![(HUB_HEAD_CONFIG, config), (HUB_HEAD_FILE, bytes)])
+    let tensors = content(Path::new(HUB_HEAD_FILE), tensors)?;
+    Ok(vec![(HUB_HEAD_CONFIG, vec![Cow::Owned(config)]), (HUB_HEAD_FILE, tensors)])
 }
 
 fn model_tensors<'a>(adapter: &'a StoredAdapter, config: &PeftConfig) -> Vec<(String, &'a Tensor)> {

@@ -1,5 +1,6 @@
 //! safetensors files: a JSON header and the tensors' bytes.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -9,7 +10,7 @@ use graft_graph::{DType, Tensor};
 use indexmap::IndexMap;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 
-use crate::atomic::write_file;
+use crate::atomic::{Content, write_file};
 use crate::error::{Error, Result};
 
 /// Named tensors, in the order of their names when read from a file.
@@ -137,19 +138,19 @@ pub fn write_tensors<'a>(
     })
 }
 
-/// The bytes that [`write_tensors`] would write.
-pub(crate) fn tensor_bytes<'a>(
+/// What [`write_tensors`] would write.
+pub(crate) fn content<'n, 't>(
     path: &Path,
-    tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
-) -> Result<Vec<u8>> {
-    let (mut out, sorted) = header(path, tensors)?;
-    sorted.iter().for_each(|t| out.extend_from_slice(t.bytes()));
-    Ok(out)
+    tensors: impl IntoIterator<Item = (&'n str, &'t Tensor)>,
+) -> Result<Content<'t>> {
+    let (header, sorted) = header(path, tensors)?;
+    let data = sorted.into_iter().map(|t| Cow::Borrowed(t.bytes().as_ref()));
+    Ok(std::iter::once(Cow::Owned(header)).chain(data).collect())
 }
 
-fn header<'a>(
+fn header<'n, 'a>(
     path: &Path,
-    tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
+    tensors: impl IntoIterator<Item = (&'n str, &'a Tensor)>,
 ) -> Result<(Vec<u8>, Vec<&'a Tensor>)> {
     let mut all = Vec::new();
     for (name, tensor) in tensors {

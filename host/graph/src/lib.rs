@@ -17,6 +17,7 @@ pub mod lower;
 pub mod memory;
 pub mod model;
 pub mod onnx;
+pub mod order;
 pub mod raise;
 pub mod shape;
 pub mod sites;

@@ -5,6 +5,7 @@ mod support;
 
 use graft_graph::model::{Model, describe};
 use graft_graph::{Attr, Builder, DType, Dim, Graph, Tensor, ValueId, dim};
+use graft_plugins::adapt::Start;
 use graft_plugins::api::{Code, Init, Role, json};
 use graft_plugins::{Adapted, Method, Objective, Plugin, PluginError, adapt};
 use support::library;
@@ -112,7 +113,7 @@ fn lora_and_classification_make_a_training_graph() {
     assert_eq!(a.params[4].shape, [3, WIDTH]);
     assert_eq!((a.params[0].role, a.params[4].role), (Role::Adapter, Role::Head));
     assert!(a.params[0].decay && a.params[4].decay && !a.params[5].decay);
-    assert_eq!(a.params[1].init, Init::Zeros);
+    assert_eq!(a.params[1].init, Start::Asked(Init::Zeros));
     assert!(is_ordered(&a.graph));
     let loss = a.loss.unwrap();
     assert_eq!(a.graph.shape(loss).map(Vec::len), Some(0));
@@ -206,7 +207,7 @@ fn biases_of_the_base_become_inputs() {
     assert_eq!(base, ["layer.0.query.bias", "layer.0.dense.bias", "layer.0.norm.bias", "pooler.dense.bias"]);
     for p in a.params.iter().filter(|p| p.base.is_some()) {
         assert!(a.graph.constant(p.value).is_none() && a.graph.inputs.contains(&p.value) && !p.decay);
-        assert!(matches!(&p.init, Init::Given(t) if t.shape == [WIDTH]));
+        assert!(matches!(&p.init, Start::Base(t) if t.shape() == [WIDTH]));
     }
 }
 

@@ -1,7 +1,7 @@
 //! A graph in a session, with its inputs looked up by name.
 
 use graft_graph::Graph;
-use graft_runtime::{Outputs, Plan, Session, SessionOptions, View};
+use graft_runtime::{Outputs, Plan, Session, SessionOptions, Target, View};
 
 use crate::base::Base;
 use crate::error::{Result, TaskError};
@@ -40,16 +40,34 @@ impl Program {
     /// # Errors
     /// [`TaskError::Input`] for an input that `feed` does not have, and what ONNX Runtime says.
     pub fn run<'a>(&mut self, feed: &dyn Fn(&str) -> Option<View<'a>>) -> Result<Outputs> {
-        let mut views = Vec::with_capacity(self.inputs.len());
-        for name in &self.inputs {
-            views.push(feed(name).ok_or_else(|| TaskError::Input {
+        let views = self.views(feed)?;
+        Ok(self.session.run_planned(&self.plan, &views)?)
+    }
+
+    /// Runs the graph and writes its outputs, all of f32 and in the graph's order, into the caller's buffers.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run), and for a buffer that an output does not fit.
+    pub fn run_into<'a>(
+        &mut self,
+        feed: &dyn Fn(&str) -> Option<View<'a>>,
+        targets: &mut [Target<'_>],
+    ) -> Result<()> {
+        let views = self.views(feed)?;
+        Ok(self.session.run_into(&self.plan, &views, targets)?)
+    }
+
+    /// What `feed` gives for the inputs, in their order.
+    fn views<'a>(&self, feed: &dyn Fn(&str) -> Option<View<'a>>) -> Result<Vec<View<'a>>> {
+        let one = |name: &String| {
+            feed(name).ok_or_else(|| TaskError::Input {
                 what: format!("input '{name}' of {}", self.session.name()),
                 detail: "nothing provides it; models with inputs of other kinds than ids, mask, types and positions \
                          are not supported yet"
                     .into(),
-            })?);
-        }
-        Ok(self.session.run_planned(&self.plan, &views)?)
+            })
+        };
+        self.inputs.iter().map(one).collect()
     }
 
     /// The session.

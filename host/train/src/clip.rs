@@ -1,10 +1,12 @@
 //! The global norm of the gradients, and clipping to it.
 
-/// Euclidean norm over all gradients together, summed in f64 in the order of the buffers, so that it is the same on
-/// every run. NaN or infinite if an element is.
+use crate::bulk::{self, PIECE};
+
+/// Euclidean norm over all gradients together, summed in f64 in an order that does not depend on the number of
+/// threads, so that it is the same on every run. NaN or infinite if an element is.
 pub fn global_norm(grads: &[Vec<f32>]) -> f64 {
-    let sum: f64 = grads.iter().flatten().map(|g| f64::from(*g) * f64::from(*g)).sum();
-    sum.sqrt()
+    let buffers: Vec<&[f32]> = grads.iter().map(Vec::as_slice).collect();
+    bulk::map(&buffers, bulk::squares).iter().sum::<f64>().sqrt()
 }
 
 /// Multiplies all gradients by `max_norm / (norm + 1e-6)` where that is below 1, as torch's
@@ -12,7 +14,9 @@ pub fn global_norm(grads: &[Vec<f32>]) -> f64 {
 pub fn clip(grads: &mut [Vec<f32>], norm: f64, max_norm: f64) -> f64 {
     let factor = (max_norm / (norm + 1e-6)).min(1.0);
     if factor < 1.0 {
-        grads.iter_mut().flatten().for_each(|g| *g *= factor as f32);
+        let elements = grads.iter().map(Vec::len).sum();
+        let pieces = grads.iter_mut().flat_map(|g| g.chunks_mut(PIECE)).collect();
+        bulk::each(elements, pieces, |piece: &mut [f32]| piece.iter_mut().for_each(|g| *g *= factor as f32));
     }
     factor
 }

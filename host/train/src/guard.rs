@@ -1,5 +1,6 @@
 //! The guard against NaN and infinity: what is not finite stops training before it spoils the parameters.
 
+use crate::bulk;
 use crate::error::TrainError;
 use crate::params::Parameters;
 
@@ -54,6 +55,10 @@ impl Guard {
     /// # Errors
     /// [`TrainError::NotFinite`], naming the step and the parameter.
     pub fn update(&self, params: &mut Parameters) -> Result<(), TrainError> {
+        let buffers: Vec<&[f32]> = params.iter().map(|p| p.values.as_slice()).collect();
+        if bulk::map(&buffers, bulk::finite).into_iter().all(|all| all) {
+            return Ok(());
+        }
         let bad = params
             .iter()
             .find_map(|p| p.values.iter().find(|v| !v.is_finite()).map(|v| (p.name.clone(), *v)));

@@ -5,6 +5,7 @@
 
 pub mod accumulate;
 pub mod best;
+mod bulk;
 pub mod clip;
 pub mod engine;
 mod error;

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use graft_graph::Tensor;
 
+use crate::bulk::{self, PIECE};
 use crate::error::TrainError;
 
 /// One trainable tensor.
@@ -111,7 +112,9 @@ impl Parameters {
 
     /// Copies the values into buffers that [`Parameters::zeros`] or [`Parameters::snapshot`] made.
     pub fn save_to(&self, buffers: &mut [Vec<f32>]) {
-        self.list.iter().zip(buffers).for_each(|(p, b)| b.copy_from_slice(&p.values));
+        let pieces = self.list.iter().zip(buffers);
+        let pieces = pieces.flat_map(|(p, b)| p.values.chunks(PIECE).zip(b.chunks_mut(PIECE))).collect();
+        bulk::each(self.elements(), pieces, |(from, to): (&[f32], &mut [f32])| to.copy_from_slice(from));
     }
 
     /// Puts back what [`Parameters::save_to`] copied.

@@ -9,7 +9,7 @@ use super::table::{Table, number};
 pub struct Group {
     /// Graft or PEFT.
     pub side: &'static str,
-    /// Where the adapters sit.
+    /// Where the adapters sit, or which method it is.
     pub sites: &'static str,
     /// How rows come together in batches.
     pub batches: &'static str,
@@ -122,9 +122,10 @@ pub fn by_group(runs: &[Run]) -> Table {
     table
 }
 
-/// Each group of Graft's against each of the other side's at the same sites. Empty unless both sides ran.
-pub fn comparison(runs: &[Run]) -> Table {
-    let mut table = Table::new(["sites", "Graft against", "accuracy, points", "speed", "peak memory"]);
+/// Each group of Graft's against each of the other side's at the same sites, or whatever else `what` calls them. Empty
+/// unless both sides ran.
+pub fn comparison(runs: &[Run], what: &str) -> Table {
+    let mut table = Table::new([what, "Graft against", "accuracy, points", "speed", "peak memory"]);
     let all = groups(runs);
     for (group, ours) in all.iter().filter(|(g, _)| g.side == GRAFT) {
         for (other, theirs) in all.iter().filter(|(g, _)| g.side != GRAFT && g.sites == group.sites) {
@@ -204,9 +205,9 @@ mod tests {
         let mut other = run(PEFT, 0, 0.99, 1.0);
         other.group.sites = "all linear";
         let runs = [run(GRAFT, 0, 0.94, 210.0), run(PEFT, 0, 0.95, 100.0), other];
-        let table = comparison(&runs).to_string();
+        let table = comparison(&runs, "sites").to_string();
         assert_eq!(table.lines().count(), 3);
         assert!(table.contains("| -1.00 ") && table.contains("| × 2.10 "), "{table}");
-        assert!(comparison(&runs[..1]).is_empty());
+        assert!(comparison(&runs[..1], "sites").is_empty());
     }
 }

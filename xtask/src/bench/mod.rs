@@ -37,6 +37,9 @@ pub struct Args {
     common: Common,
 }
 
+/// What a measured program prints at its end, by name.
+type Figures = Map<String, Value>;
+
 /// What every measurement takes.
 #[derive(clap::Args)]
 struct Common {
@@ -171,7 +174,7 @@ impl Bench<'_> {
     }
 
     /// Runs a measured program and reads the JSON object that it prints last.
-    fn measure(&self, what: &str, command: &mut Command) -> Result<Map<String, Value>> {
+    fn measure(&self, what: &str, command: &mut Command) -> Result<Figures> {
         self.measured(what, command, figures::json_object)
     }
 
@@ -180,8 +183,8 @@ impl Bench<'_> {
         &self,
         what: &str,
         command: &mut Command,
-        read: fn(&str) -> Option<Map<String, Value>>,
-    ) -> Result<Map<String, Value>> {
+        read: fn(&str) -> Option<Figures>,
+    ) -> Result<Figures> {
         let line = process::shown(command);
         let printed = output(command)?;
         let found = read(&printed).ok_or_else(|| Error::Figures { command: line.clone(), printed })?;
@@ -190,7 +193,7 @@ impl Bench<'_> {
     }
 
     /// Appends figures to the file of `what`.
-    fn note(&self, what: &str, command: &str, figures: &Map<String, Value>) -> Result<()> {
+    fn note(&self, what: &str, command: &str, figures: &Figures) -> Result<()> {
         let file = self.folder.join(format!("{what}.jsonl"));
         let now =
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());

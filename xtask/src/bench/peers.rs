@@ -7,13 +7,14 @@ use std::time::Instant;
 use super::figures::{self, GRAFT, Group, PEFT, Run};
 use super::table::{Table, number};
 use super::train::{self, Sites};
-use super::{Bench, machine, step, trec};
+use super::{Bench, Figures, machine, step, trec};
 use crate::error::{Error, Result, io};
 use crate::process;
 use crate::stamp::write_atomic;
 
 const STEP: (&str, &str) = ("step.py", include_str!("peers/step.py"));
 const STARTUP: (&str, &str) = ("startup.py", include_str!("peers/startup.py"));
+const DORA: (&str, &str) = ("dora.py", include_str!("peers/dora.py"));
 const PROBE: (&str, &str) = ("probe.py", include_str!("peers/probe.py"));
 
 /// Prints the versions that figures depend on, in a line.
@@ -59,14 +60,7 @@ pub struct Options {
 /// # Errors
 /// [`Error::Shared`] without the peers' scripts; when a run fails.
 pub fn run(bench: &Bench<'_>, options: &Options) -> Result<String> {
-    // A Python environment is found by its place, so the path must not be resolved through links.
-    let python =
-        std::path::absolute(options.venv.join("bin/python")).map_err(io("cannot find", &options.venv))?;
-    let script = trec::shared(bench.paths).join("peers/peft_train.py");
-    if !script.is_file() {
-        return Err(Error::Shared { path: script });
-    }
-    let peer = Peer { bench, python, script, alternate: options.alternate };
+    let peer = Peer::new(bench, &options.venv, options.alternate)?;
     let mut report = format!("- {}\n", peer.versions());
     for part in &options.parts {
         let text = match part {
@@ -82,14 +76,46 @@ pub fn run(bench: &Bench<'_>, options: &Options) -> Result<String> {
 }
 
 /// The other side.
-struct Peer<'a> {
+pub(super) struct Peer<'a> {
     bench: &'a Bench<'a>,
     python: PathBuf,
     script: PathBuf,
     alternate: bool,
 }
 
-impl Peer<'_> {
+impl<'a> Peer<'a> {
+    /// The environment in the folder `venv`.
+    ///
+    /// # Errors
+    /// [`Error::Shared`] without the peers' scripts.
+    pub(super) fn new(bench: &'a Bench<'a>, venv: &Path, alternate: bool) -> Result<Peer<'a>> {
+        // A Python environment is found by its place, so the path must not be resolved through links.
+        let python = std::path::absolute(venv.join("bin/python")).map_err(io("cannot find", venv))?;
+        let script = trec::shared(bench.paths).join("peers/peft_train.py");
+        if !script.is_file() {
+            return Err(Error::Shared { path: script });
+        }
+        Ok(Peer { bench, python, script, alternate })
+    }
+
+    /// The shared script, which trains with `method` as it calls it; `dora` stands for DoRA on all linear sites.
+    ///
+    /// # Errors
+    /// When the run fails or prints no figures.
+    pub(super) fn trained(&self, method: &str, seed: u64, grouped: bool, epochs: usize) -> Result<Figures> {
+        let (mut command, method) = match method {
+            "dora" => {
+                let mut command = self.ours(DORA)?;
+                command.arg(&self.script);
+                (command, "lora_all")
+            }
+            other => (self.python(&self.script), other),
+        };
+        self.recipe(&mut command, method, epochs);
+        command.args(grouped.then_some("--group")).args(["--seed", &seed.to_string()]);
+        self.bench.measured("peers", &mut command, figures::result_line)
+    }
+
     /// The environment's Python with `script`, without the network.
     fn python(&self, script: &Path) -> Command {
         let mut command = Command::new(&self.python);
@@ -105,15 +131,15 @@ impl Peer<'_> {
         Ok(self.python(&file))
     }
 
-    fn versions(&self) -> String {
+    pub(super) fn versions(&self) -> String {
         let mut command = Command::new(&self.python);
         machine::said(command.args(["-c", VERSIONS])).trim().to_owned()
     }
 
     /// The arguments of the shared script, which takes two threads whatever it is asked for.
-    fn recipe(&self, command: &mut Command, sites: Sites, epochs: usize) {
+    fn recipe(&self, command: &mut Command, method: &str, epochs: usize) {
         let (train, test) = (&self.bench.trec.train, &self.bench.trec.test);
-        command.arg(&self.bench.fetched.minilm).args([train, test]).args([sites.peer(), &epochs.to_string()]);
+        command.arg(&self.bench.fetched.minilm).args([train, test]).args([method, &epochs.to_string()]);
     }
 
     fn train(&self, options: &train::Options) -> Result<String> {
@@ -128,20 +154,27 @@ impl Peer<'_> {
                 }
             }
         }
-        let comparison = figures::comparison(&runs);
+        let comparison = figures::comparison(&runs, "sites");
         let table = figures::by_group(&runs);
         Ok(if comparison.is_empty() { table.to_string() } else { format!("{table}\n{comparison}") })
     }
 
     fn train_once(&self, sites: Sites, seed: u64, grouped: bool, epochs: usize) -> Result<Run> {
-        let mut command = self.python(&self.script);
-        self.recipe(&mut command, sites, epochs);
-        command.args(grouped.then_some("--group")).args(["--seed", &seed.to_string()]);
-        let found = self.bench.measured("peers", &mut command, figures::result_line)?;
+        let found = self.trained(sites.peer(), seed, grouped, epochs)?;
+        self.run_of(&found, sites.name(), seed, grouped)
+    }
+
+    /// The run that these figures tell of.
+    pub(super) fn run_of(
+        &self,
+        found: &Figures,
+        sites: &'static str,
+        seed: u64,
+        grouped: bool,
+    ) -> Result<Run> {
         let batches = if grouped { "of similar length" } else { "random" };
-        let group = Group { side: PEFT, sites: sites.name(), batches };
-        Run::of_peer(group, seed, &found).ok_or_else(|| Error::Figures {
-            command: process::shown(&command),
+        Run::of_peer(Group { side: PEFT, sites, batches }, seed, found).ok_or_else(|| Error::Figures {
+            command: self.script.display().to_string(),
             printed: format!("{found:?}"),
         })
     }
@@ -169,7 +202,7 @@ impl Peer<'_> {
         for _ in 0..3 {
             let mut command = self.ours(STARTUP)?;
             command.arg(&self.script);
-            self.recipe(&mut command, Sites::Qv, 1);
+            self.recipe(&mut command, Sites::Qv.peer(), 1);
             let line = process::shown(&command);
             eprintln!("\n$ {line}");
             let start = Instant::now();

@@ -97,13 +97,15 @@ fn sum_tied(
     sums
 }
 
-/// Makes each gradient an output called `grad:NAME`. One value may be the gradient of several: copies get an
-/// `Identity`.
+/// Makes each gradient an output called `grad:NAME`. One that is the gradient of several, or that no node computes, is
+/// copied by an `Identity`.
 pub fn expose(graph: &mut Graph, grads: &[ValueId], names: &[String]) {
+    let producers = graph.producers();
     for (g, name) in grads.iter().zip(names) {
-        let copy = Builder::new(graph, "grad/out/").op("Identity", &[*g]);
-        graph.rename(copy, &format!("grad:{name}"));
-        graph.outputs.push(copy);
+        let own = producers[g.index()].is_some() && !graph.outputs.contains(g);
+        let out = if own { *g } else { Builder::new(graph, "grad/out/").op("Identity", &[*g]) };
+        graph.rename(out, &format!("grad:{name}"));
+        graph.outputs.push(out);
     }
 }
 

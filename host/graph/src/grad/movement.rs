@@ -252,6 +252,11 @@ fn gather(r: &mut Rule<'_, '_>) -> Grads {
     let where_to = r.op("Expand", &[column, rows_shape]);
     let attrs = [("axis", Attr::Int(0)), ("reduction", Attr::from("add"))];
     let summed = r.op_with("ScatterElements", &[zeros, where_to, rows], &attrs);
+    if axis == 0 && shape.len() == 2 {
+        // A table as most are: the sum lies as it does, and what is not reshaped is not copied either.
+        r.b.graph.fact_mut(summed).shape = Some(shape);
+        return Ok(vec![Some(summed), None]);
+    }
     // Back to the table's own shape: [axis, others..] → axis moved to its place.
     let others: Vec<usize> = (0..shape.len()).filter(|k| *k != axis).collect();
     let full = r.op("Shape", &[x]);

@@ -7,7 +7,7 @@ use graft_plugin_api::{self as api, Code, Error, Fact, Init, ParamSpec, Result, 
 
 use super::convert::{self, MAX_TENSOR};
 use super::writer::Writer;
-use super::{Matched, Noise, Param, Setting, State};
+use super::{Matched, Noise, Param, Setting, Start, State};
 use crate::host::GraphHost;
 
 /// Most bytes of constants that may be added.
@@ -107,8 +107,8 @@ impl GraphHost for Writer {
             decay: spec.decay == api::Decay::Auto && shape.len() > 1,
             shape,
             dtype: DType::F32,
-            init: spec.init,
-            neutral: spec.neutral,
+            init: Start::Asked(spec.init),
+            neutral: Start::Asked(spec.neutral),
             paddable: spec.paddable.iter().map(|a| *a as usize).collect(),
             role: self.role(),
             base: None,
@@ -222,12 +222,6 @@ impl GraphHost for Writer {
             return Err(Error::new(Code::REFUSED, format!("`{initializer}` is no initializer")));
         };
         self.graph.inputs.push(value);
-        let start = Tensor {
-            name: initializer.to_owned(),
-            dtype: api::DType::F32,
-            shape: tensor.shape().to_vec(),
-            data: tensor.bytes().to_vec(),
-        };
         self.params.push(Param {
             value,
             name: initializer.to_owned(),
@@ -236,8 +230,8 @@ impl GraphHost for Writer {
             decay: tensor.shape().len() > 1,
             shape: tensor.shape().to_vec(),
             dtype: DType::F32,
-            init: Init::Given(start.clone()),
-            neutral: Init::Given(start),
+            init: Start::Base(tensor.clone()),
+            neutral: Start::Base(tensor),
             paddable: Vec::new(),
             role: self.role(),
             base: Some(initializer.to_owned()),
@@ -351,6 +345,7 @@ impl GraphHost for Writer {
 
 /// Whether two declarations of a parameter begin alike. Each use of a module computes its beginning anew, from the same
 /// weights.
-fn alike(a: &Init, b: &Init) -> bool {
+fn alike(a: &Start, b: &Init) -> bool {
+    let Start::Asked(a) = a else { return false };
     a == b || matches!((a, b), (Init::Computed(_), Init::Computed(_)))
 }

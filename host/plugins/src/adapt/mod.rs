@@ -24,6 +24,15 @@ pub use solve::ConvexHead;
 use crate::{Method, Objective, PluginError, Result};
 use writer::Writer;
 
+/// What a parameter is before anything is trained.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Start {
+    /// As the plugin asked for.
+    Asked(Init),
+    /// The values of the base's initializer, where they lie.
+    Base(graft_graph::Tensor),
+}
+
 /// A trainable parameter: an input of the adapted graph.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Param {
@@ -40,10 +49,10 @@ pub struct Param {
     pub shape: Vec<usize>,
     /// Element type.
     pub dtype: DType,
-    /// How it starts; the initializer's own values for a parameter of the base.
-    pub init: Init,
+    /// How it starts.
+    pub init: Start,
     /// The value that makes the adapter do nothing.
-    pub neutral: Init,
+    pub neutral: Start,
     /// Axes that may be padded with zeros.
     pub paddable: Vec<usize>,
     /// The method's or the objective's.

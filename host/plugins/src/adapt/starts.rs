@@ -3,7 +3,7 @@
 use graft_graph::Graph;
 use graft_plugin_api::{Code, Error, Init, Result};
 
-use super::convert::to_graph_tensor;
+use super::Start;
 use super::writer::Writer;
 
 impl Writer {
@@ -31,8 +31,8 @@ impl Writer {
 
     /// The graph of [`super::Adapted::starts`].
     pub(super) fn starts(&self) -> Graph {
-        let of = |init: &Init| match init {
-            Init::Computed(handle) => self.value(handle.id()).ok(),
+        let of = |init: &Start| match init {
+            Start::Asked(Init::Computed(handle)) => self.value(handle.id()).ok(),
             _ => None,
         };
         let outputs: Vec<_> = self.params.iter().filter_map(|p| of(&p.init)).collect();
@@ -41,11 +41,9 @@ impl Writer {
         }
         let mut graph = self.graph.cut_to(&outputs);
         // Weights that are trained too are inputs by now: here they are what they were.
-        for p in self.params.iter().filter(|p| p.base.is_some()) {
-            if let Init::Given(tensor) = &p.init
-                && let Ok(tensor) = to_graph_tensor(tensor.clone())
-            {
-                graph.set_constant(p.value, tensor);
+        for p in &self.params {
+            if let Start::Base(tensor) = &p.init {
+                graph.set_constant(p.value, tensor.clone());
             }
         }
         graph.inputs.clear();

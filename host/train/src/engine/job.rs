@@ -9,7 +9,7 @@ use graft_graph::Tensor;
 use graft_graph::hoist::hoist;
 use graft_graph::split::Whole;
 use graft_graph::trim::trim;
-use graft_plugins::adapt::Param;
+use graft_plugins::adapt::{Param, Start};
 use graft_plugins::api::{Field, FieldKind, Init, Metric};
 use graft_plugins::{Adapted, Method, Objective, adapt};
 use graft_runtime::{Runtime, SessionOptions};
@@ -29,6 +29,7 @@ use super::step::{Evaluation, Step};
 use super::stored::Stored;
 use super::{prepared, values};
 use crate::best::{Direction, Watch};
+use crate::bulk;
 use crate::error::TrainError;
 use crate::fit::{Engine, fit};
 use crate::interrupt::Interrupt;
@@ -217,6 +218,7 @@ impl Job {
         observers: &mut [&mut dyn Observer],
         interrupt: &Interrupt,
     ) -> Result<Outcome, JobError> {
+        bulk::threads(self.options.threads.unwrap_or(self.base.runtime().threads()));
         let (method, objective) = (Some(&self.method), Some(&self.objective));
         let mut adapted = adapt(&self.base.graph, &self.base.model, method, objective, true)?;
         let mut forward = adapt(&self.base.graph, &self.base.model, method, objective, false)?;
@@ -416,16 +418,20 @@ impl Job {
         }
         let mut computed = graft_tasks::starts(&self.base, adapted, &self.options)?.into_iter();
         let mut draw = |p: &Param| -> Result<Tensor, JobError> {
-            if matches!(p.init, Init::Computed(_))
+            let init = match &p.init {
+                Start::Base(values) => return Ok(values.clone()),
+                Start::Asked(init) => init,
+            };
+            if matches!(init, Init::Computed(_))
                 && let Some(start) = computed.next()
             {
                 return Ok(start);
             }
-            let drawn = match &p.init {
+            let drawn = match init {
                 Init::Rows { table, text } => {
                     rows::first_values(&self.base, p, table, text.as_deref(), self.recipe.seed)?
                 }
-                _ => values::first_values(p, self.recipe.seed)?,
+                _ => values::first_values(p, init, self.recipe.seed)?,
             };
             Ok(Tensor::new(p.shape.clone(), &drawn).map_err(TaskError::from)?)
         };

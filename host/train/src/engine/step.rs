@@ -4,10 +4,11 @@ use std::collections::HashMap;
 
 use graft_graph::cse::join_equal;
 use graft_graph::grad::{expose, grad};
+use graft_graph::order::soonest_first;
 use graft_graph::{Builder, Graph, Tensor, ValueId};
 use graft_plugins::adapt::Noise;
 use graft_plugins::{Adapted, Objective, api};
-use graft_runtime::{SessionOptions, View};
+use graft_runtime::{SessionOptions, Target, View};
 use graft_tasks::{Base, Examples, Feed, Program, TaskError, judge, run_all};
 
 use super::source::TrainBatch;
@@ -37,7 +38,6 @@ pub struct Step<'a> {
     program: Program,
     settings: HashMap<String, Tensor>,
     noises: Vec<Noise>,
-    loss: String,
     seed: u64,
     /// The evaluation, if there is data for one.
     pub evaluation: Option<Evaluation<'a>>,
@@ -58,6 +58,7 @@ fn with_gradients(
     let names: Vec<String> = trained.iter().map(|t| t.1.clone()).collect();
     expose(&mut graph, &grads, &names);
     join_equal(&mut graph);
+    soonest_first(&mut graph);
     Ok(graph)
 }
 
@@ -89,7 +90,6 @@ impl<'a> Step<'a> {
             program,
             settings: adapted.settings.iter().map(|s| (s.input.clone(), Tensor::scalar(s.number))).collect(),
             noises: adapted.noises.clone(),
-            loss: graph.name_of(loss).to_string(),
             seed,
             evaluation: None,
         })
@@ -165,15 +165,14 @@ impl Engine for Step<'_> {
         grads: &mut [Vec<f32>],
     ) -> Result<StepOutput, EngineError> {
         let noise = self.noise(batch, at)?;
-        let outputs = {
-            let tensor =
-                |n: &str| batch.tensors.get(n).or_else(|| self.settings.get(n)).or_else(|| noise.get(n));
-            self.program.run(&|n| tensor(n).map(View::from).or_else(|| view(params, n)))?
-        };
-        for (p, g) in params.iter().zip(grads) {
-            g.copy_from_slice(outputs.f32s(&format!("grad:{}", p.name))?);
-        }
-        Ok(StepOutput { loss: f64::from(outputs.scalar(&self.loss)?), samples: batch.rows })
+        let tensor = |n: &str| batch.tensors.get(n).or_else(|| self.settings.get(n)).or_else(|| noise.get(n));
+        // Written where they are wanted: gradients of the size of the base would otherwise lie in memory twice, and
+        // tear ONNX Runtime's own to pieces that no longer fit the next step.
+        let mut loss = [0f32];
+        let mut targets = vec![Target { shape: &[], data: &mut loss }];
+        targets.extend(params.iter().zip(grads).map(|(p, g)| Target { shape: &p.shape, data: g }));
+        self.program.run_into(&|n| tensor(n).map(View::from).or_else(|| view(params, n)), &mut targets)?;
+        Ok(StepOutput { loss: f64::from(loss[0]), samples: batch.rows })
     }
 
     fn evaluate(&mut self, params: &Parameters) -> Result<Option<Metrics>, EngineError> {

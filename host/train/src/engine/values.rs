@@ -9,11 +9,11 @@ use graft_plugins::api;
 use crate::error::{EngineError, TrainError};
 use crate::random::{self, Distribution, Init};
 
-/// The first values of a parameter: the base's own for one of its tensors, else what the plugin asks for.
-pub(super) fn first_values(p: &Param, seed: u64) -> Result<Vec<f32>, TrainError> {
+/// The first values of a parameter, as the plugin asks for them.
+pub(super) fn first_values(p: &Param, init: &api::Init, seed: u64) -> Result<Vec<f32>, TrainError> {
     let draw = |init: Init| init.values(seed, &p.name, &p.shape);
     let unfit = |m: String| TrainError::Plan(format!("the parameter `{}`: {m}", p.name));
-    match &p.init {
+    match init {
         api::Init::Zeros => draw(Init::Zeros),
         api::Init::Ones => draw(Init::Ones),
         api::Init::Full(v) => Ok(vec![*v as f32; p.shape.iter().product()]),

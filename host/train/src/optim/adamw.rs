@@ -4,6 +4,7 @@ use graft_graph::Tensor;
 use indexmap::IndexMap;
 
 use super::{Optimizer, read_all, read_step};
+use crate::bulk::{self, PIECE};
 use crate::error::TrainError;
 use crate::params::{Parameters, tensor};
 
@@ -37,19 +38,25 @@ impl Optimizer for AdamW {
         let correction1 = 1.0 - libm::pow(b1, self.step as f64);
         let correction2 = (1.0 - libm::pow(b2, self.step as f64)).sqrt() as f32;
         let (w1, b2, w2, eps) = ((1.0 - b1) as f32, b2 as f32, (1.0 - b2) as f32, self.eps as f32);
+        let elements = params.elements();
         let moments = self.first.iter_mut().zip(&mut self.second);
+        let mut pieces = Vec::new();
         for ((p, g), (first, second)) in params.iter_mut().zip(grads).zip(moments) {
             let lr = lr * p.lr_scale;
             let keep = if p.decay { (1.0 - lr * self.weight_decay) as f32 } else { 1.0 };
             let size = (-lr / correction1) as f32;
-            let elements = p.values.iter_mut().zip(g).zip(first.iter_mut().zip(second.iter_mut()));
-            for ((value, g), (m, v)) in elements {
+            let moments = first.chunks_mut(PIECE).zip(second.chunks_mut(PIECE));
+            let values = p.values.chunks_mut(PIECE).zip(g.chunks(PIECE));
+            pieces.extend(values.zip(moments).map(|(v, m)| (v, m, keep, size)));
+        }
+        bulk::each(elements, pieces, |((values, g), (first, second), keep, size)| {
+            for ((value, g), (m, v)) in values.iter_mut().zip(g).zip(first.iter_mut().zip(second)) {
                 *m = lerp(*m, *g, w1);
                 *v = *v * b2 + w2 * g * g;
                 let root = v.sqrt() / correction2 + eps;
                 *value = *value * keep + size * *m / root;
             }
-        }
+        });
     }
 
     fn export(&self, params: &Parameters) -> IndexMap<String, Tensor> {

@@ -7,7 +7,7 @@ use crate::commands::patterns;
 use crate::table::count;
 
 /// Patterns of paths that are shown of a selection.
-const SHOWN: usize = 6;
+pub const SHOWN: usize = 6;
 
 /// One fact a line: what the method takes, what the objective makes of it, how much is trained, where the base is cut.
 pub fn facts(c: &Chosen, method: &str, objective: &str) -> Vec<(&'static str, String)> {

@@ -220,6 +220,15 @@ fn training(page: &mut Page, methods: &[Training]) {
         false => page.table(&table),
     }
     failed.iter().for_each(|f| page.line(f));
+    // The first example of a method is what it does by default.
+    let mut seen = std::collections::BTreeSet::new();
+    for m in methods.iter().filter(|m| seen.insert(&m.method)) {
+        for t in &m.takes {
+            let more = if t.paths.len() > chosen::SHOWN { ", …" } else { "" };
+            let shown = t.paths.iter().take(chosen::SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+            page.line(format!("{} would choose {}: {shown}{more}", m.method, t.rule));
+        }
+    }
 }
 
 fn tied_text(t: &Tied) -> String {

@@ -36,7 +36,7 @@ pub struct Chosen {
 pub struct CutPlace {
     /// The values there: name and shape.
     pub values: Vec<(String, String)>,
-    /// The part of the forward pass' arithmetic that lies before it, from 0 to 1, as estimated.
+    /// The part of the arithmetic, up to the loss, that lies before it, from 0 to 1, as estimated.
     pub share: f64,
     /// Numbers of a row of features.
     pub row: usize,
@@ -50,7 +50,7 @@ impl Chosen {
     /// # Errors
     /// Whatever the plugins find wrong.
     pub fn of(base: &Base, method: &Method, objective: &Objective) -> Result<Chosen, JobError> {
-        let mut adapted = adapt(&base.graph, &base.model, Some(method), Some(objective), false)?;
+        let mut adapted = adapt(&base.graph, &base.model, Some(method), Some(objective), true)?;
         hoist(&mut adapted.graph);
         let size = |shape: &[usize]| shape.iter().product::<usize>();
         let weights = base.graph.constants().filter(|(_, t)| t.dtype().is_float() && t.len() > 1);

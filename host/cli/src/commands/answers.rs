@@ -42,10 +42,17 @@ struct Loaded {
     options: SessionOptions,
 }
 
+/// What the passes of a base gave.
+struct Passed<'a> {
+    /// The outputs of each adapter over its examples.
+    outputs: Vec<Vec<Tensor>>,
+    /// Which adapters had a pass together.
+    together: Vec<Vec<&'a str>>,
+}
+
 impl Loaded {
-    /// The outputs of each adapter over its examples, and which adapters had a pass of the base together. One session
-    /// lives at a time.
-    fn outputs(&self, examples: &[Examples]) -> Result<(Vec<Vec<Tensor>>, Vec<Vec<&str>>)> {
+    /// Runs every adapter over its examples. One session lives at a time.
+    fn run(&self, examples: &[Examples]) -> Result<Passed<'_>> {
         let asked: Vec<(&Fitted, &Examples)> = self.tasks.iter().map(|(_, f)| f).zip(examples).collect();
         let mut outputs: Vec<Vec<Tensor>> = vec![Vec::new(); asked.len()];
         let mut together = Vec::new();
@@ -55,7 +62,7 @@ impl Loaded {
             together.push(pass.adapters.iter().map(|i| asked[*i].0.name.as_str()).collect());
             pass.adapters.iter().zip(made).for_each(|(i, own)| outputs[*i] = own);
         }
-        Ok((outputs, together))
+        Ok(Passed { outputs, together })
     }
 }
 
@@ -168,7 +175,7 @@ pub fn eval(args: EvalArgs) -> Result<()> {
         objective.collate(&read.rows, 0)?;
         keep(&mut examples, read);
     }
-    let (outputs, together) = loaded.outputs(&examples)?;
+    let Passed { outputs, together } = loaded.run(&examples)?;
     let mut results = serde_json::Map::new();
     for (((_, task), examples), outputs) in loaded.tasks.iter().zip(&examples).zip(outputs) {
         let metrics = task.metrics(examples, outputs)?;
@@ -293,7 +300,7 @@ pub fn predict(args: PredictArgs) -> Result<()> {
     if !paired {
         bail!("--text-pair: no adapter here was trained on pairs of texts that are read together");
     }
-    let (outputs, together) = loaded.outputs(&all)?;
+    let Passed { outputs, together } = loaded.run(&all)?;
     let mut answers: Vec<(String, Vec<Value>)> = Vec::new();
     for (((_, task), examples), outputs) in loaded.tasks.iter().zip(&all).zip(outputs) {
         answers.push((task.name.clone(), task.answers(examples, outputs)?));

@@ -225,12 +225,13 @@ impl Graph<'_> {
     /// `NO_SITE` when nothing matches, with the nearest paths; `CONFIG` for a pattern that is no regular expression;
     /// `UNSUPPORTED` when a site of another kind matches.
     pub fn select(&self, selection: &Selection<'_>) -> Result<Vec<Site>> {
+        let sites = self.sites()?;
+        let default = default_words(&sites, selection.kinds);
         let (matched, unmatched): (Vec<_>, Vec<_>) = {
-            let sites = self.sites()?;
             let taken = choose(&sites, selection)?;
             sites.into_iter().zip(taken).partition(|(_, t)| *t)
         };
-        let targets = selection.targets.map_or("the default".to_owned(), ToString::to_string);
+        let targets = selection.targets.map_or_else(|| default, ToString::to_string);
         self.report_matched(wire::Matched {
             matched: modules(&matched, selection),
             unmatched: modules(&unmatched, selection),
@@ -265,7 +266,7 @@ fn modules(sites: &[(Site, bool)], selection: &Selection<'_>) -> Vec<String> {
 /// # Errors
 /// As [`Graph::select`].
 pub fn choose(sites: &[Site], selection: &Selection<'_>) -> Result<Vec<bool>> {
-    let default = selection.targets.is_none().then(|| default_targets(sites));
+    let default = selection.targets.is_none().then(|| default_targets(sites, selection.kinds));
     let targets = selection.targets.or(default.as_ref());
     let include = Matcher::new(targets)?;
     let exclude = Matcher::new(selection.exclude)?;
@@ -355,22 +356,49 @@ fn tail(path: &str, parts: usize) -> &str {
     path.get(cut..).unwrap_or(path)
 }
 
-/// What PEFT takes when no target is named, found from the names that the architecture has; `all-linear` if it has
-/// none of them.
-pub fn default_targets(sites: &[Site]) -> Names {
-    const CUSTOMARY: [&[&str]; 7] = [
-        &["query", "value"],
-        &["q_proj", "v_proj"],
-        &["q_lin", "v_lin"],
-        &["query_key_value"],
-        &["qkv_proj"],
-        &["c_attn"],
-        &["q", "v"],
-    ];
+/// Names of queries and values, or of the one layer that gives both, as architectures have them: the first row counts of
+/// which all names are there. They are PEFT's (`TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING`), and `q_lin` and
+/// `qkv` of DistilBERT and of image transformers, which it lacks.
+const CUSTOMARY: [&[&str]; 11] = [
+    &["query", "value"],
+    &["query_proj", "value_proj"],
+    &["q_proj", "v_proj"],
+    &["q_lin", "v_lin"],
+    &["query_key_value"],
+    &["qkv_proj"],
+    &["Wqkv"],
+    &["qkv"],
+    &["c_attn"],
+    &["in_proj"],
+    &["q", "v"],
+];
+
+/// What is taken of modules of `kinds` when no target is named: queries and values by the names that the architecture
+/// has. Where a base has none of them: if it is made of convolutions, each of these but the first, which reads the input
+/// itself, and but those of groups or with dilations; otherwise `all-linear`.
+pub fn default_targets(sites: &[Site], kinds: &[SiteKind]) -> Names {
     let has = |name: &str| sites.iter().any(|s| s.kind == SiteKind::LINEAR && tail(&s.path, 1) == name);
-    match CUSTOMARY.into_iter().find(|names| names.iter().all(|n| has(n))) {
-        Some(names) => Names::List(names.iter().map(|n| (*n).to_owned()).collect()),
-        None => Names::Pattern("all-linear".to_owned()),
+    if let Some(names) = CUSTOMARY.into_iter().find(|names| names.iter().all(|n| has(n))) {
+        return Names::List(names.iter().map(|n| (*n).to_owned()).collect());
+    }
+    let mut seen = HashSet::new();
+    let convs = sites.iter().filter(|s| s.kind == SiteKind::CONV && seen.insert(s.path.as_str()));
+    let plain =
+        |s: &&Site| s.conv.as_ref().is_some_and(|c| c.group == 1 && c.dilations.iter().all(|d| *d == 1));
+    let convs: Vec<String> = convs.skip(1).filter(plain).map(|s| s.path.clone()).collect();
+    let linears = sites.iter().filter(|s| s.kind == SiteKind::LINEAR && !is_output(&s.path)).count();
+    if kinds.contains(&SiteKind::CONV) && convs.len() > linears {
+        return Names::List(convs);
+    }
+    Names::Pattern("all-linear".to_owned())
+}
+
+/// What was taken by default, in few words.
+fn default_words(sites: &[Site], kinds: &[SiteKind]) -> String {
+    match default_targets(sites, kinds) {
+        // No architecture has so many customary names.
+        Names::List(names) if names.len() > 2 => "the default, every convolution but the first".to_owned(),
+        names => format!("the default, {names}"),
     }
 }
 

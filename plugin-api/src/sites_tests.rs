@@ -77,9 +77,44 @@ fn exclusion_wins() {
 fn the_default_is_what_the_architecture_is_known_for() {
     assert_eq!(taken(None, None).unwrap().len(), 4);
     assert_eq!(
-        default_targets(&[site("h.0.mlp.up", SiteKind::LINEAR)]),
+        default_targets(&[site("h.0.mlp.up", SiteKind::LINEAR)], &[SiteKind::LINEAR]),
         Names::Pattern("all-linear".to_owned())
     );
+}
+
+#[test]
+fn each_architecture_has_its_names_for_queries_and_values() {
+    let names = |paths: &[&str]| {
+        let sites: Vec<Site> = paths.iter().map(|p| site(p, SiteKind::LINEAR)).collect();
+        default_targets(&sites, &[SiteKind::LINEAR, SiteKind::CONV])
+    };
+    let t5 =
+        ["encoder.block.0.layer.0.SelfAttention.q", "encoder.block.0.layer.0.SelfAttention.v", "lm_head"];
+    assert_eq!(names(&t5), list(&["q", "v"]));
+    assert_eq!(names(&["h.0.attn.c_attn", "h.0.attn.c_proj", "h.0.mlp.c_fc"]), list(&["c_attn"]));
+    let clip = ["vision_model.layers.0.self_attn.q_proj", "text_model.layers.0.self_attn.v_proj"];
+    assert_eq!(names(&clip), list(&["q_proj", "v_proj"]));
+    let deberta = ["layer.0.attention.self.query_proj", "layer.0.attention.self.value_proj"];
+    assert_eq!(names(&deberta), list(&["query_proj", "value_proj"]));
+}
+
+#[test]
+fn a_base_of_convolutions_has_all_but_the_first_and_those_of_groups() {
+    let conv = |path: &str, group: i64| {
+        let conv = wire::Conv { kernel: vec![3, 3], dilations: vec![1, 1], group, ..wire::Conv::default() };
+        Site { conv: Some(conv), ..site(path, SiteKind::CONV) }
+    };
+    let sites = [
+        conv("stem", 1),
+        conv("stages.0.conv1", 1),
+        conv("stages.0.depthwise", 8),
+        conv("stages.0.conv2", 1),
+        site("fc", SiteKind::LINEAR),
+    ];
+    let all = [SiteKind::LINEAR, SiteKind::CONV, SiteKind::EMBEDDING];
+    assert_eq!(default_targets(&sites, &all), list(&["stages.0.conv1", "stages.0.conv2"]));
+    // A method of linear layers alone has no other choice.
+    assert_eq!(default_targets(&sites, &[SiteKind::LINEAR]), Names::Pattern("all-linear".to_owned()));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 use graft_runtime::{Provider, Runtime, RuntimeOptions, SessionOptions};
-use graft_tasks::BaseOptions;
+use graft_tasks::{Base, BaseOptions};
 use graft_train::Recipe;
 
 /// Where and how graphs run.
@@ -64,7 +64,7 @@ impl RuntimeArgs {
     }
 }
 
-/// What a base needs to be told where its files do not show it.
+/// What opening a base for an adapter takes: what its files do not show, where plugins are, how graphs run.
 #[derive(Args, Clone, Debug, Default)]
 pub struct BaseArgs {
     /// Name of the value that holds the hidden states [batch, sequence, width], for models that only output logits
@@ -76,9 +76,24 @@ pub struct BaseArgs {
     /// The preprocessor_config.json of a base of images [default: the one beside the model]
     #[arg(long, value_name = "FILE")]
     pub preprocessor: Option<PathBuf>,
+    /// A folder of plugins, searched first (repeatable)
+    #[arg(long, value_name = "DIR")]
+    pub plugin_dir: Vec<PathBuf>,
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
 }
 
 impl BaseArgs {
+    /// Starts ONNX Runtime and opens the base.
+    pub fn open(&self, base: &Path) -> Result<Base> {
+        self.open_with(base, &self.options())
+    }
+
+    /// As [`BaseArgs::open`], with other options.
+    pub fn open_with(&self, base: &Path, options: &BaseOptions) -> Result<Base> {
+        Ok(Base::open(self.runtime.start()?, base, options)?)
+    }
+
     /// The options of [`graft_tasks::Base::open`].
     pub fn options(&self) -> BaseOptions {
         BaseOptions {

@@ -1,6 +1,7 @@
 //! The `graft` binary: arguments in, words and tables out.
 
 mod answer;
+mod chosen;
 mod commands;
 mod common;
 mod table;

@@ -425,6 +425,21 @@ impl Graph {
         self.constants.retain(|v, _| live[v.index()]);
     }
 
+    /// A copy that computes `outputs` and nothing else; it has the inputs that these depend on.
+    pub fn cut_to(&self, outputs: &[ValueId]) -> Graph {
+        let mut graph = self.clone();
+        graph.outputs = outputs.to_vec();
+        graph.remove_dead();
+        let mut read = vec![false; graph.value_count()];
+        outputs.iter().for_each(|v| read[v.index()] = true);
+        for n in &graph.nodes {
+            n.inputs.iter().flatten().for_each(|v| read[v.index()] = true);
+            captured(n, &graph, &mut |v| read[v.index()] = true);
+        }
+        graph.inputs.retain(|v| read[v.index()]);
+        graph
+    }
+
     /// Sorts nodes so that each stands after what it reads. Order is kept where it may be.
     ///
     /// # Errors

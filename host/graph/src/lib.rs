@@ -3,6 +3,7 @@
 //! Pure: the same graph in gives the same graph out, and nothing is read or written besides ONNX files.
 
 pub mod axes;
+pub mod beside;
 pub mod builder;
 pub mod cse;
 pub mod dim;
@@ -25,6 +26,7 @@ pub mod tensor;
 pub mod tied;
 pub mod trim;
 mod upgrade;
+pub mod work;
 
 pub use builder::Builder;
 pub use dim::{Dim, Shape};

@@ -23,11 +23,13 @@ pub struct Split {
 }
 
 /// Why a graph is not cut.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Whole {
     /// There is nothing to save, or what there is has no fixed size per example.
-    NothingFixed,
+    #[error("{0}")]
+    NothingFixed(String),
     /// A value with fixed sizes is not proven to have one independent row for each example.
+    #[error("{0}")]
     Unproven(String),
 }
 
@@ -57,9 +59,18 @@ pub fn split(graph: &Graph, changing: &[ValueId], axes: &Axes) -> Result<Split, 
     };
     // What does not depend on the batch has no row for each example.
     let one_for_all = |v: &ValueId| axes.batch(*v) == Batch::None;
-    let saves = cut.iter().any(|v| !graph.inputs.contains(v));
-    if !saves || !cut.iter().all(fixed) || cut.iter().any(one_for_all) {
-        return Err(Whole::NothingFixed);
+    let told = |v: &ValueId, what: &str| {
+        let shape = graph.shape(*v).map_or_else(String::new, |s: &Vec<Dim>| show(s));
+        Err(Whole::NothingFixed(format!("'{}' {shape} {what}", graph.name_of(*v))))
+    };
+    if cut.iter().all(|v| graph.inputs.contains(v)) {
+        return Err(Whole::NothingFixed("what is trained reads the inputs themselves".into()));
+    }
+    if let Some(v) = cut.iter().find(|v| !fixed(v)) {
+        return told(v, "is read by what is trained and has no fixed size for each example");
+    }
+    if let Some(v) = cut.iter().find(|v| one_for_all(v)) {
+        return told(v, "is read by what is trained and is no row for each example");
     }
     let about = |v: ValueId, what: &str, reason: Option<crate::axes::Reason>| {
         let shape = graph.shape(v).map_or_else(String::new, |s: &Vec<Dim>| show(s));
@@ -77,10 +88,7 @@ pub fn split(graph: &Graph, changing: &[ValueId], axes: &Axes) -> Result<Split, 
             doubt = Some(about(*v, "may depend on padding", s.padding_by));
         }
     }
-    let mut frozen = graph.clone();
-    frozen.outputs.clone_from(&cut);
-    frozen.remove_dead();
-    frozen.inputs.retain(|v| !changes[v.index()]);
+    let frozen = graph.cut_to(&cut);
     let mut rest = graph.clone();
     rest.nodes.retain(|n| is_rest(n));
     rest.inputs.retain(|v| changes[v.index()]);
@@ -134,7 +142,8 @@ mod tests {
         let y = Builder::new(&mut g, "").op("MatMul", &[x, w]);
         g.outputs = vec![y];
         let whole = cut(&g, w, Role::Pixels).err();
-        assert_eq!(whole, Some(Whole::NothingFixed), "nothing is saved: the input itself is the cut");
+        let Some(Whole::NothingFixed(why)) = whole else { panic!("{whole:?}") };
+        assert!(why.contains("'x' [batch, seq, 3]"), "{why}");
     }
 
     #[test]

@@ -58,29 +58,36 @@ pub(crate) fn objective(objective: &Objective) -> Result<Option<Dry>> {
         FieldKind::WORDS,
         FieldKind::WORD_LABELS,
     ];
-    let fields = objective.fields()?;
-    if fields.iter().any(|f| !known.contains(&f.kind)) {
+    if objective.fields()?.iter().any(|f| !known.contains(&f.kind)) {
         return Ok(None);
     }
     let fail =
         |e: Error| PluginError::from_error(e, &objective.plugin().manifest().id, objective.id(), "dry run");
-    let labels = [FieldKind::LABEL, FieldKind::WORD_LABELS];
-    let counts = |_: &_| ["O", "B-one"].map(|l| (l.to_owned(), 2u64)).to_vec();
-    let labelled = fields.iter().filter(|f| labels.contains(&f.kind));
-    let numbers = fields.iter().filter(|f| f.kind == FieldKind::NUMBER);
-    let summary = Summary {
-        rows: 4,
-        labels: labelled.map(|f| (f.name.clone(), counts(f))).collect(),
-        numbers: numbers.map(|f| (f.name.clone(), Numbers::of(&[0.0, 1.0, 2.0, 3.0]))).collect(),
-        fields: fields.iter().map(|f| f.name.clone()).collect(),
-    };
-    let prepared = objective.prepare(&summary)?;
+    let prepared = without_data(objective)?;
     let (base, model) = base().map_err(fail)?;
     let adapted = adapt(&base, &model, None, Some(&prepared), true)?;
     let Some(loss) = adapted.loss else {
         return Err(fail(Error::new(Code::REFUSED, "it builds no loss in a training graph")));
     };
     gradients(adapted, loss).map(Some).map_err(fail)
+}
+
+/// `objective` as if it had seen data: four rows with all of its fields, two labels, numbers from 0 to 3.
+///
+/// # Errors
+/// Whatever the objective finds wrong.
+pub fn without_data(objective: &Objective) -> Result<Objective> {
+    let fields = objective.fields()?;
+    let labels = [FieldKind::LABEL, FieldKind::WORD_LABELS];
+    let counts = |_: &_| ["O", "B-one"].map(|l| (l.to_owned(), 2u64)).to_vec();
+    let labelled = fields.iter().filter(|f| labels.contains(&f.kind));
+    let numbers = fields.iter().filter(|f| f.kind == FieldKind::NUMBER);
+    objective.prepare(&Summary {
+        rows: 4,
+        labels: labelled.map(|f| (f.name.clone(), counts(f))).collect(),
+        numbers: numbers.map(|f| (f.name.clone(), Numbers::of(&[0.0, 1.0, 2.0, 3.0]))).collect(),
+        fields: fields.iter().map(|f| f.name.clone()).collect(),
+    })
 }
 
 fn gradients(mut adapted: Adapted, from: ValueId) -> std::result::Result<Dry, Error> {

@@ -16,6 +16,7 @@ mod manifest;
 mod verify;
 
 pub use adapt::{Adapted, adapt, adapt_beside};
+pub use dry_run::without_data;
 pub use error::{PluginError, Result};
 pub use find::{Found, Kind};
 pub use graft_plugin_api as api;

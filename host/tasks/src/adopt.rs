@@ -4,13 +4,12 @@ use std::path::PathBuf;
 
 use graft_adapters::{BaseRef, Component, GraftFile, HeadInfo, ObjectiveInfo, StoredAdapter};
 use graft_plugins::{Method, Objective};
-use graft_runtime::SessionOptions;
 use serde_json::{Map, Value, json};
 
 use crate::base::Base;
 use crate::binding::{method_of, objective_of};
 use crate::error::{Result, TaskError};
-use crate::task::Task;
+use crate::task::Fitted;
 
 /// Adds to an adapter of PEFT's what only Graft keeps: the base's digest, the settings of method and objective, the names
 /// of the labels. The adapter is fitted to the base, so that a wrong one is seen here.
@@ -47,16 +46,14 @@ pub fn adopt(
     let names = config.get("labels").and_then(Value::as_array).into_iter().flatten();
     let names = names.filter_map(|v| v.as_str().map(str::to_owned)).collect();
     let pooling = config.get("pooling").and_then(Value::as_str).map(str::to_owned);
-    let path = base.dir.canonicalize().unwrap_or_else(|_| base.dir.clone());
-    let name = path.file_name().map_or_else(|| "base".into(), |n| n.to_string_lossy().into_owned());
     let mut graft = GraftFile::new(
         Component { id: method.id().into(), config: object(method.config().clone()) },
         ObjectiveInfo { id: objective.id().into(), config, labels: names },
-        BaseRef { digest: base.digest()?.to_owned(), name, model_type: base.model_type.clone() },
+        BaseRef { digest: base.digest()?.to_owned(), name: base.name(), model_type: base.model_type.clone() },
     );
     graft.head = Some(HeadInfo { pooling, module: head.module.clone(), not_stock: None });
     let adopted = StoredAdapter { graft: Some(graft), ..adapter.clone() };
-    Task::open(base, &adopted, plugin_dirs, &SessionOptions::default())?;
+    Fitted::open(base, &adopted, plugin_dirs)?;
     Ok(adopted)
 }
 

@@ -129,6 +129,14 @@ impl Base {
         self.model.input(Role::Pixels).is_some() && self.model.input(Role::Ids).is_none()
     }
 
+    /// What people call it: its folder, or its file where that has a name of its own.
+    pub fn name(&self) -> String {
+        let dir = self.dir.canonicalize().unwrap_or_else(|_| self.dir.clone());
+        let named = |p: &Path| p.file_name().map(|n| n.to_string_lossy().into_owned());
+        let file = named(&self.path).filter(|n| n != "model.onnx");
+        file.or_else(|| named(&dir)).unwrap_or_else(|| "base".into())
+    }
+
     /// Hidden states or a pooled output, which objectives build on; for a base of images its own logits do as well.
     ///
     /// # Errors

@@ -138,6 +138,19 @@ impl Examples {
         1 + self.further.len()
     }
 
+    /// Whether a base is fed the same for `other`: the same tokens or pixels, row by row.
+    pub fn has_inputs_of(&self, other: &Examples) -> bool {
+        let alike = |a: &[Encoding], b: &[Encoding]| {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.ids == b.ids && a.type_ids == b.type_ids)
+        };
+        let further = self.further.values().zip(other.further.values());
+        self.len() == other.len()
+            && self.images == other.images
+            && alike(&self.encodings, &other.encodings)
+            && self.further.len() == other.further.len()
+            && further.into_iter().all(|(a, b)| alike(a, b))
+    }
+
     /// Tokens of each row, those of its longest text; 1 for each image.
     pub fn lengths(&self) -> Vec<usize> {
         if self.images.is_some() {

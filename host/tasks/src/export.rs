@@ -202,9 +202,7 @@ fn computed(base: &Base, folded: &Folded, options: &SessionOptions) -> Result<Ve
         if let Some(constant) = sums.constant(*value) {
             return Ok(constant.clone());
         }
-        let mut graph = sums.clone();
-        graph.outputs = vec![*value];
-        graph.remove_dead();
+        let graph = sums.cut_to(&[*value]);
         let source = SessionSource::plain(onnx::to_bytes(&graph));
         let name = graph.name_of(*value);
         Ok(Session::new(base.runtime(), &source, &options)?.run(&[], &[name])?.tensor(name)?)

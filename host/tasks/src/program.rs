@@ -19,10 +19,7 @@ impl Program {
     /// # Errors
     /// What ONNX Runtime says of the graph.
     pub fn new(base: &Base, graph: &Graph, options: &SessionOptions) -> Result<Program> {
-        let mut graph = graph.clone();
-        let consumers = graph.consumers();
-        let outputs = graph.outputs.clone();
-        graph.inputs.retain(|v| !consumers[v.index()].is_empty() || outputs.contains(v));
+        let graph = graph.cut_to(&graph.outputs);
         // Batches differ in length, so a plan of memory made for one shape only holds on to memory for the others
         // (MiniLM, LoRA on all linear sites, TREC: 742 MB at the peak with plans, 586 MB without, at the same speed).
         let options = SessionOptions { memory_pattern: false, ..options.clone() };

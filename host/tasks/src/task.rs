@@ -1,13 +1,13 @@
-//! A task ready to answer: an adapter over a base.
+//! Adapters fitted to a base, and one with its session.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 
 use graft_adapters::StoredAdapter;
-use graft_graph::Tensor;
 use graft_graph::hoist::hoist;
 use graft_graph::model::Model;
 use graft_graph::trim::trim;
+use graft_graph::{Graph, Tensor};
 use graft_plugins::api::{self, Metric};
 use graft_plugins::{Adapted, Method, Objective, adapt, adapt_beside};
 use graft_runtime::{SessionOptions, View};
@@ -17,38 +17,106 @@ use serde_json::Value;
 use crate::base::Base;
 use crate::binding::{bind, method_of, objective_of};
 use crate::error::{Result, TaskError};
-use crate::evaluate::{TextFeed, judge, run_all};
+use crate::evaluate::judge;
 use crate::examples::Examples;
-use crate::intake::Intake;
 use crate::program::Program;
 
-/// An adapter bound to a base: its graph in a session, its parameters beside it.
-pub struct Task {
+/// An adapter fitted to a base, without a session.
+pub struct Fitted {
     /// Name for messages and answers: the adapter's folder.
     pub name: String,
     /// The objective, where the adapter has a head.
     pub objective: Option<Objective>,
     /// Places that the method's virtual tokens take from texts.
     pub virtual_tokens: usize,
+    /// The base with method and head written into it, as they left it.
+    pub(crate) graph: Graph,
+    /// Parameters and settings by input name.
+    pub(crate) values: HashMap<String, Tensor>,
+}
+
+impl Fitted {
+    /// Loads an adapter's method and objective, and fits its tensors to the base.
+    ///
+    /// # Errors
+    /// Another base, missing plugins, modules or tensors that do not fit.
+    pub fn open(base: &Base, adapter: &StoredAdapter, plugin_dirs: &[PathBuf]) -> Result<Fitted> {
+        let objective = found_objective(base, adapter, plugin_dirs)?;
+        Fitted::build(base, adapter, objective, plugin_dirs)
+    }
+
+    fn build(
+        base: &Base,
+        adapter: &StoredAdapter,
+        objective: Option<Objective>,
+        plugin_dirs: &[PathBuf],
+    ) -> Result<Fitted> {
+        let (adapted, tensors) = fitted(base, adapter, plugin_dirs, &|model, method| {
+            adapt(&base.graph, model, method, objective.as_ref(), false)
+        })?;
+        let name =
+            adapter.dir.file_name().map_or_else(|| "adapter".into(), |n| n.to_string_lossy().into_owned());
+        let values = values(&adapted, tensors);
+        let virtual_tokens = adapted.virtual_tokens;
+        Ok(Fitted { name, objective, virtual_tokens, graph: adapted.graph, values })
+    }
+
+    /// The graph without work that no output needs.
+    pub(crate) fn slim_graph(&self) -> Graph {
+        let mut graph = self.graph.clone();
+        hoist(&mut graph);
+        if self.virtual_tokens > 0 {
+            trim(&mut graph);
+        }
+        graph
+    }
+
+    /// The objective.
+    ///
+    /// # Errors
+    /// An adapter without a head.
+    pub fn objective(&self) -> Result<&Objective> {
+        self.objective.as_ref().ok_or_else(|| TaskError::Input {
+            what: format!("adapter '{}'", self.name),
+            detail: "it has no head, so it gives no answers; `graft run` shows its hidden states".into(),
+        })
+    }
+
+    /// The metrics over labelled examples, given the outputs for all of them.
+    ///
+    /// # Errors
+    /// An adapter without a head; a label that it does not know.
+    pub fn metrics(&self, examples: &Examples, outputs: Vec<api::Tensor>) -> Result<Vec<Metric>> {
+        judge(self.objective()?, examples, outputs)
+    }
+
+    /// One answer for each example, given the outputs for all of them.
+    ///
+    /// # Errors
+    /// An adapter without a head.
+    pub fn answers(&self, examples: &Examples, outputs: Vec<api::Tensor>) -> Result<Vec<Value>> {
+        Ok(self.objective()?.decode(&examples.rows, outputs)?)
+    }
+}
+
+/// An adapter bound to a base: its graph in a session, its parameters beside it.
+pub struct Task {
     program: Program,
     values: HashMap<String, Tensor>,
-    outputs: Vec<String>,
 }
 
 impl Task {
-    /// Loads an adapter's method and objective, fits its tensors to the base and makes a session of it, which shares
-    /// the base's weights.
+    /// As [`Fitted::open`], with a session, which shares the base's weights.
     ///
     /// # Errors
-    /// Another base, missing plugins, modules or tensors that do not fit; what ONNX Runtime says.
+    /// As [`Fitted::open`]; what ONNX Runtime says.
     pub fn open(
         base: &Base,
         adapter: &StoredAdapter,
         plugin_dirs: &[PathBuf],
         options: &SessionOptions,
     ) -> Result<Task> {
-        let objective = found_objective(base, adapter, plugin_dirs)?;
-        Task::build(base, adapter, objective, plugin_dirs, options)
+        Task::of(base, Fitted::open(base, adapter, plugin_dirs)?, options)
     }
 
     /// As [`Task::open`], but the outputs are the base's own, as the method leaves them: hidden states.
@@ -61,30 +129,13 @@ impl Task {
         plugin_dirs: &[PathBuf],
         options: &SessionOptions,
     ) -> Result<Task> {
-        Task::build(base, &headless(adapter), None, plugin_dirs, options)
+        Task::of(base, Fitted::build(base, &headless(adapter), None, plugin_dirs)?, options)
     }
 
-    fn build(
-        base: &Base,
-        adapter: &StoredAdapter,
-        objective: Option<Objective>,
-        plugin_dirs: &[PathBuf],
-        options: &SessionOptions,
-    ) -> Result<Task> {
-        let (mut adapted, tensors) = fitted(base, adapter, plugin_dirs, &|model, method| {
-            adapt(&base.graph, model, method, objective.as_ref(), false)
-        })?;
-        hoist(&mut adapted.graph);
-        if adapted.virtual_tokens > 0 {
-            trim(&mut adapted.graph);
-        }
-        let name =
-            adapter.dir.file_name().map_or_else(|| "adapter".into(), |n| n.to_string_lossy().into_owned());
-        let program =
-            Program::new(base, &adapted.graph, &SessionOptions { name: name.clone(), ..options.clone() })?;
-        let outputs = adapted.graph.outputs.iter().map(|o| adapted.graph.name_of(*o).to_string()).collect();
-        let virtual_tokens = adapted.virtual_tokens;
-        Ok(Task { name, objective, virtual_tokens, program, values: values(&adapted, tensors), outputs })
+    fn of(base: &Base, fitted: Fitted, options: &SessionOptions) -> Result<Task> {
+        let options = SessionOptions { name: fitted.name.clone(), ..options.clone() };
+        let program = Program::new(base, &fitted.slim_graph(), &options)?;
+        Ok(Task { program, values: fitted.values })
     }
 
     /// The outputs on the given inputs, by name.
@@ -94,39 +145,6 @@ impl Task {
     pub fn run(&mut self, inputs: &IndexMap<String, Tensor>) -> Result<Vec<(String, Tensor)>> {
         let get = |n: &str| inputs.get(n).or_else(|| self.values.get(n)).map(View::from);
         Ok(self.program.run(&get)?.tensors()?)
-    }
-
-    fn outputs(&mut self, base: &Base, examples: &Examples, pad: i64) -> Result<Vec<api::Tensor>> {
-        let values = &self.values;
-        let fixed = |n: &str| values.get(n).map(View::from);
-        run_all(&mut self.program, &TextFeed { base, examples, pad }, &fixed, &self.outputs)
-    }
-
-    fn objective(&self) -> Result<&Objective> {
-        self.objective.as_ref().ok_or_else(|| TaskError::Input {
-            what: format!("adapter '{}'", self.name),
-            detail: "it has no head, so it gives no answers; `graft run` shows its hidden states".into(),
-        })
-    }
-
-    /// The metrics over labelled examples.
-    ///
-    /// # Errors
-    /// An adapter without a head; a label that it does not know.
-    pub fn evaluate(&mut self, base: &Base, examples: &Examples, intake: &Intake) -> Result<Vec<Metric>> {
-        self.objective()?.collate(&examples.rows, 0)?;
-        let outputs = self.outputs(base, examples, intake.pad_id())?;
-        judge(self.objective()?, examples, outputs)
-    }
-
-    /// One answer for each example.
-    ///
-    /// # Errors
-    /// An adapter without a head.
-    pub fn predict(&mut self, base: &Base, examples: &Examples, intake: &Intake) -> Result<Vec<Value>> {
-        self.objective()?;
-        let outputs = self.outputs(base, examples, intake.pad_id())?;
-        Ok(self.objective()?.decode(&examples.rows, outputs)?)
     }
 }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
 mod answers;
+mod chosen;
 mod conformance;
 mod embedding;
 mod images;
@@ -14,6 +15,7 @@ mod reproduced;
 mod settings;
 mod slopes;
 mod stored;
+mod together;
 mod trained;
 mod training;
 mod words;

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use graft_adapters::{StoredAdapter, load};
 use graft_data::{Encoding, Mapping, Table};
-use graft_plugins::api::{Field, FieldKind};
-use graft_runtime::peak_rss_mb;
-use graft_tasks::{Base, Examples, Intake, Task, table_options};
+use graft_plugins::api::{Field, FieldKind, Tensor};
+use graft_runtime::{SessionOptions, peak_rss_mb};
+use graft_tasks::{Base, Examples, Fitted, Intake, passes, table_options};
 use serde_json::{Value, json};
 
 use crate::answer::show;
-use crate::common::{BaseArgs, RuntimeArgs};
+use crate::common::BaseArgs;
 
 /// What both commands need.
 #[derive(clap::Args)]
@@ -20,47 +20,67 @@ struct Common {
     /// The base: a directory or an .onnx file
     #[arg(long, value_name = "PATH")]
     base: PathBuf,
-    /// An adapter directory (repeatable: one answer from each, over one copy of the base)
+    /// An adapter directory (repeatable: one answer from each, over one copy of the base; those that leave it as it is
+    /// share its pass)
     #[arg(long = "adapter", value_name = "DIR", required = true)]
     adapters: Vec<PathBuf>,
     /// Tokens at which text is cut [default: as in training, else the base's own limit]
     #[arg(long, value_name = "N")]
     max_length: Option<usize>,
-    /// A folder of plugins, searched first (repeatable)
-    #[arg(long, value_name = "DIR")]
-    plugin_dir: Vec<PathBuf>,
     /// One JSON object last on stdout, everything else on stderr
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     base_args: BaseArgs,
-    #[command(flatten)]
-    runtime: RuntimeArgs,
 }
 
 struct Loaded {
     base: Base,
     intake: Intake,
-    tasks: Vec<(StoredAdapter, Task)>,
+    tasks: Vec<(StoredAdapter, Fitted)>,
     max_length: Option<usize>,
+    options: SessionOptions,
+}
+
+/// What the passes of a base gave.
+struct Passed<'a> {
+    /// The outputs of each adapter over its examples.
+    outputs: Vec<Vec<Tensor>>,
+    /// Which adapters had a pass together.
+    together: Vec<Vec<&'a str>>,
+}
+
+impl Loaded {
+    /// Runs every adapter over its examples. One session lives at a time.
+    fn run(&self, examples: &[Examples]) -> Result<Passed<'_>> {
+        let asked: Vec<(&Fitted, &Examples)> = self.tasks.iter().map(|(_, f)| f).zip(examples).collect();
+        let mut outputs: Vec<Vec<Tensor>> = vec![Vec::new(); asked.len()];
+        let mut together = Vec::new();
+        for pass in passes(&self.base, &asked) {
+            let first = pass.adapters.first().map_or(0, |i| *i);
+            let made = pass.run(&self.base, &examples[first], self.intake.pad_id(), &self.options)?;
+            together.push(pass.adapters.iter().map(|i| asked[*i].0.name.as_str()).collect());
+            pass.adapters.iter().zip(made).for_each(|(i, own)| outputs[*i] = own);
+        }
+        Ok(Passed { outputs, together })
+    }
 }
 
 impl Common {
     fn load(&self) -> Result<Loaded> {
-        let runtime = self.runtime.start()?;
-        let base = Base::open(runtime, &self.base, &self.base_args.options())?;
+        let base = self.base_args.open(&self.base)?;
         let intake = Intake::open(&base)?;
-        let options = self.runtime.session("adapter")?;
+        let options = self.base_args.runtime.session("adapter")?;
         let mut tasks = Vec::new();
         for dir in &self.adapters {
             let stored = load(dir)?;
-            let task = Task::open(&base, &stored, &self.plugin_dir, &options)?;
+            let task = Fitted::open(&base, &stored, &self.base_args.plugin_dir)?;
             tasks.push((stored, task));
         }
         let trained = tasks.iter().filter_map(|(stored, _)| trained_length(stored)).max();
         let virtual_tokens = tasks.iter().map(|(_, task)| task.virtual_tokens).max().unwrap_or(0);
         let max_length = base.max_length(self.max_length.or(trained), virtual_tokens)?;
-        Ok(Loaded { base, intake, tasks, max_length })
+        Ok(Loaded { base, intake, tasks, max_length, options })
     }
 }
 
@@ -139,10 +159,10 @@ fn columns(adapter: &StoredAdapter, fields: &[&Field], given: &Mapping) -> Mappi
 
 /// Runs `graft eval`.
 pub fn eval(args: EvalArgs) -> Result<()> {
-    let mut loaded = args.common.load()?;
+    let loaded = args.common.load()?;
     let given = args.given()?;
-    let mut results = serde_json::Map::new();
-    for (stored, task) in &mut loaded.tasks {
+    let mut examples: Vec<Examples> = Vec::new();
+    for (stored, task) in &loaded.tasks {
         let objective = task.objective.as_ref().context("the adapter has no head to evaluate")?;
         let fields = objective.fields()?;
         let unread = |f: &&Field| args.columns.iter().any(|c| left_out(c) == Some(&f.name));
@@ -150,9 +170,15 @@ pub fn eval(args: EvalArgs) -> Result<()> {
             fields.iter().filter(|f| loaded.intake.reads(f) && (f.required || !unread(f))).collect();
         let mapping = columns(stored, &read, &given);
         let table = Table::read(&args.data, &table_options(&mapping, &fields, args.encoding.clone()))?;
-        let examples = loaded.intake.examples(&table, &args.data, &mapping, &fields, loaded.max_length)?;
-        say_cut(&examples, loaded.max_length);
-        let metrics = task.evaluate(&loaded.base, &examples, &loaded.intake)?;
+        let read = loaded.intake.examples(&table, &args.data, &mapping, &fields, loaded.max_length)?;
+        say_cut(&read, loaded.max_length);
+        objective.collate(&read.rows, 0)?;
+        keep(&mut examples, read);
+    }
+    let Passed { outputs, together } = loaded.run(&examples)?;
+    let mut results = serde_json::Map::new();
+    for (((_, task), examples), outputs) in loaded.tasks.iter().zip(&examples).zip(outputs) {
+        let metrics = task.metrics(examples, outputs)?;
         let shown: serde_json::Map<String, Value> =
             metrics.iter().map(|m| (m.name.clone(), json!(m.value))).collect();
         for m in &metrics {
@@ -162,7 +188,7 @@ pub fn eval(args: EvalArgs) -> Result<()> {
         results.insert(task.name.clone(), Value::Object(shown));
     }
     if args.common.json {
-        let mut object = json!({ "adapters": results, "peak_rss_mb": peak_rss_mb() });
+        let mut object = json!({ "adapters": results, "passes": together, "peak_rss_mb": peak_rss_mb() });
         if let (1, Some(only)) = (results.len(), results.values().next()) {
             for (k, v) in only.as_object().into_iter().flatten() {
                 object[k] = v.clone();
@@ -234,13 +260,13 @@ pub fn predict(args: PredictArgs) -> Result<()> {
     if matches!(&asked, Asked::Texts(t) if t.is_empty()) {
         bail!("there is no text to answer");
     }
-    let mut loaded = args.common.load()?;
+    let loaded = args.common.load()?;
     let mut shown: Vec<String> = Vec::new();
     let mut cut: Vec<bool> = Vec::new();
-    let mut answers: Vec<(String, Vec<Value>)> = Vec::new();
+    let mut all: Vec<Examples> = Vec::new();
     let mut paired = args.text_pair.is_empty();
-    for (stored, task) in &mut loaded.tasks {
-        let fields = task.objective.as_ref().map(|o| o.fields()).transpose()?.unwrap_or_default();
+    for (stored, task) in &loaded.tasks {
+        let fields = task.objective()?.fields()?;
         let examples = match (&asked, &args.data) {
             (Asked::Table(given), Some(path)) => {
                 let read: Vec<&Field> = fields.iter().filter(|f| asks(f) && loaded.intake.reads(f)).collect();
@@ -269,10 +295,15 @@ pub fn predict(args: PredictArgs) -> Result<()> {
         for (known, encoding) in cut.iter_mut().zip(&examples.encodings) {
             *known |= Encoding::is_cut(encoding);
         }
-        answers.push((task.name.clone(), task.predict(&loaded.base, &examples, &loaded.intake)?));
+        keep(&mut all, examples);
     }
     if !paired {
         bail!("--text-pair: no adapter here was trained on pairs of texts that are read together");
+    }
+    let Passed { outputs, together } = loaded.run(&all)?;
+    let mut answers: Vec<(String, Vec<Value>)> = Vec::new();
+    for (((_, task), examples), outputs) in loaded.tasks.iter().zip(&all).zip(outputs) {
+        answers.push((task.name.clone(), task.answers(examples, outputs)?));
     }
     let rows: Vec<Value> = (0..shown.len())
         .map(|i| {
@@ -289,7 +320,7 @@ pub fn predict(args: PredictArgs) -> Result<()> {
         })
         .collect();
     if args.common.json {
-        println!("{}", json!({ "rows": rows }));
+        println!("{}", json!({ "rows": rows, "passes": together }));
         return Ok(());
     }
     let width = answers.iter().map(|a| a.0.len()).max().unwrap_or(0);
@@ -347,6 +378,14 @@ fn second_texts<'a>(
         }
         _ => Ok(None),
     }
+}
+
+/// Adds examples; pixels that are there already are held once.
+fn keep(all: &mut Vec<Examples>, mut examples: Examples) {
+    if let Some(same) = all.iter().find(|e| e.has_inputs_of(&examples)) {
+        examples.images.clone_from(&same.images);
+    }
+    all.push(examples);
 }
 
 /// Says how many texts were cut: what stands behind the cut is neither read nor answered.

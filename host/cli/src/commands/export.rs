@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use graft_adapters::{load, read_tensors};
-use graft_tasks::{Base, Export, Exported, export};
+use graft_tasks::{Export, Exported, export};
 
-use crate::common::{BaseArgs, RuntimeArgs};
+use crate::common::BaseArgs;
 use crate::table::{Page, bytes, count, show_json};
 
 /// Write a base with an adapter as one plain ONNX model
@@ -58,16 +58,11 @@ struct Common {
     /// A .safetensors file with in:INPUT to compare on [default: inputs are made up]
     #[arg(long, value_name = "FILE")]
     tensors: Option<PathBuf>,
-    /// A folder of plugins, searched first (repeatable)
-    #[arg(long, value_name = "DIR")]
-    plugin_dir: Vec<PathBuf>,
     /// Print one JSON object instead
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     base_args: BaseArgs,
-    #[command(flatten)]
-    runtime: RuntimeArgs,
 }
 
 /// Runs `graft export`.
@@ -81,8 +76,7 @@ pub fn run_merge(args: MergeArgs) -> Result<()> {
 }
 
 fn run(args: Common, merge: bool) -> Result<()> {
-    let runtime = args.runtime.start()?;
-    let base = Base::open(runtime, &args.base, &args.base_args.options())?;
+    let base = args.base_args.open(&args.base)?;
     let adapter = load(&args.adapter)?;
     let inputs = args.tensors.as_deref().map(|file| {
         let named = read_tensors(file)?.into_iter();
@@ -93,8 +87,8 @@ fn run(args: Common, merge: bool) -> Result<()> {
         merge,
         no_head: args.no_head,
         inputs: inputs.transpose()?,
-        plugin_dirs: args.plugin_dir.clone(),
-        session: args.runtime.session(if merge { "merge" } else { "export" })?,
+        plugin_dirs: args.base_args.plugin_dir.clone(),
+        session: args.base_args.runtime.session(if merge { "merge" } else { "export" })?,
     };
     let done = export(&base, &adapter, &args.out, &what)?;
     if args.json {

@@ -3,7 +3,7 @@
 mod methods;
 mod operators;
 mod report;
-mod sites;
+pub mod sites;
 mod training;
 
 use std::path::PathBuf;
@@ -11,11 +11,15 @@ use std::path::PathBuf;
 use anyhow::Result;
 use graft_runtime::{Runtime, RuntimeOptions};
 use graft_tasks::{Base, BaseOptions};
+use graft_train::Recipe;
+use graft_train::engine::Chosen;
+use graft_train::recipe::Layer;
 
 use self::methods::Training;
 use self::operators::Gradient;
 use self::report::{Axes, Port, Report, Tied};
 use self::training::Batch;
+use crate::chosen;
 use crate::table::{Page, Table, bytes, count, show_json};
 
 /// Show what a base has: inputs, sites, what is differentiable, what each method would train
@@ -23,10 +27,11 @@ use crate::table::{Page, Table, bytes, count, show_json};
 /// Reads the model as training does: sites are the modules that a method can hook, named as PyTorch names them;
 /// operators are those that gradients are derived through. Numbered layers that are alike share a line. What methods
 /// would train is found by letting every installed method write into the base, with its own examples as
-/// configuration: this runs the plugins' code.
+/// configuration: this runs the plugins' code. With --method, only what a run with it would choose is shown: modules,
+/// pooling, how much is trained, and where the base is cut so that what lies before is done once per example.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Example:\n  graft inspect bases/minilm\n  graft inspect bases/minilm --json | jq .parameters"
+    after_help = "Example:\n  graft inspect bases/minilm\n  graft inspect bases/minilm --json | jq .parameters\n  graft inspect bases/minilm --method lora --set method.r=4"
 )]
 pub struct Args {
     /// The base: a model file, or a directory with model.onnx or onnx/model.onnx
@@ -47,6 +52,15 @@ pub struct Args {
     /// Tokens of each row of that batch
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(i64).range(1..=1_048_576), requires = "train")]
     length: i64,
+    /// Show what a training run with this method would choose, instead of everything
+    #[arg(long, value_name = "NAME", conflicts_with = "train")]
+    method: Option<String>,
+    /// The objective of that run
+    #[arg(long, value_name = "NAME", default_value = "classification", requires = "method")]
+    objective: String,
+    /// A setting of the method or the objective, e.g. method.r=8 or objective.pooling=cls (repeatable)
+    #[arg(long, value_name = "KEY=VALUE", requires = "method")]
+    set: Vec<String>,
     /// Plugin folder to search first (repeatable)
     #[arg(long, value_name = "DIR")]
     plugin_dir: Vec<PathBuf>,
@@ -63,12 +77,38 @@ pub fn run(args: Args) -> Result<()> {
     let runtime = Runtime::start(&RuntimeOptions { library: args.library.clone(), threads: None })?;
     let options = BaseOptions { hidden: args.hidden.clone(), ..BaseOptions::default() };
     let base = Base::open(runtime, &args.base, &options)?;
+    if let Some(method) = &args.method {
+        return choices(&base, method, &args);
+    }
     let batch = args.train.then_some(Batch { rows: args.batch_size, length: args.length });
     let report = Report::of(&base, &args.plugin_dir, batch)?;
     if args.json {
         return show_json(&serde_json::to_value(&report)?);
     }
     page(&report, args.all, batch).show()
+}
+
+/// What a run would choose: its recipe has no data, so the objective is shown two labels.
+fn choices(base: &Base, method: &str, args: &Args) -> Result<()> {
+    let mut layer = Layer::command_line();
+    layer.flag("base", &args.base.display().to_string())?;
+    for (key, value) in
+        [("method", method), ("objective", &args.objective), ("data", "none"), ("out", "none")]
+    {
+        layer.flag(key, value)?;
+    }
+    args.set.iter().try_for_each(|s| layer.set(s))?;
+    let recipe = Recipe::resolve(&[layer])?;
+    let chosen = Chosen::of_recipe(base, &recipe, &args.plugin_dir)?;
+    if args.json {
+        return show_json(&chosen::to_json(&chosen, method, &args.objective));
+    }
+    let mut page = Page::new();
+    let architecture = base.model_type.as_deref().unwrap_or("unknown architecture");
+    let mut facts = vec![("base", format!("{} ({architecture})", base.path.display()))];
+    facts.extend(chosen::facts(&chosen, method, &args.objective));
+    page.facts(&facts);
+    page.show()
 }
 
 fn page(r: &Report, all: bool, batch: Option<Batch>) -> Page {
@@ -180,6 +220,15 @@ fn training(page: &mut Page, methods: &[Training]) {
         false => page.table(&table),
     }
     failed.iter().for_each(|f| page.line(f));
+    // The first example of a method is what it does by default.
+    let mut seen = std::collections::BTreeSet::new();
+    for m in methods.iter().filter(|m| seen.insert(&m.method)) {
+        for t in &m.takes {
+            let more = if t.paths.len() > chosen::SHOWN { ", …" } else { "" };
+            let shown = t.paths.iter().take(chosen::SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+            page.line(format!("{} would choose {}: {shown}{more}", m.method, t.rule));
+        }
+    }
 }
 
 fn tied_text(t: &Tied) -> String {

@@ -14,6 +14,8 @@ mod train;
 
 use clap::Subcommand;
 
+pub use inspect::sites::patterns;
+
 /// What to do.
 #[derive(Subcommand)]
 pub enum Command {

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use anyhow::Result;
 use graft_adapters::{load, read_tensors, write_tensors};
 use graft_tasks::binding::architecture;
-use graft_tasks::{Base, BaseOptions, Program, Task};
+use graft_tasks::{BaseOptions, Program, Task};
 
-use crate::common::{BaseArgs, RuntimeArgs};
+use crate::common::BaseArgs;
 
 /// Run a base on tensors, with or without an adapter
 ///
@@ -30,35 +30,30 @@ pub struct Args {
     /// Where to write the outputs (.safetensors)
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// A folder of plugins, searched first (repeatable)
-    #[arg(long, value_name = "DIR")]
-    plugin_dir: Vec<PathBuf>,
     #[command(flatten)]
     base_args: BaseArgs,
-    #[command(flatten)]
-    runtime: RuntimeArgs,
 }
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
-    let runtime = args.runtime.start()?;
     let options = BaseOptions { checkpoint: args.checkpoint.clone(), ..args.base_args.options() };
-    let base = Base::open(runtime, &args.base, &options)?;
+    let base = args.base_args.open_with(&args.base, &options)?;
     let given = read_tensors(&args.tensors)?;
     let named = given.iter().filter_map(|(k, t)| Some((k.strip_prefix("in:")?.to_string(), t.clone())));
     let mut inputs: indexmap::IndexMap<String, graft_graph::Tensor> = named.collect();
     let implied = base.imply_inputs(&|n| inputs.get(n).cloned())?;
     inputs.extend(implied);
-    let options = args.runtime.session("base")?;
+    let options = args.base_args.runtime.session("base")?;
     let outputs = match &args.adapter {
         Some(dir) => {
             let mut stored = load(dir)?;
             if let Some(checkpoint) = &base.checkpoint {
                 checkpoint.add_head(architecture(&base, &stored), &mut stored)?;
             }
-            let mut outputs = Task::without_head(&base, &stored, &args.plugin_dir, &options)?.run(&inputs)?;
+            let mut outputs =
+                Task::without_head(&base, &stored, &args.base_args.plugin_dir, &options)?.run(&inputs)?;
             if stored.head.is_some() {
-                let head = Task::open(&base, &stored, &args.plugin_dir, &options)?.run(&inputs)?;
+                let head = Task::open(&base, &stored, &args.base_args.plugin_dir, &options)?.run(&inputs)?;
                 // A base that was exported with logits of its own gives way to the adapter's.
                 outputs.retain(|(name, _)| head.iter().all(|(n, _)| n != name));
                 outputs.extend(head);

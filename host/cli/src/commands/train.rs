@@ -11,6 +11,7 @@ use graft_train::recipe::{FIELDS, Kind, Layer};
 use graft_train::{Ended, Event, EventFile, Interrupt, MetricsFile, Observer, Progress, Recipe, TrainError};
 use serde_json::json;
 
+use crate::chosen;
 use crate::common::{RuntimeArgs, started};
 
 /// Train an adapter on a base
@@ -139,17 +140,10 @@ pub fn run(args: Args) -> Result<()> {
 /// What is about to happen, before it takes time.
 fn introduce(job: &Job) -> Result<()> {
     let base = job.base.model_type.as_deref().unwrap_or("unknown architecture");
-    eprintln!("base       {} ({base})", job.base.path.display());
-    let adapted = job.adapted()?;
-    let trained: usize =
-        adapted.params.iter().filter(|p| p.used).map(|p| p.shape.iter().product::<usize>()).sum();
-    for m in &adapted.matched {
-        eprintln!("method     {}: {} sites match {}", job.method.id(), m.matched.len(), m.pattern);
+    eprintln!("{:<10} {} ({base})", "base", job.base.path.display());
+    for (what, fact) in chosen::facts(&job.chosen()?, job.method.id(), job.objective.id()) {
+        eprintln!("{what:<10} {fact}");
     }
-    if adapted.matched.is_empty() {
-        eprintln!("method     {}: the base stays as it is", job.method.id());
-    }
-    eprintln!("objective  {}, {trained} parameters are trained", job.objective.id());
     if let Some(stats) = &job.stats {
         eprintln!("\n{stats}");
     }

@@ -31,7 +31,7 @@ pub struct ImageSize {
 }
 
 /// Images of one size as bytes; a row's pixels become numbers when a batch asks for them.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Images {
     pixels: Arc<Vec<Vec<u8>>>,
     rows: Vec<usize>,

@@ -59,11 +59,7 @@ impl Writer {
             let what = "input, targets and counts must be [batch, width], [batch, labels] and [batch]";
             return refuse(what.to_owned());
         }
-        let mut graph = self.graph.clone();
-        graph.outputs = targets.to_vec();
-        graph.remove_dead();
-        let readers = graph.consumers();
-        graph.inputs.retain(|v| !readers[v.index()].is_empty());
+        let graph = self.graph.cut_to(&targets);
         if graph.inputs.iter().any(|v| !self.inputs.iter().any(|(_, own)| own == v)) {
             return refuse("its targets depend on more than the objective's inputs".to_owned());
         }

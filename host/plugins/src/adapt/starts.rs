@@ -39,8 +39,7 @@ impl Writer {
         if outputs.is_empty() {
             return Graph::new("starts", self.graph.opset());
         }
-        let mut graph = self.graph.clone();
-        graph.outputs = outputs;
+        let mut graph = self.graph.cut_to(&outputs);
         // Weights that are trained too are inputs by now: here they are what they were.
         for p in &self.params {
             if let Start::Base(tensor) = &p.init {

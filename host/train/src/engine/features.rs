@@ -76,7 +76,12 @@ pub(super) fn cut(base: &Base, adapted: &Adapted) -> std::result::Result<Split, 
     let made = split(&adapted.graph, &changing, &axes)?;
     let f32s =
         |name: &String| adapted.graph.find(name).is_some_and(|v| adapted.graph.dtype(v) == Some(DType::F32));
-    if made.cut.iter().all(f32s) { Ok(made) } else { Err(Whole::NothingFixed) }
+    match made.cut.iter().find(|name| !f32s(name)) {
+        None => Ok(made),
+        Some(other) => {
+            Err(Whole::NothingFixed(format!("'{other}', which the trained part reads, is not of f32")))
+        }
+    }
 }
 
 /// Where features come from, counted in sets of examples.

@@ -1,9 +1,37 @@
-//! What is kept of a run beside its tensors.
+//! What a run came to, and what is kept of it beside its tensors.
 
 use graft_plugins::api::Metric;
 use serde_json::Value;
 
+use super::features::FeatureCache;
+use crate::best::Watch;
 use crate::report::FitReport;
+use crate::solve::Optimum;
+
+/// Metrics on the test data.
+pub type TestReport = Vec<Metric>;
+
+/// What a run came to.
+pub struct Outcome {
+    /// The loop's report.
+    pub report: FitReport,
+    /// Metrics on the test data, where it was given.
+    pub test: Option<TestReport>,
+    /// Elements that were trained.
+    pub trainable: usize,
+    /// Whether the frozen part was computed once per example.
+    pub cached: bool,
+    /// Why it was not, where the base has frozen features of a fixed size.
+    pub uncached: Option<String>,
+    /// The metric that selects, where anything was evaluated.
+    pub watch: Option<Watch>,
+    /// Where the features came from.
+    pub features: FeatureCache,
+    /// The optimum of a convex head, where that was solved.
+    pub solved: Option<Optimum>,
+    /// Why it was not, where the method asks for it.
+    pub unsolved: Option<String>,
+}
 
 /// Metrics of the evaluation and of the test data, by name.
 pub(super) fn metrics_json(report: &FitReport, test: Option<&[Metric]>) -> serde_json::Map<String, Value> {

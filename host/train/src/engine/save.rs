@@ -83,7 +83,7 @@ impl<'a> Saver<'a> {
         let method = Component { id: self.method.id().into(), config: object(self.method.config()) };
         let base = BaseRef {
             digest: self.base.digest()?.to_string(),
-            name: base_name(self.base),
+            name: self.base.name(),
             model_type: self.base.model_type.clone(),
         };
         let mut graft = GraftFile::new(method, objective, base);
@@ -141,12 +141,4 @@ impl Observer for Saver<'_> {
         }
         Ok(())
     }
-}
-
-/// What people call the base: its folder, or its file where it stands alone.
-fn base_name(base: &Base) -> String {
-    let dir = base.dir.canonicalize().unwrap_or_else(|_| base.dir.clone());
-    let named = |p: &std::path::Path| p.file_name().map(|n| n.to_string_lossy().into_owned());
-    let file = named(&base.path).filter(|n| n != "model.onnx");
-    file.or_else(|| named(&dir)).unwrap_or_else(|| "base".into())
 }

@@ -23,11 +23,8 @@ impl Stored {
         if adapted.stored.is_empty() {
             return None;
         }
-        let mut graph = adapted.graph.clone();
-        graph.outputs = adapted.stored.iter().map(|(_, v)| *v).collect();
-        graph.remove_dead();
-        let consumers = graph.consumers();
-        graph.inputs.retain(|v| !consumers[v.index()].is_empty());
+        let made: Vec<_> = adapted.stored.iter().map(|(_, v)| *v).collect();
+        let graph = adapted.graph.cut_to(&made);
         let from = graph.inputs.iter().map(|v| graph.name_of(*v).to_string()).collect();
         let keys = adapted.stored.iter().map(|(k, _)| k.clone()).collect();
         Some(Stored {

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use graft_adapters::{Plain, load, save, to_peft};
-use graft_tasks::{Base, adopt};
+use graft_tasks::adopt;
 use serde_json::json;
 
-use crate::common::{BaseArgs, RuntimeArgs};
+use crate::common::BaseArgs;
 use crate::table::{Page, show_json};
 
 /// Write an adapter in the other layout: as PEFT alone would have it, or with Graft's own file
@@ -38,16 +38,11 @@ pub struct Convert {
     /// The labels in the order of the head's outputs (for --to graft) [default: LABEL_0, LABEL_1 …]
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     labels: Option<Vec<String>>,
-    /// A folder of plugins, searched first (repeatable)
-    #[arg(long, value_name = "DIR")]
-    plugin_dir: Vec<PathBuf>,
     /// Print one JSON object instead
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     base_args: BaseArgs,
-    #[command(flatten)]
-    runtime: RuntimeArgs,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -75,8 +70,8 @@ pub fn run(args: &Convert) -> Result<()> {
             }
             let base =
                 args.base.as_ref().context("--to graft needs --base: the base that the adapter is for")?;
-            let base = Base::open(args.runtime.start()?, base, &args.base_args.options())?;
-            let adapter = adopt(&base, &adapter, args.labels.clone(), &args.plugin_dir)?;
+            let base = args.base_args.open(base)?;
+            let adapter = adopt(&base, &adapter, args.labels.clone(), &args.base_args.plugin_dir)?;
             Plain { adapter, left_out: Vec::new() }
         }
     };

@@ -10,6 +10,7 @@ use graft_tasks::Base;
 use serde::Serialize;
 use serde_json::Value as Json;
 
+use super::sites::patterns;
 use super::training::{self, Batch, StepGraph};
 
 /// A method with one of its examples, written into the base.
@@ -22,10 +23,19 @@ pub struct Training {
     pub parameters: Option<u64>,
     /// Sites that the method took.
     pub sites: usize,
+    /// How it chose them, and their paths with a pattern for those that differ in numbers alone; one for each selection.
+    pub takes: Vec<Taken>,
     pub error: Option<String>,
     /// The training step, where it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step: Option<StepGraph>,
+}
+
+/// What one selection of a method takes.
+#[derive(Serialize)]
+pub struct Taken {
+    pub rule: String,
+    pub paths: Vec<String>,
 }
 
 impl Training {
@@ -54,13 +64,23 @@ pub fn of(base: &Base, plugin_dirs: &[PathBuf], batch: Option<Batch>) -> Result<
                 let counted = plugin.as_ref().map_err(ToString::to_string);
                 let counted =
                     counted.and_then(|p| trained(base, p, item, &example, batch).map_err(|e| e.to_string()));
-                let (parameters, sites, step, error) = match counted {
-                    Ok((n, sites, step)) => (Some(n), sites, step, None),
-                    Err(e) => (None, 0, None, Some(e)),
-                };
                 let Example { title, config } = example;
-                let method = item.id.clone();
-                all.push(Training { method, example: title, config, parameters, sites, error, step });
+                let one = Training {
+                    method: item.id.clone(),
+                    example: title,
+                    config,
+                    parameters: None,
+                    sites: 0,
+                    takes: Vec::new(),
+                    error: None,
+                    step: None,
+                };
+                all.push(match counted {
+                    Ok(Counted { parameters, sites, takes, step }) => {
+                        Training { parameters: Some(parameters), sites, takes, step, ..one }
+                    }
+                    Err(e) => Training { error: Some(e), ..one },
+                });
             }
         }
     }
@@ -75,17 +95,34 @@ fn examples(item: &Item) -> Vec<Example> {
     }
 }
 
+/// What one example comes to.
+struct Counted {
+    parameters: u64,
+    sites: usize,
+    takes: Vec<Taken>,
+    step: Option<StepGraph>,
+}
+
 fn trained(
     base: &Base,
     plugin: &Plugin,
     item: &Item,
     example: &Example,
     batch: Option<Batch>,
-) -> graft_plugins::Result<(u64, usize, Option<StepGraph>)> {
+) -> graft_plugins::Result<Counted> {
     let method = Method::new(plugin, &item.id, &example.config)?;
     let adapted = adapt(&base.graph, &base.model, Some(&method), None, false)?;
     let size = |shape: &[usize]| shape.iter().fold(1u64, |n, d| n.saturating_mul(*d as u64));
     let parameters = adapted.params.iter().fold(0u64, |n, p| n.saturating_add(size(&p.shape)));
     let sites: BTreeSet<&String> = adapted.matched.iter().flat_map(|m| &m.matched).collect();
-    Ok((parameters, sites.len(), batch.map(|b| training::step(base, &adapted, b))))
+    let takes = adapted.matched.iter().map(|m| {
+        let paths: Vec<&str> = m.matched.iter().map(String::as_str).collect();
+        Taken { rule: m.pattern.clone(), paths: patterns(&paths) }
+    });
+    Ok(Counted {
+        parameters,
+        sites: sites.len(),
+        takes: takes.collect(),
+        step: batch.map(|b| training::step(base, &adapted, b)),
+    })
 }

@@ -33,6 +33,13 @@ pub fn groups(sites: &[Site], each: bool) -> Vec<Group> {
     alike.into_values().map(|members| group(&members)).collect()
 }
 
+/// `paths` with a line for those that differ in numbers alone, in the order of their first member.
+pub fn patterns(paths: &[&str]) -> Vec<String> {
+    let mut alike: IndexMap<_, Vec<&str>> = IndexMap::new();
+    paths.iter().for_each(|p| alike.entry(stencil(p).0).or_default().push(p));
+    alike.into_values().filter_map(|members| pattern(&members)).collect()
+}
+
 fn group(members: &[&Site]) -> Group {
     let first = members[0];
     let names = |of: fn(&Site) -> &str| members.iter().map(|s| of(s)).collect::<Vec<_>>();

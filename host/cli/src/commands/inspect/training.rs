@@ -96,9 +96,7 @@ fn reached(adapted: &Adapted) -> (Graph, Vec<ValueId>, Vec<(ValueId, String)>) {
     let used: Vec<_> = adapted.params.iter().filter(|p| p.used).collect();
     let mut last = None;
     for targets in heads.chain(std::iter::once(outputs)) {
-        let mut graph = adapted.graph.clone();
-        graph.outputs.clone_from(&targets);
-        graph.remove_dead();
+        let graph = adapted.graph.cut_to(&targets);
         let readers = graph.consumers();
         let trained: Vec<(ValueId, String)> = used
             .iter()

@@ -10,7 +10,7 @@ use graft_graph::hoist::hoist;
 use graft_graph::split::Whole;
 use graft_graph::trim::trim;
 use graft_plugins::adapt::Param;
-use graft_plugins::api::{Field, FieldKind, Init, Metric};
+use graft_plugins::api::{Field, FieldKind, Init, LearningRate, Metric};
 use graft_plugins::{Adapted, Method, Objective, adapt};
 use graft_runtime::{Runtime, SessionOptions};
 use graft_tasks::binding::{Choice, bind, method_of, objective_of};
@@ -237,7 +237,7 @@ impl Job {
             )));
         }
         let first = self.first_values(&adapted)?;
-        let mut params = parameters(&adapted, &first)?;
+        let mut params = parameters(&adapted, &first, self.recipe.lr)?;
         let calibrated = OnceCell::new();
         let mut saver = self.saver(&adapted, &first, stored);
         let (base, options) = (&self.base, &self.options);
@@ -487,13 +487,17 @@ impl Job {
     }
 }
 
-/// The parameters that are trained, starting from these values.
-fn parameters(adapted: &Adapted, first: &[Tensor]) -> Result<Parameters, JobError> {
+/// The parameters that are trained, starting from these values, in a run with the learning rate `lr` above 0.
+fn parameters(adapted: &Adapted, first: &[Tensor], lr: f64) -> Result<Parameters, JobError> {
     let mut list = Vec::new();
     for (p, t) in adapted.params.iter().zip(first).filter(|(p, _)| p.used) {
         let start = t.values::<f32>().map_err(TaskError::from)?.into_owned();
         let mut made = Parameter::new(p.name.clone(), p.shape.clone(), start)?;
         made.decay = p.decay;
+        made.lr_scale = match p.rate.unwrap_or_default() {
+            LearningRate::Times(factor) => factor,
+            LearningRate::Of(rate) => rate / lr,
+        };
         list.push(made);
     }
     Ok(Parameters::new(list)?)

@@ -21,6 +21,7 @@ use crate::evaluate::{TextFeed, judge, run_all};
 use crate::examples::Examples;
 use crate::intake::Intake;
 use crate::program::Program;
+use crate::projections::fit_projections;
 
 /// An adapter bound to a base: its graph in a session, its parameters beside it.
 pub struct Task {
@@ -178,6 +179,7 @@ fn fitted(
     if adapter.graft.is_some() {
         adapter.check_base(base.digest()?)?;
     }
+    let adapter = &*fit_projections(base, adapter)?;
     let method = method_of(base, adapter)?;
     let method = method.map(|c| Method::find(plugin_dirs, &c.id, &c.config)).transpose()?;
     let adapted = adapt(&base.model, method.as_ref())?;

@@ -1,5 +1,6 @@
 //! A training run from recipe to adapter directory.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::path::PathBuf;
 
@@ -14,7 +15,7 @@ use graft_plugins::api::{Field, FieldKind, Init, LearningRate, Metric};
 use graft_plugins::{Adapted, Method, Objective, adapt};
 use graft_runtime::{Runtime, SessionOptions};
 use graft_tasks::binding::{Choice, bind, method_of, objective_of};
-use graft_tasks::{Base, BaseOptions, Examples, Feed, Intake, Program, TaskError, TextFeed};
+use graft_tasks::{Base, BaseOptions, Examples, Feed, Intake, Program, TaskError, TextFeed, fit_projections};
 use serde_json::Value;
 
 use super::features::{FeatureCache, Frozen, cut};
@@ -147,6 +148,7 @@ impl Job {
         if let Some(i) = init.as_ref().filter(|i| i.graft.is_some()) {
             i.check_base(base.digest()?)?;
         }
+        let init = init.map(|i| fit_projections(&base, &i).map(Cow::into_owned)).transpose()?;
         let start = |c: Option<Choice>, part: &Part| configuration(c, part);
         let method =
             start(init.as_ref().map(|i| method_of(&base, i)).transpose()?.flatten(), &recipe.method)?;

@@ -11,9 +11,11 @@ use crate::stored::{ParamKey, Parameters, StoredAdapter};
 const A: &str = "lora_A.weight";
 const B: &str = "lora_B.weight";
 
+type ByPath = Box<dyn Fn(&str) -> (usize, f64)>;
+
 /// Ranks and alphas by module.
 pub(super) struct Numbers {
-    of: Box<dyn Fn(&str) -> (usize, f64)>,
+    of: ByPath,
     rank_stabilised: bool,
 }
 

@@ -58,6 +58,7 @@ mod objective;
 mod ops;
 mod params;
 mod pooling;
+mod rates;
 mod sites;
 mod solve;
 mod summary;
@@ -81,6 +82,7 @@ pub use method::Method;
 pub use objective::{Built, Cell, Field, FieldKind, Metric, Objective, Row};
 pub use params::{Decay, Distribution, Init, ParamSpec, Role};
 pub use pooling::Pooling;
+pub use rates::LearningRate;
 pub use sites::{
     Attention, Residual, Selection, Site, SiteKind, Sublayer, choose, default_targets, matches_end, matching,
     names_of,

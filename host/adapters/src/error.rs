@@ -86,6 +86,9 @@ pub enum Error {
     /// Module paths of adapter and base cannot be brought together.
     #[error("{}: {source}", .dir.display())]
     Align { dir: PathBuf, source: AlignError },
+    /// Projections that the base has fused or split, where what was trained has no equal there.
+    #[error("{}: its modules {modules} can't become the base's: {why}", .dir.display())]
+    Projections { dir: PathBuf, modules: String, why: String },
     /// Something that PEFT's format cannot say.
     #[error("{} cannot be a plain PEFT adapter: {what}; {help}", .dir.display())]
     NotPeft { dir: PathBuf, what: String, help: &'static str },

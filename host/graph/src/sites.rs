@@ -5,11 +5,13 @@
 //! operator.
 
 mod attention;
+mod pieces;
 mod residual;
 
 use std::collections::{HashMap, HashSet};
 
 pub use self::attention::{AttentionSite, attentions, bias_fits};
+pub use self::pieces::{Part, Piece, pieces};
 pub use self::residual::{ResidualSite, Sublayer, residuals};
 use crate::ir::{Graph, Node, ValueId};
 use crate::tensor::DType;

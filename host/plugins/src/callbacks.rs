@@ -107,6 +107,10 @@ fn dispatch(host: &mut dyn GraphHost, op: u32, request: &[u8]) -> Result<Vec<u8>
             host.softmax_head(read(op, request)?)?;
             Vec::new()
         }
+        host_op::LEARNING_RATE => {
+            host.learning_rate(read(op, request)?)?;
+            Vec::new()
+        }
         host_op::HIDDEN => value(host.hidden()?),
         host_op::POOLED => values(host.pooled()?.into_iter().collect()),
         host_op::LOGITS => values(host.logits()?.into_iter().collect()),

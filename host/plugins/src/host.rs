@@ -184,6 +184,13 @@ pub trait GraphHost {
     fn softmax_head(&mut self, _head: wire::SoftmaxHead) -> Result<()> {
         lacking("softmax_head")
     }
+    /// What a parameter, or every vector, learns with.
+    ///
+    /// # Errors
+    /// A value that is no parameter, a number that is no rate.
+    fn learning_rate(&mut self, _rate: wire::LearningRate) -> Result<()> {
+        lacking("learning_rate")
+    }
     /// The base's hidden states.
     ///
     /// # Errors

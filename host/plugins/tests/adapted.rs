@@ -6,7 +6,7 @@ mod support;
 use graft_graph::model::{Model, describe};
 use graft_graph::{Attr, Builder, DType, Dim, Graph, Tensor, ValueId, dim};
 use graft_plugins::adapt::Start;
-use graft_plugins::api::{Code, Init, Role, json};
+use graft_plugins::api::{Code, Init, LearningRate, Role, json};
 use graft_plugins::{Adapted, Method, Objective, Plugin, PluginError, adapt};
 use support::library;
 
@@ -211,6 +211,23 @@ fn biases_of_the_base_become_inputs() {
     }
 }
 
+/// `B`, biases of the base, and the head's bias; `A` and the head's weight learn with the run's rate.
+#[test]
+fn with_a_ratio_of_rates_b_and_all_vectors_learn_faster() {
+    let (g, model) = base();
+    let objective = classification(json!({ "labels": ["a", "b", "c"] }));
+    let rates = |training| {
+        let lora = method("lora", json!({ "loraplus_lr_ratio": 16.0, "bias": "lora_only" }));
+        let a = adapt(&g, &model, Some(&lora), Some(&objective), training).unwrap();
+        a.params.into_iter().map(|p| (p.key, p.rate)).collect::<Vec<_>>()
+    };
+    for (key, rate) in rates(true) {
+        let faster = key == "lora_B.weight" || key.ends_with("bias");
+        assert_eq!(rate, faster.then_some(LearningRate::Times(16.0)), "{key}");
+    }
+    assert!(rates(false).iter().all(|(_, rate)| rate.is_none()), "rates are for training alone");
+}
+
 #[test]
 fn a_pattern_that_matches_nothing_lists_what_is_near() {
     let (g, model) = base();
@@ -244,6 +261,7 @@ fn misbehaviour_is_refused_by_name() {
         ("huge-parameter", Code::LIMIT, "too large"),
         ("huge-constant", Code::LIMIT, "too large"),
         ("short-constant", Code::MALFORMED, "takes 12 bytes, it has 4"),
+        ("rate-of-no-parameter", Code::REFUSED, "is no parameter and has no learning rate"),
         ("two-settings", Code::REFUSED, "setting `a` is 1 already, not 2"),
         ("absent-initializer", Code::REFUSED, "no initializer `no.such.bias`"),
     ] {

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::base::Base;
 use crate::binding::{method_of, objective_of};
 use crate::error::{Result, TaskError};
+use crate::projections::fit_projections;
 use crate::task::Fitted;
 
 /// Adds to an adapter of PEFT's what only Graft keeps: the base's digest, the settings of method and objective, the names
@@ -27,6 +28,7 @@ pub fn adopt(
     if adapter.graft.is_some() {
         return refuse("it has Graft's own file already; convert it --to peft, or use it as it is".into());
     }
+    let adapter = &*fit_projections(base, adapter)?;
     let (Some(head), Some(choice)) = (&adapter.head, objective_of(base, adapter)) else {
         return refuse("it has no head, so there is no objective to describe; Graft uses it as it is".into());
     };

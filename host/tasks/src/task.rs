@@ -20,6 +20,7 @@ use crate::error::{Result, TaskError};
 use crate::evaluate::judge;
 use crate::examples::Examples;
 use crate::program::Program;
+use crate::projections::fit_projections;
 
 /// An adapter fitted to a base, without a session.
 pub struct Fitted {
@@ -196,6 +197,7 @@ fn fitted(
     if adapter.graft.is_some() {
         adapter.check_base(base.digest()?)?;
     }
+    let adapter = &*fit_projections(base, adapter)?;
     let method = method_of(base, adapter)?;
     let method = method.map(|c| Method::find(plugin_dirs, &c.id, &c.config)).transpose()?;
     let adapted = adapt(&base.model, method.as_ref())?;

@@ -3,11 +3,13 @@
 
 mod graph;
 mod objective;
+mod rates;
 mod solve;
 mod tensor;
 
 pub use graph::*;
 pub use objective::*;
+pub use rates::*;
 pub use solve::*;
 pub use tensor::*;
 
@@ -123,6 +125,8 @@ pub mod host_op {
     pub const SOLVE_HEAD: u32 = 31;
     /// [`SoftmaxHead`](super::SoftmaxHead): the loss is convex in it.
     pub const SOFTMAX_HEAD: u32 = 32;
+    /// [`LearningRate`](super::LearningRate) of a parameter, or of all vectors.
+    pub const LEARNING_RATE: u32 = 33;
 
     /// What an operation is called in messages.
     pub fn name(op: u32) -> &'static str {
@@ -159,6 +163,7 @@ pub mod host_op {
             CALL_SITE => "call_site",
             SOLVE_HEAD => "solve_head",
             SOFTMAX_HEAD => "softmax_head",
+            LEARNING_RATE => "learning_rate",
             _ => "an unknown operation",
         }
     }

@@ -7,6 +7,7 @@ mod conv;
 mod dora;
 mod embedding;
 mod patterns;
+mod plus;
 
 use graft_plugin_api::*;
 use patterns::Patterns;
@@ -42,6 +43,10 @@ config! {
         use_dora: bool = false,
         /// Which biases of the base to train as well.
         bias: Bias = Bias::None,
+        /// LoRA+ (Hayou et al. 2024): `B` and every trained vector learn with this multiple of the learning rate.
+        loraplus_lr_ratio: Option<f64> = None,
+        /// LoRA+: what the update of an embedding learns with; without it 1e-6, as in PEFT.
+        loraplus_lr_embedding: Option<f64> = None,
     }
 }
 
@@ -77,7 +82,7 @@ impl Method for Lora {
         if !(0.0..1.0).contains(&self.dropout) {
             return fail!(CONFIG, "option `dropout`: {} is not in [0, 1)", self.dropout);
         }
-        Ok(())
+        self.check_plus()
     }
 
     fn examples() -> Vec<(&'static str, Self)> {
@@ -86,6 +91,7 @@ impl Method for Lora {
             ("query and value, as PEFT does by default", Self::default()),
             ("every linear layer", Self { target_modules: all.clone(), ..Self::default() }),
             ("direction and magnitude apart (DoRA)", Self { use_dora: true, ..Self::default() }),
+            ("B learns faster than A (LoRA+)", Self { loraplus_lr_ratio: Some(16.0), ..Self::default() }),
             ("a high rank", Self { r: 64, use_rslora: true, target_modules: all, ..Self::default() }),
         ]
     }
@@ -104,6 +110,7 @@ impl Method for Lora {
                 SiteKind::EMBEDDING => self.embedding(g, site, r, scaling)?,
                 _ => self.linear(g, site, r, scaling)?,
             };
+            self.rate(g, site, &update)?;
             let output = site.output()?;
             let adapted = if self.use_dora {
                 dora::apply(g, site, &update, scaling)?
@@ -117,6 +124,7 @@ impl Method for Lora {
             Bias::All => g.sites()?,
             Bias::LoraOnly => sites,
         };
+        self.rate_vectors(g)?;
         biased.iter().filter_map(|s| s.bias.as_deref()).try_for_each(|b| g.train_base(b).map(drop))
     }
 }

@@ -63,6 +63,7 @@ impl Method for Misbehaving {
                 let Some(kept) = kept else { return fail!("nothing was kept") };
                 g.neg(kept).map(drop)
             }
+            "rate-of-no-parameter" => g.learning_rate(x, LearningRate::Times(2.0)),
             "two-settings" => g.setting("a", 1.0).and_then(|_| g.setting("a", 2.0)).map(drop),
             "absent-initializer" => g.train_base("no.such.bias").map(drop),
             "unknown-callback" => g.call::<wire::Flag>(9_999, &()).map(drop),

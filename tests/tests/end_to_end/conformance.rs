@@ -111,6 +111,14 @@ fn fifty_steps_of_dora_are_those_of_peft() {
     as_pytorch("lora", "adapter_model.safetensors", &data("bert_dora"), "loss.safetensors");
 }
 
+/// Each group of PEFT's `create_loraplus_optimizer` has parameters here: `A`, `B`, an embedding, and vectors, of which some
+/// are the base's and one is the head's.
+#[test]
+fn fifty_steps_of_lora_plus_are_those_of_peft() {
+    let method = "lora --set method.loraplus_lr_ratio=4 --set method.loraplus_lr_embedding=0.0125";
+    as_pytorch(method, "adapter_model.safetensors", &data("bert_loraplus"), "loss.safetensors");
+}
+
 #[test]
 fn fifty_steps_of_bottleneck_adapters_are_those_of_adapterhub() {
     as_pytorch("bottleneck-adapter", "adapter.safetensors", &data("bert_houlsby"), "loss.safetensors");

@@ -105,6 +105,7 @@ impl GraphHost for Writer {
             key: spec.key,
             site: spec.site,
             decay: spec.decay == api::Decay::Auto && shape.len() > 1,
+            rate: None,
             shape,
             dtype: DType::F32,
             init: Start::Asked(spec.init),
@@ -228,6 +229,7 @@ impl GraphHost for Writer {
             key: initializer.to_owned(),
             site: None,
             decay: tensor.shape().len() > 1,
+            rate: None,
             shape: tensor.shape().to_vec(),
             dtype: DType::F32,
             init: Start::Base(tensor.clone()),
@@ -306,6 +308,10 @@ impl GraphHost for Writer {
 
     fn softmax_head(&mut self, head: wire::SoftmaxHead) -> Result<()> {
         self.take_softmax_head(&head)
+    }
+
+    fn learning_rate(&mut self, rate: wire::LearningRate) -> Result<()> {
+        self.take_rate(rate)
     }
 
     fn hidden(&mut self) -> Result<u64> {

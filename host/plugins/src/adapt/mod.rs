@@ -5,6 +5,7 @@ mod call;
 mod checks;
 mod convert;
 mod graph_host;
+mod rates;
 mod replace;
 mod sites;
 mod solve;
@@ -15,7 +16,7 @@ mod writer;
 use graft_graph::fold::Change;
 use graft_graph::model::Model;
 use graft_graph::{DType, Dim, Graph, ValueId};
-use graft_plugin_api::{Code, Distribution, Error, HeadSolver, Init, Role};
+use graft_plugin_api::{Code, Distribution, Error, HeadSolver, Init, LearningRate, Role};
 
 pub(crate) use convert::check_tensor;
 pub use convert::to_graph_tensor;
@@ -59,6 +60,8 @@ pub struct Param {
     pub role: Role,
     /// True when weight decay applies: asked for, and neither bias nor norm.
     pub decay: bool,
+    /// The learning rate that the method gave it, if it gave one.
+    pub rate: Option<LearningRate>,
     /// The initializer of the base that it was, for `train_base`.
     pub base: Option<String>,
     /// False when no output of the graph depends on it: its gradient is zero.

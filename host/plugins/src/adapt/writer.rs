@@ -74,6 +74,8 @@ pub(super) struct Writer {
     pub(super) text: Option<ValueId>,
     pub(super) solver: Option<api::HeadSolver>,
     pub(super) convex: Option<ConvexHead>,
+    /// What vectors without a rate of their own learn with.
+    pub(super) vectors: Option<api::LearningRate>,
 }
 
 impl Writer {
@@ -112,6 +114,7 @@ impl Writer {
             text: None,
             solver: None,
             convex: None,
+            vectors: None,
         }
     }
 
@@ -163,7 +166,8 @@ impl Writer {
         value
     }
 
-    pub(super) fn into_adapted(self) -> Adapted {
+    pub(super) fn into_adapted(mut self) -> Adapted {
+        self.rate_vectors();
         let now = |v: Option<ValueId>| v.map(|v| self.current(v));
         let changes = self.changes();
         let starts = self.starts();

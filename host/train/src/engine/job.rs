@@ -1,5 +1,6 @@
 //! A training run from recipe to adapter directory.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::path::PathBuf;
 
@@ -7,11 +8,11 @@ use graft_adapters::{DataFile, StoredAdapter};
 use graft_data::Stats;
 use graft_graph::Tensor;
 use graft_plugins::adapt::{Param, Start};
-use graft_plugins::api::{Field, FieldKind, Init};
+use graft_plugins::api::{Field, FieldKind, Init, LearningRate};
 use graft_plugins::{Adapted, Method, Objective, adapt};
 use graft_runtime::{Runtime, SessionOptions};
 use graft_tasks::binding::{Choice, bind, method_of, objective_of};
-use graft_tasks::{Base, BaseOptions, Examples, Feed, Intake, TaskError};
+use graft_tasks::{Base, BaseOptions, Examples, Feed, Intake, TaskError, fit_projections};
 use serde_json::Value;
 
 use super::chosen::Chosen;
@@ -116,6 +117,7 @@ impl Job {
         if let Some(i) = init.as_ref().filter(|i| i.graft.is_some()) {
             i.check_base(base.digest()?)?;
         }
+        let init = init.map(|i| fit_projections(&base, &i).map(Cow::into_owned)).transpose()?;
         let start = |c: Option<Choice>, part: &Part| configuration(c, part);
         let method =
             start(init.as_ref().map(|i| method_of(&base, i)).transpose()?.flatten(), &recipe.method)?;
@@ -188,7 +190,7 @@ impl Job {
         bulk::threads(self.options.threads.unwrap_or(self.base.runtime().threads()));
         let Graphs { adapted, forward, stored } = self.graphs()?;
         let first = self.first_values(&adapted)?;
-        let mut params = parameters(&adapted, &first)?;
+        let mut params = parameters(&adapted, &first, self.recipe.lr)?;
         let calibrated = OnceCell::new();
         let mut saver = self.saver(&adapted, &first, stored);
         let (base, options) = (&self.base, &self.options);
@@ -318,13 +320,17 @@ impl Job {
     }
 }
 
-/// The parameters that are trained, starting from these values.
-fn parameters(adapted: &Adapted, first: &[Tensor]) -> Result<Parameters, JobError> {
+/// The parameters that are trained, starting from these values, in a run with the learning rate `lr` above 0.
+fn parameters(adapted: &Adapted, first: &[Tensor], lr: f64) -> Result<Parameters, JobError> {
     let mut list = Vec::new();
     for (p, t) in adapted.params.iter().zip(first).filter(|(p, _)| p.used) {
         let start = t.values::<f32>().map_err(TaskError::from)?.into_owned();
         let mut made = Parameter::new(p.name.clone(), p.shape.clone(), start)?;
         made.decay = p.decay;
+        made.lr_scale = match p.rate.unwrap_or_default() {
+            LearningRate::Times(factor) => factor,
+            LearningRate::Of(rate) => rate / lr,
+        };
         list.push(made);
     }
     Ok(Parameters::new(list)?)

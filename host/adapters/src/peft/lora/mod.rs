@@ -119,13 +119,13 @@ impl LoraConfig {
     }
 
     /// The rank of each module, by its path.
-    fn ranks(&self) -> impl Fn(&str) -> usize + use<> {
+    pub(crate) fn ranks(&self) -> impl Fn(&str) -> usize + use<> {
         let (own, r) = (Patterns::new(&self.rank_pattern), self.r);
         move |path| own.as_ref().and_then(|p| p.number(path)).map_or(r, |rank| rank as usize)
     }
 
     /// The alpha of each module, by its path.
-    fn alphas(&self) -> impl Fn(&str) -> f64 + use<> {
+    pub(crate) fn alphas(&self) -> impl Fn(&str) -> f64 + use<> {
         let (own, alpha) = (Patterns::new(&self.alpha_pattern), self.lora_alpha);
         move |path| own.as_ref().and_then(|p| p.number(path)).unwrap_or(alpha)
     }
@@ -145,6 +145,24 @@ impl LoraConfig {
             }
         }
         (self.rank_pattern, self.alpha_pattern) = (ranks, alphas);
+    }
+
+    /// The same configuration with exactly these modules, their ranks and alphas.
+    pub(crate) fn with_numbers(&self, modules: &[(String, usize, f64)]) -> LoraConfig {
+        let mut config = self.for_sites(modules.iter().map(|m| m.0.clone()));
+        if let Some((_, r, alpha)) = modules.first() {
+            (config.r, config.lora_alpha) = (*r, *alpha);
+        }
+        (config.rank_pattern, config.alpha_pattern) = (Map::new(), Map::new());
+        for (path, r, alpha) in modules {
+            if *r != config.r {
+                config.rank_pattern.insert(regex::escape(path), (*r).into());
+            }
+            if *alpha != config.lora_alpha {
+                config.alpha_pattern.insert(regex::escape(path), (*alpha).into());
+            }
+        }
+        config
     }
 
     /// The same configuration for exactly these modules.

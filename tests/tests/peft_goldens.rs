@@ -245,6 +245,38 @@ fn options_of_lora_in_bert() {
     beside("bert_lora_options", &["patterns", "embeddings", "embeddings_dora", "layers"]);
 }
 
+/// Compares an adapter of this test's data with what stands beside it, on bases of both exporters, and so what it is
+/// merged to.
+fn run_and_merged(name: &str) {
+    let model = name.split('_').next().unwrap();
+    let Some(golden) = Golden::new(model) else { return };
+    let adapter = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
+    let out = adapter.join("out.safetensors");
+    for base in &BASES[..2] {
+        let base = golden.base(base);
+        golden.compare(&base, Some(&adapter), "out:logits", &out, "out:logits");
+        let merged = golden.house.path(&format!("{}.onnx", base.file_stem().unwrap().display()));
+        let line = format!("merge {} {} {}", base.display(), adapter.display(), merged.display());
+        golden.house.run(&line).succeeded();
+        golden.compare(&merged, None, "out:logits", &out, "out:logits");
+    }
+}
+
+/// Projections that the file holds, and those that are drawn as PyTorch draws them.
+#[test]
+fn scales_of_shared_projections() {
+    for name in ["bert_vera", "bert_vera_drawn", "bert_vera_layers", "llama_vera", "t5_vera"] {
+        run_and_merged(name);
+    }
+}
+
+#[test]
+fn products_of_low_rank_updates() {
+    for name in ["bert_loha", "llama_loha", "t5_loha"] {
+        run_and_merged(name);
+    }
+}
+
 /// What `graft export` and `graft merge` write are plain models: run without any adapter they give PEFT's outputs.
 fn plain(model: &str, adapter: &str, verbs: &[&str]) {
     let Some(golden) = Golden::new(model) else { return };

@@ -15,6 +15,7 @@ mod probe;
 mod program;
 mod starts;
 mod task;
+pub mod torch;
 mod words;
 
 pub use adopt::adopt;

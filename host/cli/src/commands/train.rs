@@ -142,7 +142,7 @@ fn introduce(job: &Job) -> Result<()> {
     eprintln!("base       {} ({base})", job.base.path.display());
     let adapted = job.adapted()?;
     let trained: usize =
-        adapted.params.iter().filter(|p| p.used).map(|p| p.shape.iter().product::<usize>()).sum();
+        adapted.params.iter().filter(|p| p.trained()).map(|p| p.shape.iter().product::<usize>()).sum();
     for m in &adapted.matched {
         eprintln!("method     {}: {} sites match {}", job.method.id(), m.matched.len(), m.pattern);
     }

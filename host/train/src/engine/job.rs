@@ -260,7 +260,7 @@ impl Job {
         let split = frozen.as_ref().map(|f| f.split.clone());
         let graph = split.as_ref().map_or(&adapted.graph, |s| &s.rest);
         let profiled = SessionOptions { profile: self.profile.clone(), ..options.clone() };
-        let mut engine = Step::new(base, &adapted, graph, self.recipe.seed, &profiled)?;
+        let mut engine = Step::new(base, &adapted, graph, &first, self.recipe.seed, &profiled)?;
         let forward_split = split.as_ref().and_then(|_| cut(base, &forward).ok());
         let forward_graph = forward_split.as_ref().map_or(&forward.graph, |s| &s.rest);
         let mut feed_of = |examples| -> Result<Box<dyn Feed + '_>, JobError> {
@@ -428,8 +428,8 @@ impl Job {
     }
 
     fn saver(&self, adapted: &Adapted, first: &[Tensor], stored: Option<Stored>) -> Saver<'_> {
-        let unused = adapted.params.iter().zip(first).filter(|(p, _)| !p.used);
-        let idle = unused.map(|(p, t)| (p.name.clone(), t.clone())).collect();
+        let untrained = adapted.params.iter().zip(first).filter(|(p, _)| !p.trained());
+        let idle = untrained.map(|(p, t)| (p.name.clone(), t.clone())).collect();
         let runtime = self.base.runtime();
         let recipe = serde_json::to_value(&self.recipe).unwrap_or(Value::Null);
         let training = Training {
@@ -490,7 +490,7 @@ impl Job {
 /// The parameters that are trained, starting from these values.
 fn parameters(adapted: &Adapted, first: &[Tensor]) -> Result<Parameters, JobError> {
     let mut list = Vec::new();
-    for (p, t) in adapted.params.iter().zip(first).filter(|(p, _)| p.used) {
+    for (p, t) in adapted.params.iter().zip(first).filter(|(p, _)| p.trained()) {
         let start = t.values::<f32>().map_err(TaskError::from)?.into_owned();
         let mut made = Parameter::new(p.name.clone(), p.shape.clone(), start)?;
         made.decay = p.decay;

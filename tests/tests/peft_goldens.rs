@@ -277,6 +277,40 @@ fn products_of_low_rank_updates() {
     }
 }
 
+/// LoHa with strides, groups, and the kernel taken apart by its axes; and DoRA. Updates of a convolution in groups have no
+/// place in its weight.
+#[test]
+fn updates_of_convolutions() {
+    let Some(house) = House::new() else { return };
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/conv");
+    let golden = Golden { house, folder: folder.clone() };
+    std::fs::copy(folder.join("in.safetensors"), golden.house.path("in.safetensors")).unwrap();
+    let run = |line: String| {
+        golden.house.run(&format!("{line} --out out.safetensors")).succeeded();
+    };
+    for (adapter, merges) in
+        [("loha", true), ("dora", true), ("loha_effective", false), ("loha_groups", false)]
+    {
+        let (adapter, out) = (folder.join(adapter), folder.join(adapter).join("out.safetensors"));
+        let close =
+            || golden.close(&golden.house.tensors("out.safetensors"), "out:logits", &out, "out:logits");
+        for base in ["ts.onnx", "dynamo.onnx"] {
+            let plain = folder.join(base);
+            run(format!("run {} --tensors in.safetensors --adapter {}", plain.display(), adapter.display()));
+            close();
+            let merged = format!("{}.{base}", adapter.file_name().unwrap().display());
+            let line = format!("merge {} {} {merged}", plain.display(), adapter.display());
+            if merges {
+                golden.house.run(&line).succeeded();
+                run(format!("run {merged} --tensors in.safetensors"));
+                close();
+            } else {
+                golden.house.run(&line).refused(&["middle", "in groups"]);
+            }
+        }
+    }
+}
+
 /// What `graft export` and `graft merge` write are plain models: run without any adapter they give PEFT's outputs.
 fn plain(model: &str, adapter: &str, verbs: &[&str]) {
     let Some(golden) = Golden::new(model) else { return };

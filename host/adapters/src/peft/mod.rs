@@ -40,7 +40,6 @@ pub(crate) const PREFIX: &str = "base_model.model.";
 /// The settings of an adapter as PEFT keeps them, by PEFT type.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
-#[expect(clippy::large_enum_variant, reason = "there is one for each adapter, never a list of them")]
 pub enum PeftConfig {
     /// LoRA.
     Lora(LoraConfig),

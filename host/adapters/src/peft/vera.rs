@@ -169,7 +169,8 @@ impl VeraConfig {
             }
         }
         let widest = parameters.iter().filter(|(k, _)| k.name == B).map(|(_, t)| t.len()).max().unwrap_or(0);
-        match parameters.iter().find_map(|(k, t)| Some((k, t, self.misfit(k, t, widest)?))) {
+        // The projections, which must fit the modules, come first in the order of paths, and are looked at last.
+        match parameters.iter().rev().find_map(|(k, t)| Some((k, t, self.misfit(k, t, widest)?))) {
             Some((key, tensor, expected)) => Err(Error::Shape {
                 path: path.to_path_buf(),
                 tensor: self.key(key, true),

@@ -358,8 +358,9 @@ fn tail(path: &str, parts: usize) -> &str {
 /// What PEFT takes when no target is named, found from the names that the architecture has; `all-linear` if it has
 /// none of them.
 pub fn default_targets(sites: &[Site]) -> Names {
-    const CUSTOMARY: [&[&str]; 7] = [
+    const CUSTOMARY: [&[&str]; 8] = [
         &["query", "value"],
+        &["query_proj", "value_proj"],
         &["q_proj", "v_proj"],
         &["q_lin", "v_lin"],
         &["query_key_value"],

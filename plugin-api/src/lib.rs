@@ -57,6 +57,7 @@ mod method;
 mod objective;
 mod ops;
 mod params;
+mod patterns;
 mod pooling;
 mod rates;
 mod sites;
@@ -80,7 +81,8 @@ pub use graph::{Graph, Host, Level, Value, attr};
 pub use layers::LinearHead;
 pub use method::Method;
 pub use objective::{Built, Cell, Field, FieldKind, Metric, Objective, Row};
-pub use params::{Decay, Distribution, Init, ParamSpec, Role};
+pub use params::{Course, Decay, Distribution, Init, ParamSpec, Role};
+pub use patterns::Patterns;
 pub use pooling::Pooling;
 pub use rates::LearningRate;
 pub use sites::{

@@ -20,6 +20,17 @@ pub enum Init {
     KaimingUniform(f64),
     /// As `torch.nn.init.xavier_uniform_`: uniform with bound `sqrt(6 / (fan_in + fan_out))`.
     XavierUniform,
+    /// Uniform between −bound and bound, the numbers that PyTorch draws: `tensor.uniform_(-bound, bound)` with a generator
+    /// of the CPU that `manual_seed(seed)` was called on and that gave `skip` numbers before. The same whatever the seed of
+    /// the run is.
+    Torch {
+        /// Seed of the generator.
+        seed: u64,
+        /// How many numbers it gave before.
+        skip: u64,
+        /// The bound.
+        bound: f64,
+    },
     /// These values.
     Given(Tensor),
     /// Rows of a table of the base, the initializer `table` `[rows, width]`: those of a text's tokens, again and again
@@ -40,6 +51,9 @@ impl From<Init> for wire::Init {
         let (kind, value, tensor) = match i {
             Init::Rows { table, text } => {
                 return wire::Init { kind: 9, table, text, ..wire::Init::default() };
+            }
+            Init::Torch { seed, skip, bound } => {
+                return wire::Init { kind: 10, value: bound, seed, skip, ..wire::Init::default() };
             }
             Init::Zeros => (0, 0.0, None),
             Init::Ones => (1, 0.0, None),
@@ -79,6 +93,7 @@ impl TryFrom<wire::Init> for Init {
             (7, _) => Init::Full(i.value),
             (8, _) => Init::Computed(Value(i.computed)),
             (9, _) => Init::Rows { table: i.table, text: i.text },
+            (10, _) => Init::Torch { seed: i.seed, skip: i.skip, bound: i.value },
             (k, _) => return Err(Error::new(Code::UNSUPPORTED, format!("initialiser {k} is unknown here"))),
         })
     }
@@ -102,7 +117,19 @@ pub enum Role {
     Head,
 }
 
-/// A trainable parameter, f32.
+/// What becomes of a parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Course {
+    /// It is trained, and the adapter holds it.
+    Trained,
+    /// It stays what it began as, and the adapter holds it.
+    Fixed,
+    /// It stays what it began as, and the adapter does not hold it: it begins again as its [`Init`] says, which must not
+    /// depend on the seed of a run or on the base.
+    Implied,
+}
+
+/// A parameter, f32.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ParamSpec {
     /// Key within the site as PEFT has it (`lora_A.weight`), or the whole key without a site (`classifier.weight`).
@@ -123,6 +150,8 @@ pub struct ParamSpec {
     pub dtype: DType,
     /// Whose it is.
     pub role: Role,
+    /// Whether it is trained, and held.
+    pub course: Course,
 }
 
 impl ParamSpec {
@@ -138,6 +167,7 @@ impl ParamSpec {
             decay: Decay::Auto,
             dtype: DType::F32,
             role: Role::Adapter,
+            course: Course::Trained,
         }
     }
 
@@ -171,6 +201,18 @@ impl ParamSpec {
         self
     }
 
+    /// Never trained (random projections that the trained parameters scale). A method's alone.
+    pub fn fixed(mut self) -> ParamSpec {
+        self.course = Course::Fixed;
+        self
+    }
+
+    /// Never trained nor held by the adapter. A method's alone.
+    pub fn implied(mut self) -> ParamSpec {
+        self.course = Course::Implied;
+        self
+    }
+
     /// Belongs to the objective's head.
     pub fn head(mut self) -> ParamSpec {
         self.role = Role::Head;
@@ -190,6 +232,11 @@ impl From<ParamSpec> for wire::Param {
             paddable: p.paddable,
             decay: p.decay == Decay::Auto,
             role: (p.role == Role::Head) as u32,
+            course: match p.course {
+                Course::Trained => 0,
+                Course::Fixed => 1,
+                Course::Implied => 2,
+            },
         }
     }
 }
@@ -209,6 +256,12 @@ impl TryFrom<wire::Param> for ParamSpec {
             decay: if p.decay { Decay::Auto } else { Decay::No },
             dtype: DType(p.dtype),
             role: if p.role == 1 { Role::Head } else { Role::Adapter },
+            course: match p.course {
+                0 => Course::Trained,
+                1 => Course::Fixed,
+                2 => Course::Implied,
+                c => return Err(Error::new(Code::UNSUPPORTED, format!("course {c} is unknown here"))),
+            },
         })
     }
 }
@@ -278,6 +331,10 @@ mod tests {
             .neutral(Init::Computed(Value(7)))
             .no_decay()
             .head();
+        assert_eq!(ParamSpec::try_from(wire::Param::from(p.clone())).unwrap(), p);
+        let p = ParamSpec::new("vera_A", &[4, 32]).init(Init::Torch { seed: 1, skip: 2, bound: 0.5 }).fixed();
+        assert_eq!(ParamSpec::try_from(wire::Param::from(p.clone())).unwrap(), p);
+        let p = p.implied();
         assert_eq!(ParamSpec::try_from(wire::Param::from(p.clone())).unwrap(), p);
     }
 

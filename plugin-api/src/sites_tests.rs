@@ -80,6 +80,10 @@ fn the_default_is_what_the_architecture_is_known_for() {
         default_targets(&[site("h.0.mlp.up", SiteKind::LINEAR)], &[SiteKind::LINEAR]),
         Names::Pattern("all-linear".to_owned())
     );
+    // DeBERTa's.
+    let deberta = ["query_proj", "key_proj", "value_proj"];
+    let deberta = deberta.map(|n| site(&format!("encoder.layer.0.attention.self.{n}"), SiteKind::LINEAR));
+    assert_eq!(default_targets(&deberta, &[SiteKind::LINEAR]), list(&["query_proj", "value_proj"]));
 }
 
 #[test]

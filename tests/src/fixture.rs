@@ -37,6 +37,8 @@ pub fn target_dir() -> &'static Path {
             "graft-plugin-lora",
             "graft-plugin-linear-probe",
             "graft-plugin-ia3",
+            "graft-plugin-vera",
+            "graft-plugin-loha",
             "graft-plugin-bottleneck-adapter",
             "graft-plugin-norm-tuning",
             "graft-plugin-full",

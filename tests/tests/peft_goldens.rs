@@ -245,6 +245,72 @@ fn options_of_lora_in_bert() {
     beside("bert_lora_options", &["patterns", "embeddings", "embeddings_dora", "layers"]);
 }
 
+/// Compares an adapter of this test's data with what stands beside it, on bases of both exporters, and so what it is
+/// merged to.
+fn run_and_merged(name: &str) {
+    let model = name.split('_').next().unwrap();
+    let Some(golden) = Golden::new(model) else { return };
+    let adapter = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
+    let out = adapter.join("out.safetensors");
+    for base in &BASES[..2] {
+        let base = golden.base(base);
+        golden.compare(&base, Some(&adapter), "out:logits", &out, "out:logits");
+        let merged = golden.house.path(&format!("{}.onnx", base.file_stem().unwrap().display()));
+        let line = format!("merge {} {} {}", base.display(), adapter.display(), merged.display());
+        golden.house.run(&line).succeeded();
+        golden.compare(&merged, None, "out:logits", &out, "out:logits");
+    }
+}
+
+/// Projections that the file holds, and those that are drawn as PyTorch draws them.
+#[test]
+fn scales_of_shared_projections() {
+    for name in ["bert_vera", "bert_vera_drawn", "bert_vera_layers", "llama_vera", "t5_vera"] {
+        run_and_merged(name);
+    }
+}
+
+#[test]
+fn products_of_low_rank_updates() {
+    for name in ["bert_loha", "llama_loha", "t5_loha"] {
+        run_and_merged(name);
+    }
+}
+
+/// LoHa with strides, groups, and the kernel taken apart by its axes; and DoRA. Updates of a convolution in groups have no
+/// place in its weight.
+#[test]
+fn updates_of_convolutions() {
+    let Some(house) = House::new() else { return };
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/conv");
+    let golden = Golden { house, folder: folder.clone() };
+    std::fs::copy(folder.join("in.safetensors"), golden.house.path("in.safetensors")).unwrap();
+    let run = |line: String| {
+        golden.house.run(&format!("{line} --out out.safetensors")).succeeded();
+    };
+    for (adapter, merges) in
+        [("loha", true), ("dora", true), ("loha_effective", false), ("loha_groups", false)]
+    {
+        let (adapter, out) = (folder.join(adapter), folder.join(adapter).join("out.safetensors"));
+        let close =
+            || golden.close(&golden.house.tensors("out.safetensors"), "out:logits", &out, "out:logits");
+        for base in ["ts.onnx", "dynamo.onnx"] {
+            let plain = folder.join(base);
+            run(format!("run {} --tensors in.safetensors --adapter {}", plain.display(), adapter.display()));
+            close();
+            let merged = format!("{}.{base}", adapter.file_name().unwrap().display());
+            let line = format!("merge {} {} {merged}", plain.display(), adapter.display());
+            if merges {
+                golden.house.run(&line).succeeded();
+                run(format!("run {merged} --tensors in.safetensors"));
+                close();
+            } else {
+                golden.house.run(&line).refused(&["middle", "in groups"]);
+            }
+        }
+    }
+}
+
 /// What `graft export` and `graft merge` write are plain models: run without any adapter they give PEFT's outputs.
 fn plain(model: &str, adapter: &str, verbs: &[&str]) {
     let Some(golden) = Golden::new(model) else { return };

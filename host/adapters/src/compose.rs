@@ -73,9 +73,9 @@ impl StoredAdapter {
             (None, None) => Err(format!("PEFT has no adapters of the kind `{}`", graft.method.id)),
         };
         let naming = Naming { arch, prefixed: stock.is_ok() };
-        if let Some(PeftConfig::Lora(lora)) = &mut peft {
+        if let Some(config) = &mut peft {
             let paths: BTreeSet<&String> = parameters.iter().map(|(k, _)| &k.path).collect();
-            lora.fix_patterns(&paths.into_iter().map(|p| (p.clone(), naming.name(p))).collect::<Vec<_>>());
+            config.fix_patterns(&paths.into_iter().map(|p| (p.clone(), naming.name(p))).collect::<Vec<_>>());
         }
         let parameters = rename(&naming, parameters)?;
         if let Some(config) = &mut peft {

@@ -51,7 +51,10 @@ pub use graft_file::{
 pub use hub::HubConfig;
 pub use info::{AdapterInfo, PeftSupport, info};
 pub use load::load;
-pub use peft::{Ia3Config, LnTuningConfig, LoraConfig, PeftConfig, PeftType, Targets, VirtualTokensConfig};
+pub use peft::{
+    Ia3Config, LnTuningConfig, LoHaConfig, LoraConfig, PeftConfig, PeftType, Targets, VeraConfig,
+    VirtualTokensConfig,
+};
 pub use projections::{Layer, Own, Projected, project};
 pub use save::save;
 pub use stored::{Expected, Head, ParamKey, Parameters, StoredAdapter};

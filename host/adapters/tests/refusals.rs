@@ -259,10 +259,83 @@ fn settings_that_would_change_the_result() {
     }
 }
 
+/// A directory of PEFT's with these settings and tensors of one module.
+fn of_peft(settings: Value, tensors: &[(&str, &[usize])]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join(CONFIG), settings.to_string()).unwrap();
+    let named: Vec<(String, Tensor)> = tensors.iter().map(|(n, s)| ((*n).to_string(), numbers(s))).collect();
+    write_tensors(&dir.path().join(MODEL), named.iter().map(|(n, t)| (n.as_str(), t))).unwrap();
+    dir
+}
+
+#[test]
+fn scales_and_projections_that_do_not_fit() {
+    const SOUND: [(&str, &[usize]); 4] = [
+        ("base_model.model.a.query.vera_lambda_d", &[4]),
+        ("base_model.model.a.query.vera_lambda_b", &[6]),
+        ("base_model.vera_A", &[4, 8]),
+        ("base_model.vera_B", &[6, 4]),
+    ];
+    let settings = json!({"peft_type": "VERA", "r": 4, "target_modules": ["query"]});
+    load(of_peft(settings.clone(), &SOUND).path()).unwrap();
+    for (place, words) in [
+        (0, ["vera_lambda_d", "partner"]),
+        (1, ["vera_lambda_b", "partner"]),
+        (2, ["base_model.vera_A", "save_projection"]),
+        (3, ["base_model.vera_B", "save_projection"]),
+    ] {
+        let left: Vec<_> = (0..4).filter(|i| *i != place).map(|i| SOUND[i]).collect();
+        let e = refusal(of_peft(settings.clone(), &left).path(), &words);
+        assert!(matches!(e, Error::MissingTensor { .. }));
+        let mut changed = SOUND;
+        changed[place].1 = &[5, 4, 1];
+        let e = refusal(of_peft(settings.clone(), &changed).path(), &[SOUND[place].0]);
+        assert!(matches!(e, Error::Shape { .. }));
+    }
+    let mut drawn = settings.clone();
+    drawn["save_projection"] = json!(false);
+    load(of_peft(drawn, &SOUND[..2]).path()).unwrap();
+    let bias = [&SOUND[..], &[("base_model.model.a.query.base_layer.bias", &[6])]].concat();
+    refusal(of_peft(settings, &bias).path(), &["bias"]);
+}
+
+#[test]
+fn factors_that_do_not_fit() {
+    const SOUND: [(&str, &[usize]); 4] = [
+        ("base_model.model.a.query.hada_w1_a", &[6, 2]),
+        ("base_model.model.a.query.hada_w1_b", &[2, 8]),
+        ("base_model.model.a.query.hada_w2_a", &[6, 2]),
+        ("base_model.model.a.query.hada_w2_b", &[2, 8]),
+    ];
+    let settings = json!({"peft_type": "LOHA", "r": 3, "alpha": 8, "rank_pattern": {"query": 2}});
+    load(of_peft(settings.clone(), &SOUND).path()).unwrap();
+    for place in 0..4 {
+        let left: Vec<_> = (0..4).filter(|i| *i != place).map(|i| SOUND[i]).collect();
+        let e = refusal(of_peft(settings.clone(), &left).path(), &[SOUND[place].0, "partner"]);
+        assert!(matches!(e, Error::MissingTensor { .. }));
+        let mut changed = SOUND;
+        changed[place].1 = &[3, 3];
+        assert!(matches!(
+            refusal(of_peft(settings.clone(), &changed).path(), &["hada_"]),
+            Error::Shape { .. }
+        ));
+    }
+    let cores: [(&str, &[usize]); 6] = [
+        ("base_model.model.a.conv.hada_t1", &[3, 3, 5, 5]),
+        ("base_model.model.a.conv.hada_t2", &[3, 3, 5, 5]),
+        ("base_model.model.a.conv.hada_w1_a", &[3, 6]),
+        ("base_model.model.a.conv.hada_w1_b", &[3, 8]),
+        ("base_model.model.a.conv.hada_w2_a", &[3, 6]),
+        ("base_model.model.a.conv.hada_w2_b", &[3, 8]),
+    ];
+    load(of_peft(settings.clone(), &cores).path()).unwrap();
+    refusal(of_peft(settings, &cores[1..]).path(), &["hada_t1", "partner"]);
+}
+
 #[test]
 fn other_kinds_of_adapters_by_name() {
     let dir = plain();
-    for kind in ["VERA", "LOHA", "ADALORA"] {
+    for kind in ["LOKR", "OFT", "ADALORA"] {
         edit_json(&dir.path().join(CONFIG), |c| c["peft_type"] = json!(kind));
         assert!(matches!(refusal(dir.path(), &[kind, "not supported yet"]), Error::PeftType { .. }));
     }

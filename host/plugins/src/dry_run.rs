@@ -92,7 +92,7 @@ pub fn without_data(objective: &Objective) -> Result<Objective> {
 
 fn gradients(mut adapted: Adapted, from: ValueId) -> std::result::Result<Dry, Error> {
     let one = Builder::new(&mut adapted.graph, "check/").scalar(1f32);
-    let wanted: Vec<ValueId> = adapted.params.iter().filter(|p| p.used).map(|p| p.value).collect();
+    let wanted: Vec<ValueId> = adapted.params.iter().filter(|p| p.trained()).map(|p| p.value).collect();
     grad(&mut adapted.graph, &[(from, one)], &wanted, &adapted.stopped)
         .map_err(|e| Error::new(Code::UNSUPPORTED, format!("no gradients can be derived: {e}")))?;
     Ok(Dry { parameters: adapted.params.len(), nodes: adapted.graph.nodes.len() })

@@ -4,12 +4,13 @@ use graft_adapters::{Architecture, Expected, ParamKey, PeftConfig, StoredAdapter
 use graft_graph::sites::{Site, attentions, residuals, sites};
 use graft_graph::{Graph, Tensor, ValueId};
 use graft_plugins::Adapted;
-use graft_plugins::adapt::Param;
-use graft_plugins::api::Role;
+use graft_plugins::adapt::{Param, Start};
+use graft_plugins::api::{Course, Init, Role};
 use serde_json::{Value, json};
 
 use crate::base::Base;
 use crate::error::{Result, TaskError};
+use crate::torch;
 
 /// A method or an objective with its configuration, as plugins take it.
 #[derive(Debug, Clone)]
@@ -70,11 +71,11 @@ pub fn method_of(base: &Base, adapter: &StoredAdapter) -> Result<Option<Choice>>
     let places = adapter.sites_in(&paths)?;
     let at = |path: &String| places.map.get(path).cloned();
     let hooked: Vec<String> = adapter.hooked().iter().filter_map(at).collect();
-    let config = match peft {
+    let mut peft = peft.clone();
+    let named = adapter.hooked().into_iter().filter_map(|p| Some((at(&p)?, p)));
+    peft.fix_patterns(&named.map(|(place, p)| (p, place)).collect::<Vec<_>>());
+    let config = match &peft {
         PeftConfig::Lora(lora) => {
-            let mut lora = lora.clone();
-            let named = adapter.hooked().into_iter().filter_map(|p| Some((at(&p)?, p)));
-            lora.fix_patterns(&named.map(|(place, p)| (p, place)).collect::<Vec<_>>());
             json!({
                 "rank_pattern": lora.rank_pattern, "alpha_pattern": lora.alpha_pattern,
                 "r": lora.r, "alpha": lora.lora_alpha, "dropout": lora.lora_dropout, "use_rslora": lora.use_rslora,
@@ -86,6 +87,16 @@ pub fn method_of(base: &Base, adapter: &StoredAdapter) -> Result<Option<Choice>>
             json!({ "target_modules": hooked, "feedforward_modules": inputs })
         }
         PeftConfig::VirtualTokens(c) => json!({ "virtual_tokens": c.num_virtual_tokens }),
+        PeftConfig::Vera(c) => json!({
+            "r": c.r, "d_initial": c.d_initial, "dropout": c.vera_dropout, "bias": c.bias,
+            "projection_prng_key": c.projection_prng_key, "save_projection": c.save_projection,
+            "target_modules": hooked,
+        }),
+        PeftConfig::LoHa(c) => json!({
+            "rank_pattern": c.rank_pattern, "alpha_pattern": c.alpha_pattern, "r": c.r, "alpha": c.alpha,
+            "use_effective_conv2d": c.use_effective_conv2d, "rank_dropout": c.rank_dropout,
+            "module_dropout": c.module_dropout, "target_modules": hooked,
+        }),
         PeftConfig::LnTuning(_) => json!({ "parameters": "norms", "target_modules": hooked }),
         _ => {
             return Err(TaskError::Input {
@@ -143,6 +154,7 @@ pub fn bind(base: &Base, adapter: &StoredAdapter, adapted: &Adapted) -> Result<V
     for p in &adapted.params {
         match p.role {
             Role::Head => head.push((head_name(&p.key), &p.shape)),
+            Role::Adapter if p.course == Course::Implied => {}
             Role::Adapter => {
                 expected.push(Expected { key: param_key(&base.graph, &all, p), shape: p.shape.clone() })
             }
@@ -162,11 +174,30 @@ pub fn bind(base: &Base, adapter: &StoredAdapter, adapted: &Adapted) -> Result<V
     .into_iter();
     let mut heads = adapter.bind_head(&head)?.into_iter();
     let next = |p: &Param| match p.role {
-        Role::Head => heads.next(),
-        Role::Adapter => method.next(),
+        Role::Head => heads.next().map(Ok),
+        Role::Adapter if p.course == Course::Implied => Some(implied(p)),
+        Role::Adapter => method.next().map(Ok),
     };
-    let tensors: Vec<Tensor> = adapted.params.iter().filter_map(next).collect();
-    tensors.into_iter().map(as_f32).collect()
+    let tensors: Vec<Result<Tensor>> = adapted.params.iter().filter_map(next).collect();
+    tensors.into_iter().map(|t| as_f32(t?)).collect()
+}
+
+/// The values of a parameter that adapters do not hold.
+fn implied(p: &Param) -> Result<Tensor> {
+    let count = p.shape.iter().product();
+    let init = match &p.init {
+        Start::Base(values) => return Ok(values.clone()),
+        Start::Asked(init) => init,
+    };
+    let values = match init {
+        Init::Zeros => vec![0.0; count],
+        Init::Ones => vec![1.0; count],
+        Init::Full(v) => vec![*v as f32; count],
+        Init::Torch { seed, skip, bound } => torch::uniform(*seed, *skip, *bound, count),
+        Init::Given(t) => t.to_f32s().unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    Ok(Tensor::new(p.shape.clone(), &values)?)
 }
 
 /// Adapters that were saved in half precision are used in f32.

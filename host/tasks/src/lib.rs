@@ -17,6 +17,7 @@ mod program;
 mod projections;
 mod starts;
 mod task;
+pub mod torch;
 mod words;
 
 pub use adopt::adopt;

@@ -39,7 +39,7 @@ pub struct Emit {
 #[derive(Clone, PartialEq, Message)]
 pub struct Init {
     /// See [`crate::Init`]: 0 zeros, 1 ones, 2 normal, 3 uniform, 4 Kaiming uniform, 5 Xavier uniform, 6 given, 7 full,
-    /// 8 computed, 9 rows of a table.
+    /// 8 computed, 9 rows of a table, 10 uniform as PyTorch draws it.
     #[prost(uint32, tag = "1")]
     pub kind: u32,
     /// Standard deviation, bound, `a` or fill value.
@@ -57,9 +57,15 @@ pub struct Init {
     /// The text whose rows are meant, for kind 9; without it they are drawn.
     #[prost(string, optional, tag = "6")]
     pub text: Option<String>,
+    /// Seed of PyTorch's generator, for kind 10.
+    #[prost(uint64, tag = "7")]
+    pub seed: u64,
+    /// How many numbers it gave before, for kind 10.
+    #[prost(uint64, tag = "8")]
+    pub skip: u64,
 }
 
-/// A trainable parameter.
+/// A parameter.
 #[derive(Clone, PartialEq, Message)]
 pub struct Param {
     /// Key within its site as PEFT has it (`lora_A.weight`), or the whole key for a head (`classifier.weight`).
@@ -89,6 +95,9 @@ pub struct Param {
     /// 0 adapter, 1 head.
     #[prost(uint32, tag = "9")]
     pub role: u32,
+    /// 0 trained and held by the adapter, 1 fixed and held, 2 fixed and not held.
+    #[prost(uint32, tag = "10")]
+    pub course: u32,
 }
 
 /// A number of the config that enters the maths.

@@ -6,11 +6,9 @@
 mod conv;
 mod dora;
 mod embedding;
-mod patterns;
 mod plus;
 
 use graft_plugin_api::*;
-use patterns::Patterns;
 
 config! {
     /// LoRA: a low-rank update beside each chosen linear layer, convolution or embedding.
@@ -74,11 +72,8 @@ impl Method for Lora {
         if !self.alpha.is_finite() {
             return fail!(CONFIG, "option `alpha`: {} is not a number to scale by", self.alpha);
         }
-        self.rank_pattern.check("rank_pattern", |rank| rank >= 1.0 && rank.fract() == 0.0, "a rank")?;
+        self.rank_pattern.check_ranks("rank_pattern")?;
         self.alpha_pattern.check("alpha_pattern", f64::is_finite, "a number to scale by")?;
-        if self.layers_pattern.is_some() && self.layers_to_transform.is_none() {
-            return fail!(CONFIG, "option `layers_pattern`: it needs `layers_to_transform`");
-        }
         if !(0.0..1.0).contains(&self.dropout) {
             return fail!(CONFIG, "option `dropout`: {} is not in [0, 1)", self.dropout);
         }
@@ -149,25 +144,7 @@ impl Lora {
             exclude: self.exclude_modules.as_ref(),
             kinds: &[SiteKind::LINEAR, SiteKind::CONV, SiteKind::EMBEDDING],
         };
-        let Some(layers) = &self.layers_to_transform else { return g.select(&selection) };
-        let all = g.sites()?;
-        let taken = choose(&all, &selection)?;
-        let inside = |s: &Site| -> Result<bool> {
-            let number = patterns::layer(&s.path, self.layers_pattern.as_deref())?;
-            Ok(number.is_some_and(|n| layers.contains(&n)))
-        };
-        let mut sites = Vec::new();
-        for (site, _) in all.into_iter().zip(taken).filter(|(_, taken)| *taken) {
-            if inside(&site)? {
-                sites.push(site);
-            }
-        }
-        if sites.is_empty() {
-            let what = format!("none of the chosen modules is in a layer of {layers:?}");
-            return Err(Error::new(Code::NO_SITE, what).help("layers are counted from 0"));
-        }
-        g.report(&sites, &format!("the chosen modules of layers {layers:?}"))?;
-        Ok(sites)
+        g.select_in_layers(&selection, self.layers_to_transform.as_deref(), self.layers_pattern.as_deref())
     }
 
     fn linear(&self, g: &Graph<'_>, site: &Site, r: u64, scaling: Value) -> Result<Update> {

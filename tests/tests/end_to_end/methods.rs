@@ -78,6 +78,49 @@ fn norms_are_stored_as_peft_has_them() {
     assert_eq!(config["target_modules"], serde_json::json!(["LayerNorm"]));
 }
 
+#[test]
+fn scales_of_shared_projections_are_trained_and_the_projections_are_not() {
+    let Some(house) = House::new() else { return };
+    let targets = r#"--set method.target_modules=["query","intermediate.dense"]"#;
+    let method = format!("vera --set method.r=16 {targets} --set method.projection_prng_key=5");
+    let json = learns(&house, "out", &method);
+    // In each of two layers 16 scales inside, and one for each of 32 and 64 outputs; the head.
+    let trained = 2 * (16 + 32 + 16 + 64) + 99;
+    assert_eq!(number(&json, "trainable_parameters") as usize, trained);
+    let tensors = house.tensors("out/adapter_model.safetensors");
+    let (a, b) = (&tensors["base_model.vera_A"], &tensors["base_model.vera_B"]);
+    assert_eq!((a.shape(), b.shape()), (&[16, 32][..], &[64, 16][..]));
+    let bound = |fan: f64| (6.0 / fan).sqrt();
+    let drawn = |skip, fan, count| graft_tasks::torch::uniform(5, skip, bound(fan), count);
+    assert_eq!(a.values::<f32>().unwrap(), drawn(0, 32.0, 16 * 32));
+    assert_eq!(b.values::<f32>().unwrap(), drawn(16 * 32, 16.0, 64 * 16));
+    let settings = config(&house, "out");
+    assert_eq!((&settings["peft_type"], &settings["save_projection"]), (&"VERA".into(), &true.into()));
+    // Drawn again where they are not stored, training is the same.
+    let line = format!("{method} --set method.save_projection=false");
+    let again = learns(&house, "drawn", &line);
+    assert_eq!(again["evaluation"], json["evaluation"]);
+    let kept = house.tensors("drawn/adapter_model.safetensors");
+    assert_eq!(kept.len(), tensors.len() - 2);
+    assert!(kept.iter().all(|(name, t)| tensors[name] == *t));
+    assert_eq!(config(&house, "drawn")["save_projection"], false);
+}
+
+#[test]
+fn products_of_low_rank_updates_are_trained_and_written_for_peft() {
+    let Some(house) = House::new() else { return };
+    let ranks = r#"--set method.rank_pattern={"layer.1.attention.self.query"=3}"#;
+    let drops = "--set method.rank_dropout=0.1 --set method.module_dropout=0.1";
+    learns(&house, "out", &format!("loha {ranks} {drops}"));
+    let tensors = house.tensors("out/adapter_model.safetensors");
+    let shape = |key: &str| tensors[&format!("base_model.model.encoder.layer.{key}")].shape().to_vec();
+    assert_eq!(shape("1.attention.self.query.hada_w1_b"), [3, 32]);
+    assert_eq!(shape("0.attention.self.query.hada_w2_a"), [32, 8]);
+    let config = config(&house, "out");
+    assert_eq!((&config["peft_type"], &config["alpha"]), (&"LOHA".into(), &8.into()));
+    assert_eq!(config["rank_pattern"].as_object().map(serde_json::Map::len), Some(1), "{config}");
+}
+
 /// ‖row‖ of each row of a weight `[out, in]`.
 fn row_norms(weight: &graft_graph::Tensor) -> Vec<f64> {
     let width = weight.shape()[1];

@@ -6,9 +6,12 @@
 mod head;
 mod ia3;
 mod ln_tuning;
+mod loha;
 mod lora;
+mod patterns;
 pub(crate) mod settings;
 mod types;
+mod vera;
 mod virtual_tokens;
 
 use std::path::Path;
@@ -19,9 +22,11 @@ use serde_json::{Map, Value};
 pub use ia3::Ia3Config;
 pub(crate) use ia3::feeds;
 pub use ln_tuning::LnTuningConfig;
+pub use loha::LoHaConfig;
 pub use lora::LoraConfig;
 pub use settings::Targets;
 pub use types::PeftType;
+pub use vera::VeraConfig;
 pub use virtual_tokens::VirtualTokensConfig;
 
 use crate::error::{Error, Result};
@@ -35,7 +40,6 @@ pub(crate) const PREFIX: &str = "base_model.model.";
 /// The settings of an adapter as PEFT keeps them, by PEFT type.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
-#[expect(clippy::large_enum_variant, reason = "there is one for each adapter, never a list of them")]
 pub enum PeftConfig {
     /// LoRA.
     Lora(LoraConfig),
@@ -43,6 +47,10 @@ pub enum PeftConfig {
     Ia3(Ia3Config),
     /// Norms that are trained.
     LnTuning(LnTuningConfig),
+    /// VeRA.
+    Vera(VeraConfig),
+    /// LoHa.
+    LoHa(LoHaConfig),
     /// Soft prompts and prefixes.
     VirtualTokens(VirtualTokensConfig),
 }
@@ -54,6 +62,8 @@ macro_rules! each {
             PeftConfig::Lora($c) => $do,
             PeftConfig::Ia3($c) => $do,
             PeftConfig::LnTuning($c) => $do,
+            PeftConfig::Vera($c) => $do,
+            PeftConfig::LoHa($c) => $do,
             PeftConfig::VirtualTokens($c) => $do,
         }
     };
@@ -121,6 +131,8 @@ impl PeftConfig {
             Some(PeftType::Lora) => Ok(PeftConfig::Lora(json::typed(path, Value::Object(map))?)),
             Some(PeftType::Ia3) => Ok(PeftConfig::Ia3(json::typed(path, Value::Object(map))?)),
             Some(PeftType::LnTuning) => Ok(PeftConfig::LnTuning(json::typed(path, Value::Object(map))?)),
+            Some(PeftType::Vera) => Ok(PeftConfig::Vera(json::typed(path, Value::Object(map))?)),
+            Some(PeftType::LoHa) => Ok(PeftConfig::LoHa(json::typed(path, Value::Object(map))?)),
             Some(PeftType::PromptTuning | PeftType::PTuning | PeftType::PrefixTuning) => {
                 Ok(PeftConfig::VirtualTokens(json::typed(path, Value::Object(map))?))
             }
@@ -159,7 +171,19 @@ impl PeftConfig {
             PeftConfig::Lora(_) => "lora",
             PeftConfig::Ia3(_) => "ia3",
             PeftConfig::LnTuning(_) => "norm-tuning",
+            PeftConfig::Vera(_) => "vera",
+            PeftConfig::LoHa(_) => "loha",
             PeftConfig::VirtualTokens(c) => c.method(),
+        }
+    }
+
+    /// Writes the numbers that some modules have of their own by whole paths, for these modules, which may have a name of
+    /// another prefix.
+    pub fn fix_patterns(&mut self, paths: &[(String, String)]) {
+        match self {
+            PeftConfig::Lora(c) => c.fix_patterns(paths),
+            PeftConfig::LoHa(c) => c.fix_patterns(paths),
+            _ => {}
         }
     }
 

@@ -1,6 +1,6 @@
 //! What the settings of several PEFT types have in common.
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::error::Result;
@@ -35,6 +35,16 @@ pub(super) fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Defaul
     d: D,
 ) -> Result<T, D::Error> {
     Ok(Option::deserialize(d)?.unwrap_or_default())
+}
+
+/// The setting of biases that are not trained.
+pub(super) fn none() -> String {
+    "none".into()
+}
+
+/// PEFT declares alphas as integers, and so they are written where they are.
+pub(super) fn whole<S: Serializer>(v: &f64, s: S) -> Result<S::Ok, S::Error> {
+    if v.fract() == 0.0 && v.abs() < 1e15 { s.serialize_i64(*v as i64) } else { s.serialize_f64(*v) }
 }
 
 /// Whether a setting that is not known here is switched off.

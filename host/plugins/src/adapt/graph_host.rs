@@ -89,8 +89,10 @@ impl GraphHost for Writer {
         for init in [&spec.init, &spec.neutral] {
             self.check_start(&name, init, &shape)?;
         }
+        self.check_course(&name, &spec)?;
         if let Some(p) = self.params.iter().find(|p| p.key == spec.key && p.site == spec.site) {
-            if p.shape == shape && alike(&p.init, &spec.init) && p.role == self.role() {
+            let same = p.course == spec.course && p.role == self.role();
+            if p.shape == shape && alike(&p.init, &spec.init) && same {
                 return Ok(self.handle(p.value));
             }
             return Err(Error::new(
@@ -113,6 +115,7 @@ impl GraphHost for Writer {
             paddable: spec.paddable.iter().map(|a| *a as usize).collect(),
             role: self.role(),
             base: None,
+            course: spec.course,
             used: true,
         });
         Ok(self.handle(value))
@@ -237,6 +240,7 @@ impl GraphHost for Writer {
             paddable: Vec::new(),
             role: self.role(),
             base: Some(initializer.to_owned()),
+            course: api::Course::Trained,
             used: true,
         });
         Ok(self.handle(value))

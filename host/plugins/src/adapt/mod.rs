@@ -16,7 +16,7 @@ mod writer;
 use graft_graph::fold::Change;
 use graft_graph::model::Model;
 use graft_graph::{DType, Dim, Graph, ValueId};
-use graft_plugin_api::{Code, Distribution, Error, HeadSolver, Init, LearningRate, Role};
+use graft_plugin_api::{Code, Course, Distribution, Error, HeadSolver, Init, LearningRate, Role};
 
 pub(crate) use convert::check_tensor;
 pub use convert::to_graph_tensor;
@@ -34,7 +34,7 @@ pub enum Start {
     Base(graft_graph::Tensor),
 }
 
-/// A trainable parameter: an input of the adapted graph.
+/// A parameter: an input of the adapted graph.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Param {
     /// The graph input.
@@ -64,8 +64,17 @@ pub struct Param {
     pub rate: Option<LearningRate>,
     /// The initializer of the base that it was, for `train_base`.
     pub base: Option<String>,
+    /// Whether it is trained, and whether the adapter holds it.
+    pub course: Course,
     /// False when no output of the graph depends on it: its gradient is zero.
     pub used: bool,
+}
+
+impl Param {
+    /// Whether training changes it.
+    pub fn trained(&self) -> bool {
+        self.used && self.course == Course::Trained
+    }
 }
 
 /// A number of the config that enters the maths: a scalar f32 input of the adapted graph.
@@ -130,7 +139,7 @@ pub struct Matched {
 pub struct Adapted {
     /// The graph. Parameters, settings, noise, states and the objective's tensors are inputs of it.
     pub graph: Graph,
-    /// Trainable parameters, in the order of declaration.
+    /// Parameters, in the order of declaration.
     pub params: Vec<Param>,
     /// Settings.
     pub settings: Vec<Setting>,

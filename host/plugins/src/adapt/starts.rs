@@ -1,7 +1,7 @@
 //! What parameters begin as that is computed from the base's weights.
 
 use graft_graph::Graph;
-use graft_plugin_api::{Code, Error, Init, Result};
+use graft_plugin_api::{Code, Course, Error, Init, ParamSpec, Result, Role};
 
 use super::Start;
 use super::writer::Writer;
@@ -27,6 +27,28 @@ impl Writer {
             )),
             None => Ok(()),
         }
+    }
+
+    /// What is not trained is a method's; what an adapter does not hold begins alike in every run and on every base.
+    pub(super) fn check_course(&self, name: &str, spec: &ParamSpec) -> Result<()> {
+        let drawn_anew = match spec.init {
+            Init::Zeros | Init::Ones | Init::Full(_) | Init::Torch { .. } | Init::Given(_) => false,
+            Init::Normal(_)
+            | Init::Uniform(_)
+            | Init::KaimingUniform(_)
+            | Init::XavierUniform
+            | Init::Rows { .. }
+            | Init::Computed(_) => true,
+        };
+        let what = match spec.course {
+            Course::Trained => return Ok(()),
+            _ if self.role() == Role::Head => "is a head's, and those are all trained",
+            Course::Implied if drawn_anew => {
+                "is not held by the adapter, but begins as the seed of a run or the base says"
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::new(Code::REFUSED, format!("parameter `{name}` {what}")))
     }
 
     /// The graph of [`super::Adapted::starts`].

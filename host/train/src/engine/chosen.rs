@@ -56,7 +56,7 @@ impl Chosen {
         let weights = base.graph.constants().filter(|(_, t)| t.dtype().is_float() && t.len() > 1);
         Ok(Chosen {
             pooling: objective.config().get("pooling").and_then(|p| p.as_str()).map(str::to_owned),
-            trained: adapted.params.iter().filter(|p| p.used).map(|p| size(&p.shape)).sum(),
+            trained: adapted.params.iter().filter(|p| p.trained()).map(|p| size(&p.shape)).sum(),
             base: weights.map(|(_, t)| t.len()).sum(),
             cut: place(base, &adapted),
             matched: adapted.matched,

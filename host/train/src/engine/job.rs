@@ -198,7 +198,7 @@ impl Job {
         let split = frozen.as_ref().map(|f| f.split.clone());
         let graph = split.as_ref().map_or(&adapted.graph, |s| &s.rest);
         let profiled = SessionOptions { profile: self.profile.clone(), ..options.clone() };
-        let mut engine = Step::new(base, &adapted, graph, self.recipe.seed, &profiled)?;
+        let mut engine = Step::new(base, &adapted, graph, &first, self.recipe.seed, &profiled)?;
         let forward_split = split.as_ref().and_then(|_| cut(base, &forward).ok());
         let forward_graph = forward_split.as_ref().map_or(&forward.graph, |s| &s.rest);
         let mut feed_of = |examples| self.feed(&mut frozen, forward_split.as_ref(), examples);
@@ -323,7 +323,7 @@ impl Job {
 /// The parameters that are trained, starting from these values, in a run with the learning rate `lr` above 0.
 fn parameters(adapted: &Adapted, first: &[Tensor], lr: f64) -> Result<Parameters, JobError> {
     let mut list = Vec::new();
-    for (p, t) in adapted.params.iter().zip(first).filter(|(p, _)| p.used) {
+    for (p, t) in adapted.params.iter().zip(first).filter(|(p, _)| p.trained()) {
         let start = t.values::<f32>().map_err(TaskError::from)?.into_owned();
         let mut made = Parameter::new(p.name.clone(), p.shape.clone(), start)?;
         made.decay = p.decay;

@@ -191,8 +191,8 @@ impl Job {
 
     /// What writes the adapter.
     pub(super) fn saver(&self, adapted: &Adapted, first: &[Tensor], stored: Option<Stored>) -> Saver<'_> {
-        let unused = adapted.params.iter().zip(first).filter(|(p, _)| !p.used);
-        let idle = unused.map(|(p, t)| (p.name.clone(), t.clone())).collect();
+        let untrained = adapted.params.iter().zip(first).filter(|(p, _)| !p.trained());
+        let idle = untrained.map(|(p, t)| (p.name.clone(), t.clone())).collect();
         let runtime = self.base.runtime();
         let recipe = serde_json::to_value(&self.recipe).unwrap_or(Value::Null);
         let training = Training {

@@ -9,7 +9,7 @@ use graft_adapters::{
 use graft_graph::Tensor;
 use graft_graph::sites::sites;
 use graft_plugins::adapt::Param;
-use graft_plugins::api::Role;
+use graft_plugins::api::{Course, Role};
 use graft_plugins::{Adapted, Method, Objective};
 use graft_tasks::Base;
 use graft_tasks::binding::{head_name, param_key};
@@ -30,7 +30,7 @@ pub(super) struct Saver<'a> {
     pub(super) method: &'a Method,
     pub(super) objective: &'a Objective,
     pub(super) params: Vec<Param>,
-    /// Values of parameters that nothing depends on: they stay what they began as.
+    /// Values of parameters that are not trained or that nothing depends on: they stay what they began as.
     pub(super) idle: IndexMap<String, Tensor>,
     pub(super) matched: Vec<String>,
     /// What is stored instead of parameters that only help training.
@@ -54,7 +54,8 @@ impl<'a> Saver<'a> {
         let all = sites(&self.base.graph);
         let (mut parameters, mut head) = (Vec::<(ParamKey, Tensor)>::new(), IndexMap::new());
         let helps = |p: &&Param| !self.stored.as_ref().is_some_and(|s| s.from.contains(&p.name));
-        for p in self.params.iter().filter(helps) {
+        let held = |p: &&Param| p.course != Course::Implied;
+        for p in self.params.iter().filter(helps).filter(held) {
             let value = match (params.get(&p.name), self.idle.get(&p.name)) {
                 (Some(v), _) => {
                     Tensor::new(v.shape.clone(), &v.values).map_err(graft_tasks::TaskError::from)?

@@ -64,7 +64,7 @@ fn with_gradients(
 
 impl<'a> Step<'a> {
     /// Derives the gradients of the adapted graph's loss and loads the training graph. `graph` is the adapted graph or
-    /// the half of it behind the frozen features.
+    /// the half of it behind the frozen features; `first` has the first values of each parameter.
     ///
     /// # Errors
     /// An operator without a gradient rule between parameters and loss; what ONNX Runtime says.
@@ -72,6 +72,7 @@ impl<'a> Step<'a> {
         base: &'a Base,
         adapted: &Adapted,
         graph: &Graph,
+        first: &[Tensor],
         seed: u64,
         options: &SessionOptions,
     ) -> Result<Step<'a>, TaskError> {
@@ -80,15 +81,18 @@ impl<'a> Step<'a> {
             detail: "it built no loss, so there is nothing to train".into(),
         })?;
         let trained: Vec<(ValueId, String)> =
-            adapted.params.iter().filter(|p| p.used).map(|p| (p.value, p.name.clone())).collect();
+            adapted.params.iter().filter(|p| p.trained()).map(|p| (p.value, p.name.clone())).collect();
         let full = with_gradients(graph, loss, &trained, &adapted.stopped)?;
         tracing::info!(forward = graph.nodes.len(), with_gradients = full.nodes.len(), "training graph");
         let program =
             Program::new(base, &full, &SessionOptions { name: "training".into(), ..options.clone() })?;
+        let settings = adapted.settings.iter().map(|s| (s.input.clone(), Tensor::scalar(s.number)));
+        let fixed = adapted.params.iter().zip(first).filter(|(p, _)| p.used && !p.trained());
+        let fixed = fixed.map(|(p, t)| (p.name.clone(), t.clone()));
         Ok(Step {
             base,
             program,
-            settings: adapted.settings.iter().map(|s| (s.input.clone(), Tensor::scalar(s.number))).collect(),
+            settings: settings.chain(fixed).collect(),
             noises: adapted.noises.clone(),
             seed,
             evaluation: None,

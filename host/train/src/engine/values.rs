@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use graft_graph::{Dim, Tensor};
 use graft_plugins::adapt::{Noise, Param};
 use graft_plugins::api;
+use graft_tasks::torch;
 
 use crate::error::{EngineError, TrainError};
 use crate::random::{self, Distribution, Init};
@@ -21,6 +22,9 @@ pub(super) fn first_values(p: &Param, init: &api::Init, seed: u64) -> Result<Vec
         api::Init::Uniform(bound) => draw(Init::Uniform { bound: *bound }),
         api::Init::KaimingUniform(a) => draw(Init::KaimingUniform { a: *a }),
         api::Init::XavierUniform => draw(Init::XavierUniform),
+        api::Init::Torch { seed, skip, bound } => {
+            Ok(torch::uniform(*seed, *skip, *bound, p.shape.iter().product()))
+        }
         api::Init::Rows { table, .. } => Err(unfit(format!("the rows of `{table}` are not to be had here"))),
         api::Init::Given(t) => t.to_f32s().map_err(|e| unfit(e.to_string())),
         api::Init::Computed(_) => Err(unfit("what it begins as was not computed".to_string())),

@@ -2,16 +2,15 @@
 //! `lora_alpha / r` (rank-stabilised: `/ sqrt(r)`), with DoRA `lora_magnitude_vector [out]`, and trained
 //! biases of the base under their own names.
 
-mod patterns;
 mod tensors;
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use self::patterns::Patterns;
-use super::settings::{is_default, or_default, short};
+use super::patterns::{self, Patterns};
+use super::settings::{is_default, none, or_default, short, whole};
 use super::{Common, PeftType, Sorted, Targets};
 use crate::error::{Error, Result};
 use crate::stored::{ParamKey, Parameters, hooked};
@@ -70,15 +69,6 @@ fn alpha() -> f64 {
     8.0
 }
 
-fn none() -> String {
-    "none".into()
-}
-
-/// PEFT declares alpha as an integer, and so it is written where it is one.
-fn whole<S: Serializer>(v: &f64, s: S) -> Result<S::Ok, S::Error> {
-    if v.fract() == 0.0 && v.abs() < 1e15 { s.serialize_i64(*v as i64) } else { s.serialize_f64(*v) }
-}
-
 /// Fields without effect on what a trained adapter computes.
 const HARMLESS: [&str; 10] = [
     "auto_mapping",
@@ -133,18 +123,8 @@ impl LoraConfig {
     /// Writes for each of these modules, which may have a name of another prefix, the rank and alpha that it has now, and
     /// leaves out what is the same for all: then no pattern means another module.
     pub fn fix_patterns(&mut self, paths: &[(String, String)]) {
-        let (rank_of, alpha_of) = (self.ranks(), self.alphas());
-        let (mut ranks, mut alphas) = (Map::new(), Map::new());
-        for (path, name) in paths {
-            let (r, alpha) = (rank_of(path), alpha_of(path));
-            if r != self.r {
-                ranks.insert(regex::escape(name), r.into());
-            }
-            if alpha != self.lora_alpha {
-                alphas.insert(regex::escape(name), alpha.into());
-            }
-        }
-        (self.rank_pattern, self.alpha_pattern) = (ranks, alphas);
+        self.rank_pattern = patterns::fixed(&self.rank_pattern, self.r as f64, paths);
+        self.alpha_pattern = patterns::fixed(&self.alpha_pattern, self.lora_alpha, paths);
     }
 
     /// The same configuration with exactly these modules, their ranks and alphas.

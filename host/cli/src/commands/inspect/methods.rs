@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::Result;
+use graft_plugins::api::Course;
 use graft_plugins::api::manifest::{Example, Item};
 use graft_plugins::{Found, Method, Plugin, adapt, find};
 use graft_tasks::Base;
@@ -113,7 +114,8 @@ fn trained(
     let method = Method::new(plugin, &item.id, &example.config)?;
     let adapted = adapt(&base.graph, &base.model, Some(&method), None, false)?;
     let size = |shape: &[usize]| shape.iter().fold(1u64, |n, d| n.saturating_mul(*d as u64));
-    let parameters = adapted.params.iter().fold(0u64, |n, p| n.saturating_add(size(&p.shape)));
+    let trained = adapted.params.iter().filter(|p| p.course == Course::Trained);
+    let parameters = trained.fold(0u64, |n, p| n.saturating_add(size(&p.shape)));
     let sites: BTreeSet<&String> = adapted.matched.iter().flat_map(|m| &m.matched).collect();
     let takes = adapted.matched.iter().map(|m| {
         let paths: Vec<&str> = m.matched.iter().map(String::as_str).collect();

@@ -93,7 +93,7 @@ fn reached(adapted: &Adapted) -> (Graph, Vec<ValueId>, Vec<(ValueId, String)>) {
     let outputs: Vec<ValueId> = adapted.graph.outputs.iter().copied().filter(is_float).collect();
     let heads = adapted.hidden.into_iter().chain(adapted.pooled).map(|v| vec![v]);
     // A method that leaves the base alone needs no gradient of it.
-    let used: Vec<_> = adapted.params.iter().filter(|p| p.used).collect();
+    let used: Vec<_> = adapted.params.iter().filter(|p| p.trained()).collect();
     let mut last = None;
     for targets in heads.chain(std::iter::once(outputs)) {
         let graph = adapted.graph.cut_to(&targets);

@@ -32,3 +32,20 @@ impl Patterns {
         self.0.iter().find(|(pattern, _)| pattern.is_match(path)).map(|(_, number)| *number)
     }
 }
+
+/// The same numbers by whole paths: for each of these modules, which may have a name of another prefix, the number that it
+/// has now, where that is not `usual`. Then no pattern means another module.
+pub(super) fn fixed(
+    setting: &Map<String, Value>,
+    usual: f64,
+    paths: &[(String, String)],
+) -> Map<String, Value> {
+    let patterns = Patterns::new(setting);
+    let number = |path: &str| patterns.as_ref().and_then(|p| p.number(path)).filter(|n| *n != usual);
+    paths.iter().filter_map(|(path, name)| Some((regex::escape(name), json_number(number(path)?)))).collect()
+}
+
+/// A whole number where it is one: ranks, and alphas as PEFT writes them.
+fn json_number(n: f64) -> Value {
+    if n.fract() == 0.0 { Value::from(n as i64) } else { Value::from(n) }
+}

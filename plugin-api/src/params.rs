@@ -123,6 +123,8 @@ pub struct ParamSpec {
     pub dtype: DType,
     /// Whose it is.
     pub role: Role,
+    /// `file:line` in the author's sources, which [`Graph::param`](crate::Graph::param) fills in.
+    pub place: String,
 }
 
 impl ParamSpec {
@@ -138,6 +140,7 @@ impl ParamSpec {
             decay: Decay::Auto,
             dtype: DType::F32,
             role: Role::Adapter,
+            place: String::new(),
         }
     }
 
@@ -190,6 +193,7 @@ impl From<ParamSpec> for wire::Param {
             paddable: p.paddable,
             decay: p.decay == Decay::Auto,
             role: (p.role == Role::Head) as u32,
+            place: p.place,
         }
     }
 }
@@ -209,6 +213,7 @@ impl TryFrom<wire::Param> for ParamSpec {
             decay: if p.decay { Decay::Auto } else { Decay::No },
             dtype: DType(p.dtype),
             role: if p.role == 1 { Role::Head } else { Role::Adapter },
+            place: p.place,
         })
     }
 }

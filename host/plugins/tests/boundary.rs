@@ -4,7 +4,7 @@
 mod support;
 
 use graft_plugins::api::{Code, Init, Row, Summary, json};
-use graft_plugins::{Kind, Method, Objective, Plugin, find, read_manifest, verify};
+use graft_plugins::{Kind, Method, Objective, Plugin, Tried, Verified, find, read_manifest, verify};
 use support::{Recorder, faulty, library};
 
 fn misbehaving(mode: &str) -> Method {
@@ -93,11 +93,17 @@ fn plugins_of_several_kinds_are_loaded_together() {
 
 #[test]
 fn verifying_makes_an_instance_of_everything() {
-    let held = verify(&library("graft_plugin_classification")).unwrap();
-    assert_eq!(held.len(), 2 + 2 + 6);
+    let Verified { held, trials } = verify(&library("graft_plugin_classification")).unwrap();
+    assert_eq!((held.len(), trials.len()), (2 + 1 + 6, 1 + 6));
     assert!(held.iter().any(|c| c.what == "objective `classification` with its defaults"), "{held:?}");
-    let tried = "objective `classification` on a tiny base: 2 parameters, and gradients of them";
-    assert!(held.iter().any(|c| c.what.starts_with(tried)), "{held:?}");
+    for (what, tried) in &trials {
+        match tried {
+            Tried::Written(trial) => assert_eq!(trial.adapted.params.len(), 2, "{what}"),
+            Tried::Refused(why) => {
+                assert!(what.contains("the head that the base has") && why.contains("logits"))
+            }
+        }
+    }
     assert!(verify(&faulty("other_layout")).is_err());
 }
 

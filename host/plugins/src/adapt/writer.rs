@@ -72,6 +72,8 @@ pub(super) struct Writer {
     pub(super) cut: HashSet<ValueId>,
     /// The hidden states as an objective sees them, without virtual tokens.
     pub(super) text: Option<ValueId>,
+    /// The lines of plugins' sources that made values.
+    pub(super) places: HashMap<ValueId, String>,
     pub(super) solver: Option<api::HeadSolver>,
     pub(super) convex: Option<ConvexHead>,
 }
@@ -110,6 +112,7 @@ impl Writer {
             stored: Vec::new(),
             cut: HashSet::new(),
             text: None,
+            places: HashMap::new(),
             solver: None,
             convex: None,
         }
@@ -192,6 +195,7 @@ impl Writer {
             virtual_tokens: self.virtual_tokens.as_ref().map_or(0, |v| v.count),
             hidden,
             pooled,
+            places: self.places,
             solver: self.solver,
             convex: self.convex,
         }
@@ -204,6 +208,13 @@ impl Writer {
             (change.output != s.output || self.inputs_now.contains_key(&i)).then_some(change)
         };
         self.sites.iter().enumerate().filter_map(of).collect()
+    }
+
+    /// Keeps which line of the plugin's sources made the value.
+    pub(super) fn remember(&mut self, v: ValueId, place: &str) {
+        if !place.is_empty() {
+            self.places.insert(v, place.to_owned());
+        }
     }
 
     pub(super) fn handle(&self, v: ValueId) -> u64 {

@@ -1,4 +1,5 @@
 //! `graft plugins verify` on the plugins of this repository, and on ones whose gradients are wrong or stopped.
+#![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
 use std::path::Path;
 

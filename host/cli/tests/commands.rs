@@ -11,6 +11,7 @@ use support::{House, library, shared};
 fn filters() -> insta::internals::SettingsBindDropGuard {
     let mut settings = insta::Settings::clone_current();
     settings.add_filter(env!("CARGO_PKG_VERSION").replace('.', r"\.").as_str(), "X.Y.Z");
+    settings.add_filter(r"\.rs:\d+", ".rs:[LINE]");
     settings.add_filter(r"within \d\.\de-\d+", "within [DIFFERENCE]");
     settings.add_filter(r"1\.31\.\d+", "[ORT VERSION]");
     settings.add_filter(r"\d+\.\d s\n", "[TIME]\n");

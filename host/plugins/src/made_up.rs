@@ -78,7 +78,7 @@ fn cell(field: &Field, i: usize) -> Option<Cell> {
         // None, one, the other, both.
         FieldKind::LABEL => ["", LABELS[0], LABELS[1], &LABELS.join(&field.separator)][i % 4].to_owned(),
         FieldKind::WORD_LABELS => format!(r#"["{label}", "O"]"#),
-        FieldKind::SPANS if i % 2 == 0 => "[]".to_owned(),
+        FieldKind::SPANS if i.is_multiple_of(2) => "[]".to_owned(),
         FieldKind::SPANS => r#"[{"start": 0, "end": 2, "label": "one"}]"#.to_owned(),
         _ => return None,
     };

@@ -1,6 +1,7 @@
 //! Errors as they cross the boundary: a numbered code, what happened, what to do, and where.
 
 use std::fmt;
+use std::panic::Location;
 
 use crate::wire;
 
@@ -50,7 +51,7 @@ pub struct Error {
     pub help: String,
     /// The site it happened at; may be empty.
     pub site: String,
-    /// `file:line` in the sources, for panics; may be empty.
+    /// `file:line` in the author's sources; may be empty.
     pub place: String,
 }
 
@@ -82,16 +83,33 @@ impl Error {
         }
         self
     }
+
+    /// Says which line it happened in, unless that is known already.
+    pub fn in_line(mut self, line: &Location<'_>) -> Error {
+        if self.place.is_empty() {
+            self.place = place(line);
+        }
+        self
+    }
+}
+
+/// A line of the sources, as it crosses the boundary.
+pub(crate) fn place(line: &Location<'_>) -> String {
+    format!("{}:{}", line.file(), line.line())
 }
 
 /// `fail!(DATA, "label `{}` is unknown", l)` is an `Err` of that [`Code`]; without a code it is `FAILED`.
+/// The error names the line.
 #[macro_export]
 macro_rules! fail {
     ($code:ident, $($arg:tt)+) => {
-        ::std::result::Result::Err($crate::Error::new($crate::Code::$code, ::std::format!($($arg)+)))
+        ::std::result::Result::Err(
+            $crate::Error::new($crate::Code::$code, ::std::format!($($arg)+))
+                .in_line(::std::panic::Location::caller()),
+        )
     };
     ($($arg:tt)+) => {
-        ::std::result::Result::Err($crate::Error::new($crate::Code::FAILED, ::std::format!($($arg)+)))
+        $crate::fail!(FAILED, $($arg)+)
     };
 }
 

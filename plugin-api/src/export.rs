@@ -23,6 +23,8 @@ pub struct Plugin {
     pub version: &'static str,
     /// Licence, as an SPDX expression.
     pub licence: &'static str,
+    /// Extensions that the host must have.
+    pub requires: &'static [&'static str],
     /// Methods and objectives.
     pub entries: &'static [Entry],
 }
@@ -174,7 +176,8 @@ fn decode<M: Message + Default>(bytes: &[u8]) -> Result<M> {
 
 fn unknown<T>(op: u32) -> Result<T> {
     let what = plugin_op::name(op);
-    crate::fail!(UNSUPPORTED, "operation {op} (`{what}`) is not one that this plugin knows")
+    Err(Error::new(Code::UNSUPPORTED, format!("operation {op} (`{what}`) is not one that this plugin knows"))
+        .help("this host is newer than the plugin: build it against the newer API"))
 }
 
 struct Slot {
@@ -224,7 +227,8 @@ fn dispatch(
             extensions.sort();
             extensions.dedup();
             let name = format!("{} {}", plugin.id, plugin.version);
-            Ok(wire::Hello { extensions, name }.encode_to_vec())
+            let requires = plugin.requires.iter().map(|r| (*r).to_owned()).collect();
+            Ok(wire::Hello { extensions, name, requires }.encode_to_vec())
         }
         plugin_op::CREATE => create(plugin, &decode(request)?),
         plugin_op::DROP => {
@@ -251,13 +255,8 @@ fn dispatch(
 fn create(plugin: &Plugin, request: &wire::Create) -> Result<Vec<u8>> {
     let mut entries = plugin.entries.iter();
     let Some(entry) = entries.find(|e| e.extension == request.extension && e.id == request.id) else {
-        return crate::fail!(
-            NOT_FOUND,
-            "plugin `{}` has no `{}` of {}",
-            plugin.id,
-            request.id,
-            request.extension
-        );
+        let what = format!("plugin `{}` has no `{}` of {}", plugin.id, request.id, request.extension);
+        return Err(Error::new(Code::NOT_FOUND, what));
     };
     let (instance, config) = (entry.create)(&request.config)?;
     let number = NEXT.fetch_add(1, Ordering::Relaxed);

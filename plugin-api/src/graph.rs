@@ -1,10 +1,12 @@
 //! The author's handle on the graph. Every operation is a call into the host.
 
 use std::cell::RefCell;
+use std::panic::Location;
 
 use prost::Message;
 
 use crate::abi::{HostCallbacks, Reply};
+use crate::error::place;
 use crate::wire::{self, host_op};
 use crate::{Code, DType, Dim, Distribution, Error, Fact, Init, ParamSpec, Result, Site, Tensor};
 
@@ -66,17 +68,19 @@ impl<'h> Host<'h> {
         Host { callbacks }
     }
 
-    /// Calls the host with a message and reads its answer.
+    /// Calls the host with a message and reads its answer. An error names the line that called.
     ///
     /// # Errors
     /// Whatever the host answers; `MALFORMED` when its answer cannot be read.
+    #[track_caller]
     pub fn call<A: Message + Default>(&self, op: u32, request: &impl Message) -> Result<A> {
+        let here = Location::caller();
         let bytes = request.encode_to_vec();
         match (self.callbacks.call)(self.callbacks.context, op, bytes.as_slice().into()) {
             Reply::ROk(answer) => A::decode(answer.as_slice()).map_err(|e| unreadable(op, &e)),
             Reply::RErr(error) => {
                 let e = wire::Error::decode(error.as_slice()).map_err(|e| unreadable(op, &e))?;
-                Err(Error::from(e))
+                Err(Error::from(e).in_line(here))
             }
         }
     }
@@ -97,6 +101,7 @@ impl<'h> Host<'h> {
     ///
     /// # Errors
     /// `LIMIT` when that is too many at once.
+    #[track_caller]
     pub fn random(&self, seed: u64, name: &str, count: usize) -> Result<Vec<f32>> {
         let request = wire::Random { seed, name: name.to_owned(), count: count as u64 };
         Tensor::from(self.call::<wire::Tensor>(host_op::RANDOM, &request)?).to_f32s()
@@ -130,6 +135,7 @@ impl<'h> Graph<'h> {
     ///
     /// # Errors
     /// `REFUSED` when the host knows no such operator or the shapes do not fit.
+    #[track_caller]
     pub fn emit(&self, op: &str, inputs: &[Value], attrs: &[wire::Attr]) -> Result<Value> {
         let inputs: Vec<_> = inputs.iter().map(|v| Some(*v)).collect();
         one(op, self.emit_many("", op, &inputs, attrs, 1)?)
@@ -139,6 +145,7 @@ impl<'h> Graph<'h> {
     ///
     /// # Errors
     /// As [`Graph::emit`].
+    #[track_caller]
     pub fn emit_many(
         &self,
         domain: &str,
@@ -154,6 +161,7 @@ impl<'h> Graph<'h> {
             attrs: attrs.to_vec(),
             outputs,
             site: self.site.borrow().clone(),
+            place: place(Location::caller()),
         };
         let values = self.values(host_op::EMIT, &request)?;
         if values.len() != outputs as usize {
@@ -166,6 +174,7 @@ impl<'h> Graph<'h> {
     ///
     /// # Errors
     /// `LIMIT` when it is too large, `REFUSED` when bytes and shape disagree.
+    #[track_caller]
     pub fn constant(&self, tensor: Tensor) -> Result<Value> {
         self.value(host_op::CONSTANT, &wire::Tensor::from(tensor))
     }
@@ -174,6 +183,7 @@ impl<'h> Graph<'h> {
     ///
     /// # Errors
     /// `REFUSED` for a value of another call.
+    #[track_caller]
     pub fn fact(&self, value: Value) -> Result<Fact> {
         let fact: wire::Fact = self.call(host_op::FACT, &wire::Values { ids: vec![value.0] })?;
         Ok(fact.into())
@@ -183,7 +193,9 @@ impl<'h> Graph<'h> {
     ///
     /// # Errors
     /// `REFUSED` for a key that is declared otherwise already or a site that is not there, `LIMIT` for a shape that is too large.
+    #[track_caller]
     pub fn param(&self, spec: ParamSpec) -> Result<Value> {
+        let spec = ParamSpec { place: place(Location::caller()), ..spec };
         self.value(host_op::PARAM, &wire::Param::from(spec))
     }
 
@@ -192,6 +204,7 @@ impl<'h> Graph<'h> {
     ///
     /// # Errors
     /// `REFUSED` when the name has another number already.
+    #[track_caller]
     pub fn setting(&self, name: &str, value: f32) -> Result<Value> {
         self.value(host_op::SETTING, &wire::Setting { name: name.to_owned(), value, site: String::new() })
     }
@@ -200,6 +213,7 @@ impl<'h> Graph<'h> {
     ///
     /// # Errors
     /// As [`Graph::setting`].
+    #[track_caller]
     pub fn setting_at(&self, site: &Site, name: &str, value: f32) -> Result<Value> {
         let request = wire::Setting { name: name.to_owned(), value, site: site.path.clone() };
         self.value(host_op::SETTING, &request)
@@ -209,6 +223,7 @@ impl<'h> Graph<'h> {
     ///
     /// # Errors
     /// `REFUSED` for a name that is taken.
+    #[track_caller]
     pub fn state(&self, name: &str, dtype: DType, shape: &[u64], init: Init) -> Result<Value> {
         let request = wire::State {
             name: name.to_owned(),
@@ -223,6 +238,7 @@ impl<'h> Graph<'h> {
     ///
     /// # Errors
     /// `REFUSED` for a name that is no state.
+    #[track_caller]
     pub fn set_state(&self, name: &str, next: Value) -> Result<()> {
         self.call(host_op::SET_STATE, &wire::Named { name: name.to_owned(), value: next.0 })
     }
@@ -231,8 +247,10 @@ impl<'h> Graph<'h> {
     ///
     /// # Errors
     /// `REFUSED` for a value of another call.
+    #[track_caller]
     pub fn stop_gradient(&self, value: Value) -> Result<Value> {
-        self.value(host_op::STOP_GRADIENT, &wire::Values { ids: vec![value.0] })
+        let request = wire::StopGradient { ids: vec![value.0], place: place(Location::caller()) };
+        self.value(host_op::STOP_GRADIENT, &request)
     }
 
     /// An f32 input that the host fills from seed, step and name; `None` in evaluation. Each call is a stream of its own,
@@ -240,6 +258,7 @@ impl<'h> Graph<'h> {
     ///
     /// # Errors
     /// `REFUSED` for a dimension that is none of the base's inputs.
+    #[track_caller]
     pub fn noise(&self, name: &str, shape: &[Dim], distribution: Distribution) -> Result<Option<Value>> {
         let (kind, a, b) = distribution.to_wire();
         let request = wire::Noise {
@@ -257,6 +276,7 @@ impl<'h> Graph<'h> {
     ///
     /// # Errors
     /// `REFUSED` for a name that is taken.
+    #[track_caller]
     pub fn input(&self, name: &str, dtype: DType, shape: &[Dim]) -> Result<Value> {
         let shape = shape.iter().cloned().map(Into::into).collect();
         self.value(host_op::INPUT, &wire::Input { name: name.to_owned(), dtype: dtype.0, shape })
@@ -266,6 +286,7 @@ impl<'h> Graph<'h> {
     ///
     /// # Errors
     /// `REFUSED` when the base has none of that name.
+    #[track_caller]
     pub fn train_base(&self, initializer: &str) -> Result<Value> {
         self.value(host_op::TRAIN_BASE, &wire::Named { name: initializer.to_owned(), value: 0 })
     }
@@ -274,6 +295,7 @@ impl<'h> Graph<'h> {
     ///
     /// # Errors
     /// `REFUSED` when the base has none of that name.
+    #[track_caller]
     pub fn initializer(&self, name: &str) -> Result<Value> {
         self.value(host_op::INITIALIZER, &wire::Named { name: name.to_owned(), value: 0 })
     }
@@ -284,6 +306,7 @@ impl<'h> Graph<'h> {
     ///
     /// # Errors
     /// `REFUSED` for a value that depends on more than parameters, and for a key that is taken.
+    #[track_caller]
     pub fn store_as(&self, key: &str, value: Value) -> Result<()> {
         self.call(host_op::STORE_AS, &wire::Named { name: key.to_owned(), value: value.0 })
     }
@@ -294,6 +317,7 @@ impl<'h> Graph<'h> {
     ///
     /// # Errors
     /// Only if the host is of another version.
+    #[track_caller]
     pub fn sites(&self) -> Result<Vec<Site>> {
         let sites: wire::Sites = self.call(host_op::SITES, &())?;
         Ok(sites.sites.into_iter().map(Site::from).collect())
@@ -303,6 +327,7 @@ impl<'h> Graph<'h> {
     ///
     /// # Errors
     /// `REFUSED` when type or shape differ from the output's.
+    #[track_caller]
     pub fn replace_output(&self, site: &Site, value: Value) -> Result<()> {
         self.call(host_op::REPLACE_OUTPUT, &wire::Replace { site: site.number, value: value.0 })
     }
@@ -311,6 +336,7 @@ impl<'h> Graph<'h> {
     ///
     /// # Errors
     /// `REFUSED` when type or shape differ from the input's.
+    #[track_caller]
     pub fn replace_input(&self, site: &Site, value: Value) -> Result<()> {
         self.call(host_op::REPLACE_INPUT, &wire::Replace { site: site.number, value: value.0 })
     }
@@ -320,6 +346,7 @@ impl<'h> Graph<'h> {
     ///
     /// # Errors
     /// `REFUSED` for a site that is no module, or for an input of another type or shape than the site's own.
+    #[track_caller]
     pub fn call_site(&self, site: &Site, input: Value) -> Result<Value> {
         self.value(host_op::CALL_SITE, &wire::Replace { site: site.number, value: input.0 })
     }
@@ -330,6 +357,7 @@ impl<'h> Graph<'h> {
     ///
     /// # Errors
     /// `REFUSED` for a site that is no attention, and when type or shape do not fit it.
+    #[track_caller]
     pub fn replace_attention(
         &self,
         site: &Site,
@@ -362,6 +390,7 @@ impl<'h> Graph<'h> {
     ///
     /// # Errors
     /// `REFUSED` when the base has none.
+    #[track_caller]
     pub fn hidden(&self) -> Result<Value> {
         self.value(host_op::HIDDEN, &())
     }
@@ -370,6 +399,7 @@ impl<'h> Graph<'h> {
     ///
     /// # Errors
     /// Only if the host is of another version.
+    #[track_caller]
     pub fn pooled(&self) -> Result<Option<Value>> {
         Ok(self.values(host_op::POOLED, &())?.first().copied())
     }
@@ -378,6 +408,7 @@ impl<'h> Graph<'h> {
     ///
     /// # Errors
     /// Only if the host is of another version.
+    #[track_caller]
     pub fn logits(&self) -> Result<Option<Value>> {
         Ok(self.values(host_op::LOGITS, &())?.first().copied())
     }
@@ -386,6 +417,7 @@ impl<'h> Graph<'h> {
     ///
     /// # Errors
     /// Only if the host is of another version.
+    #[track_caller]
     pub fn model_input(&self, role: &str) -> Result<Option<Value>> {
         let request = wire::Named { name: role.to_owned(), value: 0 };
         Ok(self.values(host_op::MODEL_INPUT, &request)?.first().copied())
@@ -395,20 +427,24 @@ impl<'h> Graph<'h> {
     ///
     /// # Errors
     /// Only if the host is of another version.
+    #[track_caller]
     pub fn training(&self) -> Result<bool> {
         Ok(self.call::<wire::Flag>(host_op::TRAINING, &())?.value)
     }
 
     /// Tells the host which sites were taken; [`Graph::select`] does it.
+    #[track_caller]
     pub(crate) fn report_matched(&self, matched: wire::Matched) -> Result<()> {
         self.call(host_op::MATCHED, &matched)
     }
 
+    #[track_caller]
     pub(crate) fn values(&self, op: u32, request: &impl Message) -> Result<Vec<Value>> {
         let answer: wire::Values = self.call(op, request)?;
         Ok(answer.ids.into_iter().map(Value).collect())
     }
 
+    #[track_caller]
     fn value(&self, op: u32, request: &impl Message) -> Result<Value> {
         one(host_op::name(op), self.values(op, request)?)
     }

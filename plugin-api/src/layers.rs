@@ -21,6 +21,7 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// `REFUSED` where the last extent of `x` is not known.
+    #[track_caller]
     pub fn linear_head(&self, x: Value, outputs: u64, paddable: bool) -> Result<LinearHead> {
         let Some(width) = self.width(x)? else {
             return fail!(REFUSED, "the width of the base's hidden states is not known");
@@ -37,6 +38,7 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// As [`Graph::param`].
+    #[track_caller]
     pub fn torch_linear(&self, name: &str, x: Value, [from, to]: [u64; 2]) -> Result<Value> {
         let weight = ParamSpec::new(&format!("{name}.weight"), &[to, from]);
         let bias = ParamSpec::new(&format!("{name}.bias"), &[to]);

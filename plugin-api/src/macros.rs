@@ -13,6 +13,7 @@ macro_rules! export_plugin {
             id: $id,
             version: ::std::env!("CARGO_PKG_VERSION"),
             licence: ::std::env!("CARGO_PKG_LICENSE"),
+            requires: &[$crate::abi::GRAPH_EXTENSION],
             entries: &[
                 $($crate::export::Entry::method::<$method>(),)*
                 $($crate::export::Entry::objective::<$objective>(),)*

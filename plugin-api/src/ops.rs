@@ -8,6 +8,7 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// As [`Graph::constant`].
+    #[track_caller]
     pub fn scalar(&self, value: f32) -> Result<Value> {
         self.constant(Tensor::f32s("", &[], &[value]))
     }
@@ -16,6 +17,7 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// As [`Graph::constant`].
+    #[track_caller]
     pub fn ints(&self, values: &[i64]) -> Result<Value> {
         self.constant(Tensor::i64s("", &[values.len()], values))
     }
@@ -24,6 +26,7 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// As [`Graph::emit`].
+    #[track_caller]
     pub fn linear(&self, x: Value, w: Value, bias: Option<Value>) -> Result<Value> {
         let y = self.matmul(x, self.transpose(w, &[1, 0])?)?;
         bias.map_or(Ok(y), |b| self.add(y, b))
@@ -33,6 +36,7 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// As [`Graph::emit`].
+    #[track_caller]
     pub fn matmul(&self, a: Value, b: Value) -> Result<Value> {
         self.emit("MatMul", &[a, b], &[])
     }
@@ -41,6 +45,7 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// As [`Graph::emit`].
+    #[track_caller]
     pub fn add(&self, a: Value, b: Value) -> Result<Value> {
         self.emit("Add", &[a, b], &[])
     }
@@ -49,6 +54,7 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// As [`Graph::emit`].
+    #[track_caller]
     pub fn sub(&self, a: Value, b: Value) -> Result<Value> {
         self.emit("Sub", &[a, b], &[])
     }
@@ -57,6 +63,7 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// As [`Graph::emit`].
+    #[track_caller]
     pub fn mul(&self, a: Value, b: Value) -> Result<Value> {
         self.emit("Mul", &[a, b], &[])
     }
@@ -65,6 +72,7 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// As [`Graph::emit`].
+    #[track_caller]
     pub fn div(&self, a: Value, b: Value) -> Result<Value> {
         self.emit("Div", &[a, b], &[])
     }
@@ -73,6 +81,7 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// As [`Graph::emit`].
+    #[track_caller]
     pub fn max(&self, a: Value, b: Value) -> Result<Value> {
         self.emit("Max", &[a, b], &[])
     }
@@ -81,6 +90,7 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// As [`Graph::emit`].
+    #[track_caller]
     pub fn neg(&self, x: Value) -> Result<Value> {
         self.emit("Neg", &[x], &[])
     }
@@ -89,6 +99,7 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// As [`Graph::emit`].
+    #[track_caller]
     pub fn relu(&self, x: Value) -> Result<Value> {
         self.emit("Relu", &[x], &[])
     }
@@ -97,6 +108,7 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// As [`Graph::emit`].
+    #[track_caller]
     pub fn tanh(&self, x: Value) -> Result<Value> {
         self.emit("Tanh", &[x], &[])
     }
@@ -105,6 +117,7 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// As [`Graph::emit`].
+    #[track_caller]
     pub fn gelu(&self, x: Value) -> Result<Value> {
         self.emit("Gelu", &[x], &[])
     }
@@ -113,6 +126,7 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// As [`Graph::emit`].
+    #[track_caller]
     pub fn transpose(&self, x: Value, order: &[i64]) -> Result<Value> {
         self.emit("Transpose", &[x], &[attr("perm", order)])
     }
@@ -121,6 +135,7 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// As [`Graph::emit`].
+    #[track_caller]
     pub fn reshape(&self, x: Value, shape: &[i64]) -> Result<Value> {
         self.emit("Reshape", &[x, self.ints(shape)?], &[])
     }
@@ -129,6 +144,7 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// As [`Graph::emit`].
+    #[track_caller]
     pub fn unsqueeze(&self, x: Value, axes: &[i64]) -> Result<Value> {
         self.emit("Unsqueeze", &[x, self.ints(axes)?], &[])
     }
@@ -137,6 +153,7 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// As [`Graph::emit`].
+    #[track_caller]
     pub fn squeeze(&self, x: Value, axes: &[i64]) -> Result<Value> {
         self.emit("Squeeze", &[x, self.ints(axes)?], &[])
     }
@@ -145,6 +162,7 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// As [`Graph::emit`].
+    #[track_caller]
     pub fn cast(&self, x: Value, to: DType) -> Result<Value> {
         self.emit("Cast", &[x], &[attr("to", i64::from(to.0))])
     }
@@ -153,6 +171,7 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// As [`Graph::emit`].
+    #[track_caller]
     pub fn equal(&self, a: Value, b: Value) -> Result<Value> {
         self.emit("Equal", &[a, b], &[])
     }
@@ -161,6 +180,7 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// As [`Graph::emit`].
+    #[track_caller]
     pub fn select_where(&self, condition: Value, a: Value, b: Value) -> Result<Value> {
         self.emit("Where", &[condition, a, b], &[])
     }
@@ -169,6 +189,7 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// As [`Graph::emit`].
+    #[track_caller]
     pub fn gather(&self, x: Value, indices: Value, axis: i64) -> Result<Value> {
         self.emit("Gather", &[x, indices], &[attr("axis", axis)])
     }
@@ -177,6 +198,7 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// As [`Graph::emit`].
+    #[track_caller]
     pub fn softmax(&self, x: Value, axis: i64) -> Result<Value> {
         self.emit("Softmax", &[x], &[attr("axis", axis)])
     }
@@ -185,6 +207,7 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// As [`Graph::emit`].
+    #[track_caller]
     pub fn log_softmax(&self, x: Value, axis: i64) -> Result<Value> {
         self.emit("LogSoftmax", &[x], &[attr("axis", axis)])
     }
@@ -193,6 +216,7 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// As [`Graph::emit`].
+    #[track_caller]
     pub fn reduce_sum(&self, x: Value, axes: &[i64], keep: bool) -> Result<Value> {
         self.reduce("ReduceSum", x, axes, keep)
     }
@@ -201,10 +225,12 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// As [`Graph::emit`].
+    #[track_caller]
     pub fn reduce_mean(&self, x: Value, axes: &[i64], keep: bool) -> Result<Value> {
         self.reduce("ReduceMean", x, axes, keep)
     }
 
+    #[track_caller]
     fn reduce(&self, op: &str, x: Value, axes: &[i64], keep: bool) -> Result<Value> {
         let keep = [attr("keepdims", i64::from(keep))];
         if axes.is_empty() {
@@ -217,6 +243,7 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// As [`Graph::emit`].
+    #[track_caller]
     pub fn layer_norm(&self, x: Value, scale: Value, bias: Value, epsilon: f32) -> Result<Value> {
         self.emit("LayerNormalization", &[x, scale, bias], &[attr("axis", -1i64), attr("epsilon", epsilon)])
     }
@@ -225,6 +252,7 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// As [`Graph::emit`].
+    #[track_caller]
     pub fn one_hot(&self, labels: Value, classes: usize) -> Result<Value> {
         let range: Vec<i64> = (0..classes as i64).collect();
         let range = self.constant(Tensor::i64s("", &[1, classes], &range))?;
@@ -236,6 +264,7 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// As [`Graph::emit`]; `CONFIG` when `p` is not in `[0, 1)`.
+    #[track_caller]
     pub fn dropout(&self, x: Value, p: f32, name: &str) -> Result<Value> {
         if p == 0.0 {
             return Ok(x);

@@ -152,6 +152,8 @@ pub struct ParamSpec {
     pub role: Role,
     /// Whether it is trained, and held.
     pub course: Course,
+    /// `file:line` in the author's sources, which [`Graph::param`](crate::Graph::param) fills in.
+    pub place: String,
 }
 
 impl ParamSpec {
@@ -168,6 +170,7 @@ impl ParamSpec {
             dtype: DType::F32,
             role: Role::Adapter,
             course: Course::Trained,
+            place: String::new(),
         }
     }
 
@@ -237,6 +240,7 @@ impl From<ParamSpec> for wire::Param {
                 Course::Fixed => 1,
                 Course::Implied => 2,
             },
+            place: p.place,
         }
     }
 }
@@ -262,6 +266,7 @@ impl TryFrom<wire::Param> for ParamSpec {
                 2 => Course::Implied,
                 c => return Err(Error::new(Code::UNSUPPORTED, format!("course {c} is unknown here"))),
             },
+            place: p.place,
         })
     }
 }

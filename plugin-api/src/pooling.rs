@@ -24,6 +24,7 @@ impl Graph<'_> {
     /// # Errors
     /// `REFUSED` where the base has no pooled output or no hidden states; `CONFIG` for [`Pooling::Logits`], which pools
     /// nothing.
+    #[track_caller]
     pub fn pool(&self, pooling: Pooling) -> Result<Value> {
         if pooling == Pooling::Logits {
             return crate::fail!(
@@ -63,6 +64,7 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// `REFUSED` where the base has none or another number of them.
+    #[track_caller]
     pub fn own_logits(&self, count: u64, what: &str) -> Result<Value> {
         let none =
             || Error::new(Code::REFUSED, "the base has no logits of its own").help("choose another pooling");
@@ -83,16 +85,19 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// As [`Graph::fact`].
+    #[track_caller]
     pub fn width(&self, x: Value) -> Result<Option<u64>> {
         Ok(self.fact(x)?.shape.and_then(|s| s.last().and_then(crate::Dim::known)))
     }
 
     /// `[batch, seq]` weights and `[batch, seq, hidden]` → `[batch, hidden]`.
+    #[track_caller]
     fn weighted_sum(&self, weights: Value, hidden: Value) -> Result<Value> {
         self.squeeze(self.matmul(self.unsqueeze(weights, &[1])?, hidden)?, &[1])
     }
 
     /// The token at a position: `[batch, hidden]`.
+    #[track_caller]
     fn token_at(&self, hidden: Value, position: i64) -> Result<Value> {
         self.gather(hidden, self.constant(Tensor::i64s("", &[], &[position]))?, 1)
     }

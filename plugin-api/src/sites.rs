@@ -2,6 +2,7 @@
 //! (`check_target_module_exists`, `_maybe_include_all_linear_layers`).
 
 use std::collections::{BTreeSet, HashSet};
+use std::panic::Location;
 
 use regex::Regex;
 
@@ -142,44 +143,54 @@ impl Site {
     ///
     /// # Errors
     /// `REFUSED` when the host found none.
+    #[track_caller]
     pub fn input(&self) -> Result<Value> {
-        self.input.ok_or_else(|| self.lacks("input"))
+        self.have(self.input, "input")
     }
 
     /// What leaves the site.
     ///
     /// # Errors
     /// `REFUSED` when the host found none.
+    #[track_caller]
     pub fn output(&self) -> Result<Value> {
-        self.output.ok_or_else(|| self.lacks("output"))
+        self.have(self.output, "output")
     }
 
     /// How the kernel moves.
     ///
     /// # Errors
     /// `REFUSED` for what is no convolution.
+    #[track_caller]
     pub fn conv(&self) -> Result<&wire::Conv> {
-        self.conv.as_ref().ok_or_else(|| self.lacks("kernel"))
+        self.have(self.conv.as_ref(), "kernel")
     }
 
     /// What meets in the attention.
     ///
     /// # Errors
     /// `REFUSED` for what is no attention.
+    #[track_caller]
     pub fn attention(&self) -> Result<&Attention> {
-        self.attention.as_ref().ok_or_else(|| self.lacks("keys and values"))
+        self.have(self.attention.as_ref(), "keys and values")
     }
 
     /// What the residual connection goes around.
     ///
     /// # Errors
     /// `REFUSED` for what is no residual connection.
+    #[track_caller]
     pub fn residual(&self) -> Result<&Residual> {
-        self.residual.as_ref().ok_or_else(|| self.lacks("residual connection"))
+        self.have(self.residual.as_ref(), "residual connection")
     }
 
-    fn lacks(&self, what: &str) -> Error {
-        Error::new(Code::REFUSED, format!("the {} site has no {what}", self.kind.name())).at(&self.path)
+    #[track_caller]
+    fn have<T>(&self, found: Option<T>, what: &str) -> Result<T> {
+        let Some(found) = found else {
+            let e = crate::fail!(REFUSED, "the {} site has no {what}", self.kind.name());
+            return e.map_err(|e| e.at(&self.path));
+        };
+        Ok(found)
     }
 }
 
@@ -224,11 +235,13 @@ impl Graph<'_> {
     /// # Errors
     /// `NO_SITE` when nothing matches, with the nearest paths; `CONFIG` for a pattern that is no regular expression;
     /// `UNSUPPORTED` when a site of another kind matches.
+    #[track_caller]
     pub fn select(&self, selection: &Selection<'_>) -> Result<Vec<Site>> {
+        let here = Location::caller();
         let sites = self.sites()?;
         let default = default_words(&sites, selection.kinds);
         let (matched, unmatched): (Vec<_>, Vec<_>) = {
-            let taken = choose(&sites, selection)?;
+            let taken = choose(&sites, selection).map_err(|e| e.in_line(here))?;
             sites.into_iter().zip(taken).partition(|(_, t)| *t)
         };
         let targets = selection.targets.map_or_else(|| default, ToString::to_string);
@@ -246,6 +259,7 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// Only if the host is of another version.
+    #[track_caller]
     pub fn report(&self, taken: &[Site], rule: &str) -> Result<()> {
         let mut seen = HashSet::new();
         let paths = taken.iter().filter(|s| seen.insert(s.path.as_str())).map(|s| s.path.clone());

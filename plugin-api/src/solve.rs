@@ -34,6 +34,7 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// `REFUSED` for a strength that is negative or no number, and for fewer than 2 folds.
+    #[track_caller]
     pub fn solve_head(&self, how: HeadSolver) -> Result<()> {
         optional(self.call(host_op::SOLVE_HEAD, &wire::SolveHead { l2: how.l2, folds: how.folds }))
     }
@@ -42,6 +43,7 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// `REFUSED` when the values are no such head, for example a weight that is no parameter.
+    #[track_caller]
     pub fn declare_softmax_head(&self, head: SoftmaxHead) -> Result<()> {
         let SoftmaxHead { input, weight, bias, targets, counts } = head;
         let request = wire::SoftmaxHead {

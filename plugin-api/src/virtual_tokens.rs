@@ -22,6 +22,7 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// `REFUSED` for a base that takes no token ids, for no or far too many tokens, and when asked a second time.
+    #[track_caller]
     pub fn virtual_tokens(&self, count: u64, outputs: VirtualTokens) -> Result<()> {
         let request = wire::VirtualTokens { count, kept: outputs == VirtualTokens::Kept };
         self.call(host_op::VIRTUAL_TOKENS, &request)
@@ -32,6 +33,7 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// Only if the host is of another version.
+    #[track_caller]
     pub fn words(&self) -> Result<Option<Site>> {
         let sites: wire::Sites = self.call(host_op::WORDS, &())?;
         Ok(sites.sites.into_iter().next().map(Site::from))
@@ -44,6 +46,7 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// `REFUSED` before [`Graph::virtual_tokens`] and for shapes that do not fit.
+    #[track_caller]
     pub fn put_virtual(&self, value: Value, rows: Value, axis: u32) -> Result<Value> {
         let request = wire::PutVirtual { value: value.id(), rows: rows.id(), axis };
         one("put_virtual", self.values(host_op::PUT_VIRTUAL, &request)?)

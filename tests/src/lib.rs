@@ -5,6 +5,7 @@ mod draw;
 pub mod fixture;
 pub mod fixture_base;
 pub mod fixture_images;
+pub mod outside;
 mod places;
 
 pub use draw::{Array, Draw};

@@ -1,61 +1,13 @@
 //! `graft plugins new`: the crate that it writes builds outside of the workspace, passes its tests, and can be trained with
 //! when nothing but its library lies in a folder.
-#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
-use std::path::Path;
-use std::process::Command;
-
-use graft_tests::fixture::{Ended, House, target_dir};
-
-/// Cargo in the crate's folder, without the network. Libraries that the workspace has built already are taken from its
-/// target folder, which needs the same profile and the same versions.
-fn cargo(folder: &Path, what: &str, update: bool) {
-    let profile = target_dir();
-    let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.lock");
-    std::fs::copy(lock, folder.join("Cargo.lock")).unwrap();
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args([what, "--offline", "--quiet", "--target-dir"]).arg(profile.parent().unwrap());
-    if profile.ends_with("release") {
-        cargo.arg("--release");
-    }
-    for setting in [
-        "profile.dev.debug=\"line-tables-only\"",
-        "profile.dev.opt-level=1",
-        "profile.dev.package.\"*\".opt-level=3",
-        "profile.dev.package.\"*\".debug=false",
-        "profile.release.debug=\"line-tables-only\"",
-    ] {
-        cargo.args(["--config", setting]);
-    }
-    if update {
-        cargo.env("GRAFT_UPDATE_MANIFEST", "1");
-    }
-    let ended = Ended::of(cargo.current_dir(folder));
-    assert_eq!(ended.code, Some(0), "cargo {what}\n{}\n{}", ended.out, ended.err);
-}
-
-/// A plugin from its template, with another source where one is given, built, tested and alone in the folder `plugins`.
-fn made(house: &House, name: &str, kind: &str, source: Option<&str>) {
-    let api = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugin-api");
-    let line = format!("plugins new {name} --kind {kind} --json --api {}", api.display());
-    let json = house.run(&line).json();
-    let folder = house.path(name);
-    if let Some(source) = source {
-        std::fs::write(folder.join("src/lib.rs"), source).unwrap();
-    }
-    cargo(&folder, "test", source.is_some());
-    cargo(&folder, "build", false);
-    std::fs::create_dir(house.path("plugins")).unwrap();
-    let library = json["library"].as_str().unwrap();
-    std::fs::copy(target_dir().join(library), house.path("plugins").join(library)).unwrap();
-    let checked = house.run(&format!("plugins verify plugins/{library}"));
-    assert!(checked.succeeded().out.contains("is a sound plugin"), "{}", checked.out);
-}
+use graft_tests::fixture::House;
+use graft_tests::outside::{made, numbers, today};
 
 #[test]
 fn a_new_method_is_built_outside_of_the_workspace_and_trained_with() {
     let Some(house) = House::new() else { return };
-    made(&house, "first-scale", "method", None);
+    made(&house, "first-scale", "method", &today(), None);
     let line =
         "--method first-scale --plugin-dir plugins --epochs 4 --batch-size 8 --lr 0.02 --eval-data train.csv";
     let json = house.run(&House::training("out", line)).json();
@@ -76,7 +28,7 @@ fn the_lora_of_the_manual_learns_what_the_one_of_this_repository_does() {
     let Some(house) = House::new() else { return };
     let manual = include_str!("../../docs/plugins.md");
     let source = manual.split("```rust\n").nth(1).and_then(|s| s.split("```").next()).unwrap();
-    made(&house, "my-lora", "method", Some(source));
+    made(&house, "my-lora", "method", &today(), Some(source));
     let common = "--epochs 4 --batch-size 8 --lr 0.02 --seed 3 --set method.r=4";
     let mine = format!("--method my-lora --plugin-dir plugins {common}");
     house.run(&House::training("mine", &mine)).succeeded();
@@ -87,12 +39,8 @@ fn the_lora_of_the_manual_learns_what_the_one_of_this_repository_does() {
 #[test]
 fn a_new_objective_is_built_outside_of_the_workspace_and_trained_with() {
     let Some(house) = House::new() else { return };
-    made(&house, "first-number", "objective", None);
-    let table = String::from_utf8(house.read("train.csv")).unwrap();
-    let rows = table.lines().skip(1).map(|l| l.rsplit_once(',').unwrap());
-    let numbers: String =
-        rows.map(|(text, label)| format!("{text},{}\n", if label == "bird" { 2.5 } else { -1.0 })).collect();
-    house.write("numbers.csv", format!("text,number\n{numbers}"));
+    made(&house, "first-number", "objective", &today(), None);
+    numbers(&house);
     let line = "train --base base --objective first-number --method lora --data numbers.csv --eval-data numbers.csv \
                 --out out --plugin-dir plugins --epochs 12 --batch-size 8 --lr 0.02 --threads 1 --json";
     let json = house.run(line).json();

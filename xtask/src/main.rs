@@ -6,6 +6,7 @@ mod fetch;
 mod paths;
 mod process;
 mod quickstart;
+mod release_api;
 mod stamp;
 mod steps;
 mod test;
@@ -34,6 +35,8 @@ enum Command {
     Test(test::Args),
     /// How fast and how good, beside Hugging Face PEFT: Markdown for docs/benchmarks.md
     Bench(bench::Args),
+    /// At a release of the plugin API: keep it for the tests of later hosts
+    ReleaseApi,
 }
 
 fn run(cli: Cli) -> Result<ExitCode> {
@@ -43,6 +46,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Quickstart(args) => quickstart::run(&paths, &args),
         Command::Test(args) => test::run(&paths, &args),
         Command::Bench(args) => bench::run(&paths, &args),
+        Command::ReleaseApi => release_api::run(&paths).map(|()| ExitCode::SUCCESS),
     }
 }
 

@@ -11,6 +11,8 @@ use support::{House, library, shared};
 fn filters() -> insta::internals::SettingsBindDropGuard {
     let mut settings = insta::Settings::clone_current();
     settings.add_filter(env!("CARGO_PKG_VERSION").replace('.', r"\.").as_str(), "X.Y.Z");
+    settings.add_filter(r"\.rs:\d+", ".rs:[LINE]");
+    settings.add_filter(r"within \d\.\de-\d+", "within [DIFFERENCE]");
     settings.add_filter(r"1\.31\.\d+", "[ORT VERSION]");
     settings.add_filter(r"\d+\.\d s\n", "[TIME]\n");
     settings.add_filter(r"(?m)^(threads|processor|memory|peak memory)(  +).+$", "$1$2[MACHINE]");
@@ -89,8 +91,13 @@ fn a_name_that_no_plugin_has_is_answered_with_the_nearest() {
 fn plugins_verify_prints_each_check() {
     let _filters = filters();
     let house = House::with_plugins();
-    assert_snapshot!(house.run("plugins verify bin/plugins/libgraft_plugin_lora.so").all());
-    let json = house.run("plugins verify bin/plugins/libgraft_plugin_lora.so --json").json();
+    let line = "plugins verify bin/plugins/libgraft_plugin_lora.so";
+    let nowhere = [("ORT_DYLIB_PATH", "nowhere/libonnxruntime.so")];
+    assert_snapshot!("plugins_verify_without_a_library", house.run_with(line, &nowhere).all());
+    let Some(library) = library() else { return };
+    let env = [("ORT_DYLIB_PATH", library.as_str())];
+    assert_snapshot!(house.run_with(line, &env).all());
+    let json = house.run_with(&format!("{line} --json"), &env).json();
     assert_eq!((&json["sound"], &json["error"]), (&json!(true), &json!(null)));
 }
 

@@ -64,7 +64,10 @@ fn dispatch(host: &mut dyn GraphHost, op: u32, request: &[u8]) -> Result<Vec<u8>
             host.set_state(&next.name, next.value)?;
             Vec::new()
         }
-        host_op::STOP_GRADIENT => value(host.stop_gradient(single(op, request)?)?),
+        host_op::STOP_GRADIENT => {
+            let asked: wire::StopGradient = read(op, request)?;
+            value(host.stop_gradient(single(op, request)?, &asked.place)?)
+        }
         host_op::NOISE => values(host.noise(read(op, request)?)?.into_iter().collect()),
         host_op::INPUT => value(host.input(read(op, request)?)?),
         host_op::TRAIN_BASE => value(host.train_base(&read::<wire::Named>(op, request)?.name)?),

@@ -76,7 +76,9 @@ impl fmt::Display for PluginError {
         if !self.site.is_empty() {
             write!(f, " (at site `{}`)", self.site)?;
         }
-        if !self.place.is_empty() {
+        // What a person got wrong in options or data is not to be looked for in the plugin's sources.
+        let persons = [Code::CONFIG, Code::DATA, Code::NO_SITE, Code::CANCELLED].contains(&self.code);
+        if !self.place.is_empty() && !persons {
             write!(f, " ({})", self.place)?;
         }
         if !self.help.is_empty() {

@@ -72,11 +72,11 @@ pub trait GraphHost {
     fn set_state(&mut self, _name: &str, _next: u64) -> Result<()> {
         lacking("set_state")
     }
-    /// The same value without a gradient.
+    /// The same value without a gradient; `place` is the line in the plugin's sources, where it is known.
     ///
     /// # Errors
     /// A value that is not of this call.
-    fn stop_gradient(&mut self, _value: u64) -> Result<u64> {
+    fn stop_gradient(&mut self, _value: u64, _place: &str) -> Result<u64> {
         lacking("stop_gradient")
     }
     /// An input of random numbers; `None` in evaluation.

@@ -59,8 +59,15 @@ impl Plugin {
         let hello = wire::Hello {
             extensions: vec![GRAPH_EXTENSION.to_owned()],
             name: format!("graft {}", env!("CARGO_PKG_VERSION")),
+            requires: Vec::new(),
         };
         let answer: wire::Hello = plugin.ask("", plugin_op::HELLO, 0, &hello, &mut NoGraph)?;
+        if let Some(lacking) = answer.requires.iter().find(|r| !hello.extensions.contains(r)) {
+            let message =
+                format!("plugin `{}` needs `{lacking}`, which {} does not have", answer.name, hello.name);
+            let help = "Use a newer graft, or an older version of the plugin";
+            return Err(PluginError::file(Code::VERSION, &plugin.0.path, message, help));
+        }
         let Loaded { path, manifest, module, .. } = &*plugin.0;
         Ok(Plugin(Arc::new(Loaded {
             path: path.clone(),

@@ -5,7 +5,7 @@ use std::path::Path;
 use graft_plugin_api::Code;
 use serde_json::Value as Json;
 
-use crate::dry_run::Dry;
+use crate::dry_run::Trial;
 use crate::{Kind, Method, Objective, Plugin, Result, dry_run, read_manifest};
 
 /// Something that was checked and held.
@@ -15,57 +15,66 @@ pub struct Check {
     pub what: String,
 }
 
+/// What became of a method or an objective on the tiny base.
+#[derive(Debug)]
+pub enum Tried {
+    /// It was written into it, and has gradients.
+    Written(Box<Trial>),
+    /// It is for other bases or other data, and says why.
+    Refused(String),
+}
+
+/// What was checked and held, and what was tried: the defaults and each example, in words.
+#[derive(Debug, Default)]
+pub struct Verified {
+    /// The checks.
+    pub held: Vec<Check>,
+    /// The trials.
+    pub trials: Vec<(String, Tried)>,
+}
+
 /// Reads the manifest, loads the library and makes an instance of each of its methods and objectives, with the defaults
-/// and with every example. With its defaults each is written into a tiny base, and gradients are derived. Runs the plugin's
-/// code.
+/// and with every example. Each is written into a tiny base, and gradients are derived. Runs the plugin's code.
 ///
 /// # Errors
 /// The first thing that does not hold.
-pub fn verify(path: &Path) -> Result<Vec<Check>> {
-    let mut held = Vec::new();
-    let mut hold = |what: String| held.push(Check { what });
+pub fn verify(path: &Path) -> Result<Verified> {
+    let mut verified = Verified::default();
     let manifest = read_manifest(path)?;
+    let mut hold = |what: String| verified.held.push(Check { what });
     hold(format!("manifest of `{}` {}, plugin API {}", manifest.id, manifest.version, manifest.api));
     let plugin = Plugin::load(path)?;
     hold("version and layout of the boundary".to_owned());
     for kind in [Kind::Method, Kind::Objective] {
         for item in kind.items(&manifest) {
             let named = format!("{} `{}`", kind.name(), item.id);
-            let dry = one(&plugin, kind, &item.id, &Json::Null, true)?;
-            hold(format!("{named} with its defaults"));
-            dry.into_iter().for_each(|d| hold(format!("{named} on a tiny base: {d}")));
-            for example in &item.examples {
-                one(&plugin, kind, &item.id, &example.config, false)?;
-                hold(format!("{named}, example: {}", example.title));
+            let defaults = [(format!("{named} with its defaults"), &Json::Null)];
+            let examples =
+                item.examples.iter().map(|e| (format!("{named}, example: {}", e.title), &e.config));
+            for (what, config) in defaults.into_iter().chain(examples) {
+                verified.trials.push((what.clone(), one(&plugin, kind, &item.id, config)?));
+                verified.held.push(Check { what });
             }
         }
     }
-    Ok(held)
+    Ok(verified)
 }
 
-/// Makes an instance and, where asked for, tries it on a tiny base; gives what that came to.
-fn one(plugin: &Plugin, kind: Kind, id: &str, config: &Json, dry: bool) -> Result<Option<String>> {
+/// Makes an instance and tries it on the tiny base.
+fn one(plugin: &Plugin, kind: Kind, id: &str, config: &Json) -> Result<Tried> {
     let tried = match kind {
-        Kind::Method => {
-            let method = Method::new(plugin, id, config)?;
-            if dry { Some(dry_run::method(&method)) } else { None }
-        }
-        Kind::Objective => {
-            let objective = Objective::new(plugin, id, config)?;
-            objective.fields()?;
-            if dry { dry_run::objective(&objective).transpose() } else { None }
-        }
+        Kind::Method => dry_run::method(&Method::new(plugin, id, config)?).map(Some),
+        Kind::Objective => dry_run::objective(&Objective::new(plugin, id, config)?),
     };
     match tried {
-        None => Ok(None),
-        Some(Ok(Dry { parameters: 0, .. })) => Ok(Some("it has no parameters of its own".into())),
-        Some(Ok(d)) => {
-            Ok(Some(format!("{} parameters, and gradients of them in {} nodes", d.parameters, d.nodes)))
+        Ok(Some(trial)) => Ok(Tried::Written(Box::new(trial))),
+        Ok(None) => {
+            Ok(Tried::Refused("it reads fields of a kind that no data can be made up for".to_owned()))
         }
-        // A plugin for bases of another kind is sound all the same.
-        Some(Err(e)) if [Code::REFUSED, Code::CONFIG].contains(&e.code) => {
-            Ok(Some(format!("not tried, it refuses that base: {}", e.message)))
+        // A plugin for bases or data of another kind is sound all the same.
+        Err(e) if [Code::REFUSED, Code::CONFIG, Code::DATA].contains(&e.code) => {
+            Ok(Tried::Refused(e.message.clone()))
         }
-        Some(Err(e)) => Err(e),
+        Err(e) => Err(e),
     }
 }

@@ -4,7 +4,7 @@
 mod support;
 
 use graft_plugins::api::{Code, Init, Row, Summary, json};
-use graft_plugins::{Kind, Method, Objective, Plugin, find, read_manifest, verify};
+use graft_plugins::{Kind, Method, Objective, Plugin, Tried, Verified, find, read_manifest, verify};
 use support::{Recorder, faulty, library};
 
 fn misbehaving(mode: &str) -> Method {
@@ -93,11 +93,18 @@ fn plugins_of_several_kinds_are_loaded_together() {
 
 #[test]
 fn verifying_makes_an_instance_of_everything() {
-    let held = verify(&library("graft_plugin_classification")).unwrap();
-    assert_eq!(held.len(), 2 + 2 + 6);
+    let Verified { held, trials } = verify(&library("graft_plugin_classification")).unwrap();
+    assert_eq!((held.len(), trials.len()), (2 + 1 + 6, 1 + 6));
     assert!(held.iter().any(|c| c.what == "objective `classification` with its defaults"), "{held:?}");
-    let tried = "objective `classification` on a tiny base: 2 parameters, and gradients of them";
-    assert!(held.iter().any(|c| c.what.starts_with(tried)), "{held:?}");
+    for (what, tried) in &trials {
+        match tried {
+            Tried::Written(trial) => assert_eq!(trial.adapted.params.len(), 2, "{what}"),
+            // The tiny base has neither a pooler nor logits of its own.
+            Tried::Refused(why) => {
+                assert!(what.contains("the base") && why.contains("the base has no"), "{why}")
+            }
+        }
+    }
     assert!(verify(&faulty("other_layout")).is_err());
 }
 
@@ -164,7 +171,8 @@ fn panics_of_an_objective_name_what_it_was_doing() {
 #[test]
 fn an_error_keeps_its_words() {
     let e = misbehaving("error").apply(&mut Recorder::default()).unwrap_err();
-    assert_eq!(e.to_string(), "plugin `misbehaving`, apply: I do not want to");
+    assert!(e.place.starts_with("tests/misbehaving/src/lib.rs:"), "{}", e.place);
+    assert_eq!(e.to_string(), format!("plugin `misbehaving`, apply: I do not want to ({})", e.place));
 }
 
 #[test]

@@ -33,6 +33,20 @@ pub struct Emit {
     /// The site that is being worked on; may be empty.
     #[prost(string, tag = "6")]
     pub site: String,
+    /// `file:line` in the plugin's sources that asks for it; empty from older plugins.
+    #[prost(string, tag = "7")]
+    pub place: String,
+}
+
+/// A value through which no gradient is to flow. The tag of the value is that of [`Values`], which older plugins send.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct StopGradient {
+    /// The value, alone.
+    #[prost(uint64, repeated, tag = "1")]
+    pub ids: Vec<u64>,
+    /// As in [`Emit`].
+    #[prost(string, tag = "2")]
+    pub place: String,
 }
 
 /// How a parameter or state starts.
@@ -96,8 +110,11 @@ pub struct Param {
     #[prost(uint32, tag = "9")]
     pub role: u32,
     /// 0 trained and held by the adapter, 1 fixed and held, 2 fixed and not held.
-    #[prost(uint32, tag = "10")]
+    #[prost(uint32, tag = "11")]
     pub course: u32,
+    /// `file:line` in the plugin's sources that declares it; empty from older plugins.
+    #[prost(string, tag = "10")]
+    pub place: String,
 }
 
 /// A number of the config that enters the maths.

@@ -75,7 +75,7 @@ pub mod host_op {
     pub const STATE: u32 = 6;
     /// [`Named`](super::Named): the next value of a state.
     pub const SET_STATE: u32 = 7;
-    /// [`Values`](super::Values) of one → [`Values`](super::Values).
+    /// [`StopGradient`](super::StopGradient) → [`Values`](super::Values).
     pub const STOP_GRADIENT: u32 = 8;
     /// [`Noise`](super::Noise) → [`Values`](super::Values), empty in evaluation.
     pub const NOISE: u32 = 9;
@@ -178,6 +178,9 @@ pub struct Hello {
     /// The sender's program or plugin, with its version.
     #[prost(string, tag = "2")]
     pub name: String,
+    /// Extension ids that the sender cannot do without. Older senders leave it empty.
+    #[prost(string, repeated, tag = "3")]
+    pub requires: Vec<String>,
 }
 
 /// Asks for an instance.

@@ -2,6 +2,7 @@
 
 mod new;
 mod schema;
+mod verify;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -34,7 +35,7 @@ enum What {
     New(new::New),
     List(List),
     Info(Info),
-    Verify(Verify),
+    Verify(verify::Verify),
 }
 
 /// List the methods and objectives that are installed
@@ -67,27 +68,13 @@ struct Info {
     json: bool,
 }
 
-/// Check a plugin library: manifest, version, layout, defaults, examples, gradients
-///
-/// Loads the library and runs its code: with its defaults each method and objective is written into a tiny base, and
-/// gradients are derived. The exit code is 1 if something does not hold.
-#[derive(clap::Args)]
-#[command(after_help = "Example:\n  graft plugins verify target/release/libmy_plugin.so")]
-struct Verify {
-    /// The library
-    file: PathBuf,
-    /// Print one JSON object instead
-    #[arg(long)]
-    json: bool,
-}
-
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
     match args.what {
         What::New(args) => new::run(&args),
         What::List(args) => list(&args),
         What::Info(args) => info(&args),
-        What::Verify(args) => verify(&args),
+        What::Verify(args) => verify::run(&args),
     }
 }
 
@@ -226,21 +213,4 @@ fn describe(page: &mut Page, kind: Kind, item: &Item) {
         }
         page.line(format!("    {}\n        {command}", example.title));
     }
-}
-
-fn verify(args: &Verify) -> Result<()> {
-    let checked = graft_plugins::verify(&args.file);
-    if args.json {
-        let held = checked.iter().flatten().map(|c| c.what.as_str()).collect::<Vec<_>>();
-        let error = checked.as_ref().err().map(ToString::to_string);
-        show_json(&json!({ "path": args.file, "sound": error.is_none(), "held": held, "error": error }))?;
-    }
-    let held = checked?;
-    if args.json {
-        return Ok(());
-    }
-    let mut page = Page::new();
-    held.iter().for_each(|c| page.line(format!("ok  {}", c.what)));
-    page.line(format!("\n{} is a sound plugin: {} checks held.", args.file.display(), held.len()));
-    page.show()
 }

@@ -26,6 +26,7 @@ impl GraphHost for Writer {
         if let Some(first) = made.first() {
             self.check_result(&node.op, &inputs, *first)?;
         }
+        made.iter().for_each(|v| self.remember(*v, &node.place));
         Ok(made.into_iter().map(|v| self.handle(v)).collect())
     }
 
@@ -118,6 +119,7 @@ impl GraphHost for Writer {
             course: spec.course,
             used: true,
         });
+        self.remember(value, &spec.place);
         Ok(self.handle(value))
     }
 
@@ -167,11 +169,12 @@ impl GraphHost for Writer {
         Ok(())
     }
 
-    fn stop_gradient(&mut self, value: u64) -> Result<u64> {
+    fn stop_gradient(&mut self, value: u64, place: &str) -> Result<u64> {
         let value = self.value(value)?;
         let scope = self.scope("");
         let stopped = Builder::new(&mut self.graph, scope).op("Identity", &[value]);
         self.stopped.push(stopped);
+        self.remember(stopped, place);
         Ok(self.handle(stopped))
     }
 

@@ -13,6 +13,8 @@ mod starts;
 mod virtual_tokens;
 mod writer;
 
+use std::collections::HashMap;
+
 use graft_graph::fold::Change;
 use graft_graph::model::Model;
 use graft_graph::{DType, Dim, Graph, ValueId};
@@ -174,6 +176,8 @@ pub struct Adapted {
     pub hidden: Option<ValueId>,
     /// The base's pooled output, as the method leaves it.
     pub pooled: Option<ValueId>,
+    /// `file:line` in the plugins' sources of the values and parameters that they made, where a plugin says it.
+    pub places: HashMap<ValueId, String>,
     /// How the method asks for the head to be solved, if it does.
     pub solver: Option<HeadSolver>,
     /// The head that the objective declared convex; none outside training.

@@ -72,6 +72,8 @@ pub(super) struct Writer {
     pub(super) cut: HashSet<ValueId>,
     /// The hidden states as an objective sees them, without virtual tokens.
     pub(super) text: Option<ValueId>,
+    /// The lines of plugins' sources that made values.
+    pub(super) places: HashMap<ValueId, String>,
     pub(super) solver: Option<api::HeadSolver>,
     pub(super) convex: Option<ConvexHead>,
     /// What vectors without a rate of their own learn with.
@@ -112,6 +114,7 @@ impl Writer {
             stored: Vec::new(),
             cut: HashSet::new(),
             text: None,
+            places: HashMap::new(),
             solver: None,
             convex: None,
             vectors: None,
@@ -196,6 +199,7 @@ impl Writer {
             virtual_tokens: self.virtual_tokens.as_ref().map_or(0, |v| v.count),
             hidden,
             pooled,
+            places: self.places,
             solver: self.solver,
             convex: self.convex,
         }
@@ -208,6 +212,13 @@ impl Writer {
             (change.output != s.output || self.inputs_now.contains_key(&i)).then_some(change)
         };
         self.sites.iter().enumerate().filter_map(of).collect()
+    }
+
+    /// Keeps which line of the plugin's sources made the value.
+    pub(super) fn remember(&mut self, v: ValueId, place: &str) {
+        if !place.is_empty() {
+            self.places.insert(v, place.to_owned());
+        }
     }
 
     pub(super) fn handle(&self, v: ValueId) -> u64 {

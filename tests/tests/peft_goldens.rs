@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use graft_adapters::Tensors;
+use graft_graph::Tensor;
 use graft_tests::fixture::House;
 use graft_tests::shared;
 
@@ -340,5 +341,41 @@ fn virtual_tokens_that_are_exported_give_pefts_outputs_without_graft() {
         for adapter in ["prompt", "prefix"] {
             plain(model, adapter, &["export"]);
         }
+    }
+}
+
+/// PEFT keeps the weight of a norm of Gemma's, exporters write 1 more into the graph. Norms that were moved so far that this
+/// does not show are taken only with the architecture's name.
+#[test]
+fn norms_that_multiply_by_one_more_than_their_weight() {
+    let Some(house) = House::new() else { return };
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/gemma_norms");
+    let golden = Golden { house, folder: folder.clone() };
+    let house = &golden.house;
+    let (adapter, out) = (folder.join("adapter"), folder.join("out.safetensors"));
+    let tensors = folder.join("in.safetensors");
+    let trained = graft_adapters::read_tensors(&adapter.join("adapter_model.safetensors")).unwrap();
+    let half = |t: &Tensor| {
+        let moved: Vec<f32> = t.values::<f32>().unwrap().iter().map(|v| v + 0.5).collect();
+        Tensor::new(t.shape(), &moved).unwrap()
+    };
+    let far: Vec<(&str, Tensor)> = trained.iter().map(|(n, t)| (n.as_str(), half(t))).collect();
+    for place in ["far", "named"] {
+        std::fs::create_dir(house.path(place)).unwrap();
+    }
+    std::fs::copy(adapter.join("adapter_config.json"), house.path("far/adapter_config.json")).unwrap();
+    house.write_tensors("far/adapter_model.safetensors", far.iter().map(|(n, t)| (*n, t)));
+    house.write("named/config.json", r#"{"model_type": "gemma"}"#.to_owned());
+    for base in ["ts.onnx", "dynamo.onnx"] {
+        let run = |base: &Path, adapter: &Path| {
+            let line = format!("run {} --tensors {}", base.display(), tensors.display());
+            house.run(&format!("{line} --adapter {} --out out.safetensors", adapter.display()))
+        };
+        run(&folder.join(base), &adapter).succeeded();
+        golden.close(&house.tensors("out.safetensors"), "out:logits", &out, "out:logits");
+        run(&folder.join(base), &house.path("far")).refused(&["norms", "config.json"]);
+        let named = house.path("named").join(base);
+        std::fs::copy(folder.join(base), &named).unwrap();
+        run(&named, &house.path("far")).succeeded();
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::base::Base;
 use crate::error::{Result, TaskError};
-use crate::torch;
+use crate::{norms, torch};
 
 /// A method or an objective with its configuration, as plugins take it.
 #[derive(Debug, Clone)]
@@ -179,7 +179,10 @@ pub fn bind(base: &Base, adapter: &StoredAdapter, adapted: &Adapted) -> Result<V
         Role::Adapter => method.next().map(Ok),
     };
     let tensors: Vec<Result<Tensor>> = adapted.params.iter().filter_map(next).collect();
-    tensors.into_iter().map(|t| as_f32(t?)).collect()
+    let mut tensors = tensors.into_iter().map(|t| as_f32(t?)).collect::<Result<Vec<_>>>()?;
+    let is_scale = |p: &Param| p.base.is_some() && param_key(&base.graph, &all, p).name == "weight";
+    norms::as_in_graph(base, adapter, &adapted.params, &is_scale, &mut tensors)?;
+    Ok(tensors)
 }
 
 /// The values of a parameter that adapters do not hold.

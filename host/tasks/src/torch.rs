@@ -14,7 +14,8 @@ pub fn uniform(seed: u64, skip: u64, bound: f64, count: usize) -> Vec<f32> {
     }
     let (low, high) = (-bound as f32, bound as f32);
     let step = 1.0 / (1u32 << BITS) as f32;
-    let one = |x: u32| (x & ((1 << BITS) - 1)) as f32 * step * (high - low) + low;
+    // In one rounding, as on processors with AVX2 or later; without it the last bit may differ in PyTorch too.
+    let one = |x: u32| ((x & ((1 << BITS) - 1)) as f32 * step).mul_add(high - low, low);
     (0..count).map(|_| one(generator.next_u32())).collect()
 }
 

@@ -11,8 +11,8 @@ use graft_graph::sites::sites;
 use graft_plugins::adapt::Param;
 use graft_plugins::api::{Course, Role};
 use graft_plugins::{Adapted, Method, Objective};
-use graft_tasks::Base;
 use graft_tasks::binding::{head_name, param_key};
+use graft_tasks::{Base, as_in_checkpoint};
 use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
@@ -53,10 +53,12 @@ impl<'a> Saver<'a> {
     pub(super) fn compose(&self, params: &Parameters) -> Result<StoredAdapter, JobError> {
         let all = sites(&self.base.graph);
         let (mut parameters, mut head) = (Vec::<(ParamKey, Tensor)>::new(), IndexMap::new());
+        let peft = self.peft();
+        let norms = matches!(peft, Some(PeftConfig::LnTuning(_)));
         let helps = |p: &&Param| !self.stored.as_ref().is_some_and(|s| s.from.contains(&p.name));
         let held = |p: &&Param| p.course != Course::Implied;
         for p in self.params.iter().filter(helps).filter(held) {
-            let value = match (params.get(&p.name), self.idle.get(&p.name)) {
+            let mut value = match (params.get(&p.name), self.idle.get(&p.name)) {
                 (Some(v), _) => {
                     Tensor::new(v.shape.clone(), &v.values).map_err(graft_tasks::TaskError::from)?
                 }
@@ -65,7 +67,13 @@ impl<'a> Saver<'a> {
             };
             match p.role {
                 Role::Head => drop(head.insert(head_name(&p.key).to_string(), value)),
-                Role::Adapter => parameters.push((param_key(&self.base.graph, &all, p), value)),
+                Role::Adapter => {
+                    let key = param_key(&self.base.graph, &all, p);
+                    if norms {
+                        as_in_checkpoint(self.base, &key, &mut value)?;
+                    }
+                    parameters.push((key, value));
+                }
             }
         }
         if let Some(stored) = &self.stored {
@@ -95,7 +103,7 @@ impl<'a> Saver<'a> {
         let modules = all.iter().map(|s| s.path.clone()).collect();
         let composition = Composition {
             graft,
-            peft: self.peft(),
+            peft,
             hub: self.hub(),
             parameters,
             head,

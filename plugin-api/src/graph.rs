@@ -196,7 +196,9 @@ impl<'h> Graph<'h> {
     #[track_caller]
     pub fn param(&self, spec: ParamSpec) -> Result<Value> {
         let spec = ParamSpec { place: place(Location::caller()), ..spec };
-        self.value(host_op::PARAM, &wire::Param::from(spec))
+        let op =
+            if spec.course == crate::Course::Trained { host_op::PARAM } else { host_op::UNTRAINED_PARAM };
+        self.value(op, &wire::Param::from(spec))
     }
 
     /// A number of the config that enters the maths, as a scalar f32. Never a constant, so that adapters with another

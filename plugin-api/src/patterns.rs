@@ -63,6 +63,7 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// As [`Graph::select`]; `CONFIG` for a pattern without layers; `NO_SITE` where no module that matches is in these layers.
+    #[track_caller]
     pub fn select_in_layers(
         &self,
         selection: &Selection<'_>,

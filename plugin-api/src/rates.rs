@@ -50,6 +50,7 @@ impl Graph<'_> {
     /// # Errors
     /// `REFUSED` for a value that is no parameter, and for a number that is negative or none; `UNSUPPORTED` where the host
     /// knows no such rates.
+    #[track_caller]
     pub fn learning_rate(&self, parameter: Value, rate: LearningRate) -> Result<()> {
         self.call(host_op::LEARNING_RATE, &rate.request(parameter.id()))
     }
@@ -59,6 +60,7 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// As [`Graph::learning_rate`].
+    #[track_caller]
     pub fn learning_rate_of_vectors(&self, rate: LearningRate) -> Result<()> {
         self.call(host_op::LEARNING_RATE, &rate.request(0))
     }

@@ -2,7 +2,6 @@
 //! (`check_target_module_exists`, `_maybe_include_all_linear_layers`).
 
 use std::collections::{BTreeSet, HashSet};
-use std::panic::Location;
 
 use regex::Regex;
 
@@ -237,11 +236,10 @@ impl Graph<'_> {
     /// `UNSUPPORTED` when a site of another kind matches.
     #[track_caller]
     pub fn select(&self, selection: &Selection<'_>) -> Result<Vec<Site>> {
-        let here = Location::caller();
         let sites = self.sites()?;
         let default = default_words(&sites, selection.kinds);
         let (matched, unmatched): (Vec<_>, Vec<_>) = {
-            let taken = choose(&sites, selection).map_err(|e| e.in_line(here))?;
+            let taken = choose(&sites, selection)?;
             sites.into_iter().zip(taken).partition(|(_, t)| *t)
         };
         let targets = selection.targets.map_or_else(|| default, ToString::to_string);
@@ -411,7 +409,9 @@ pub fn default_targets(sites: &[Site], kinds: &[SiteKind]) -> Names {
 fn default_words(sites: &[Site], kinds: &[SiteKind]) -> String {
     match default_targets(sites, kinds) {
         // No architecture has so many customary names.
-        Names::List(names) if names.len() > 2 => "the default, every convolution but the first".to_owned(),
+        Names::List(names) if names.len() > 2 => {
+            "the default, every plain convolution but the first".to_owned()
+        }
         names => format!("the default, {names}"),
     }
 }

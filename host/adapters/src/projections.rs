@@ -184,7 +184,12 @@ fn pieces(adapter: &StoredAdapter, g: &Group, layer: &Layer) -> Result<Vec<usize
         return Err(g.refuse(adapter, why));
     };
     let order = [Part::Query, Part::Key, Part::Value];
-    let agrees = |(i, p): (usize, &Piece)| count != order.len() || p.part.is_none_or(|part| part == order[i]);
+    if count == order.len() && pieces.iter().any(|p| p.part.is_none()) {
+        let why =
+            format!("which piece of `{}` is read as queries, keys and values does not show", layer.path);
+        return Err(g.refuse(adapter, why));
+    }
+    let agrees = |(i, p): (usize, &Piece)| count != order.len() || p.part == Some(order[i]);
     if !pieces.iter().enumerate().all(agrees) {
         let parts: Vec<_> = pieces.iter().map(|p| p.part).collect();
         let why = format!("the base reads the pieces of `{}` in another order: {parts:?}", layer.path);

@@ -1,6 +1,6 @@
 //! The way from a plugin into the host: decodes, guards, dispatches to a [`GraphHost`].
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
 
 use abi_stable::std_types::RSlice;
@@ -16,13 +16,38 @@ const MAX_REQUEST: usize = 1 << 30;
 
 struct Context<'a> {
     host: RefCell<&'a mut dyn GraphHost>,
+    mistake: Cell<bool>,
 }
 
-/// Runs `call` with callbacks that reach `host`; they are valid until it returns.
-pub(crate) fn with_callbacks<T>(host: &mut dyn GraphHost, call: impl FnOnce(&HostCallbacks) -> T) -> T {
-    let context = Context { host: RefCell::new(host) };
+/// What a plugin writes. Refused is what is wrong on any base; what a base has or lacks is asked for by other operations.
+const WRITTEN: [u32; 15] = [
+    host_op::EMIT,
+    host_op::CONSTANT,
+    host_op::FACT,
+    host_op::PARAM,
+    host_op::SETTING,
+    host_op::STATE,
+    host_op::SET_STATE,
+    host_op::STOP_GRADIENT,
+    host_op::NOISE,
+    host_op::INPUT,
+    host_op::STORE_AS,
+    host_op::REPLACE_OUTPUT,
+    host_op::REPLACE_INPUT,
+    host_op::LEARNING_RATE,
+    host_op::UNTRAINED_PARAM,
+];
+
+/// Runs `call` with callbacks that reach `host`; they are valid until it returns. The second value is true where the host
+/// refused something that the plugin wrote.
+pub(crate) fn with_callbacks<T>(
+    host: &mut dyn GraphHost,
+    call: impl FnOnce(&HostCallbacks) -> T,
+) -> (T, bool) {
+    let context = Context { host: RefCell::new(host), mistake: Cell::new(false) };
     let callbacks = HostCallbacks { context: (&raw const context).cast(), call: host_call };
-    call(&callbacks)
+    let answer = call(&callbacks);
+    (answer, context.mistake.get())
 }
 
 extern "C" fn host_call(context: *const c_void, op: u32, request: RSlice<'_, u8>) -> Reply {
@@ -39,7 +64,11 @@ extern "C" fn host_call(context: *const c_void, op: u32, request: RSlice<'_, u8>
                 format!("a message of {} bytes is too large", request.len()),
             ));
         }
-        dispatch(*host, op, request.as_slice())
+        dispatch(*host, op, request.as_slice()).inspect_err(|e| {
+            if e.code == Code::REFUSED && WRITTEN.contains(&op) {
+                context.mistake.set(true);
+            }
+        })
     });
     let answer = answer.unwrap_or_else(|p| {
         let message = format!("the host panicked in `{}`: {}", host_op::name(op), p.message);
@@ -56,7 +85,9 @@ fn dispatch(host: &mut dyn GraphHost, op: u32, request: &[u8]) -> Result<Vec<u8>
         host_op::EMIT => values(host.emit(read(op, request)?)?),
         host_op::CONSTANT => value(host.constant(Tensor::from(read::<wire::Tensor>(op, request)?))?),
         host_op::FACT => wire::Fact::from(host.fact(single(op, request)?)?).encode_to_vec(),
-        host_op::PARAM => value(host.param(ParamSpec::try_from(read::<wire::Param>(op, request)?)?)?),
+        host_op::PARAM | host_op::UNTRAINED_PARAM => {
+            value(host.param(ParamSpec::try_from(read::<wire::Param>(op, request)?)?)?)
+        }
         host_op::SETTING => value(host.setting(read(op, request)?)?),
         host_op::STATE => value(host.state(read(op, request)?)?),
         host_op::SET_STATE => {

@@ -22,6 +22,8 @@ pub struct PluginError {
     pub place: String,
     /// The library, where it is about the file.
     pub path: Option<PathBuf>,
+    /// Whether it is wrong on any base: the host refused what the plugin wrote, and not for what this base lacks.
+    pub mistake: bool,
     /// What happened.
     pub message: String,
     /// What to do; may be empty.
@@ -51,6 +53,7 @@ impl PluginError {
             site: e.site,
             place: e.place,
             path: None,
+            mistake: false,
             message: e.message,
             help: e.help,
         })

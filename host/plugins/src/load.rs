@@ -105,7 +105,7 @@ impl Plugin {
         let fail = |e: Error| PluginError::from_error(e, plugin, entry, plugin_op::name(op));
         let call = self.0.module.call();
         let bytes = request.encode_to_vec();
-        let reply = with_callbacks(host, |callbacks: &HostCallbacks| {
+        let (reply, mistake) = with_callbacks(host, |callbacks: &HostCallbacks| {
             call(op, instance, bytes.as_slice().into(), callbacks)
         });
         let unreadable = |e| fail(Error::new(Code::MALFORMED, format!("its answer cannot be read: {e}")));
@@ -113,7 +113,8 @@ impl Plugin {
             Reply::ROk(answer) => A::decode(answer.as_slice()).map_err(unreadable),
             Reply::RErr(error) => {
                 let error = wire::Error::decode(error.as_slice()).map_err(unreadable)?;
-                Err(fail(error.into()))
+                let error = fail(error.into());
+                Err(Box::new(PluginError { mistake: mistake && error.code == Code::REFUSED, ..*error }))
             }
         }
     }

@@ -72,7 +72,7 @@ fn one(plugin: &Plugin, kind: Kind, id: &str, config: &Json) -> Result<Tried> {
             Ok(Tried::Refused("it reads fields of a kind that no data can be made up for".to_owned()))
         }
         // A plugin for bases or data of another kind is sound all the same.
-        Err(e) if [Code::REFUSED, Code::CONFIG, Code::DATA].contains(&e.code) => {
+        Err(e) if !e.mistake && [Code::REFUSED, Code::CONFIG, Code::DATA].contains(&e.code) => {
             Ok(Tried::Refused(e.message.clone()))
         }
         Err(e) => Err(e),

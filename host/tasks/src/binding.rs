@@ -76,11 +76,17 @@ pub fn method_of(base: &Base, adapter: &StoredAdapter) -> Result<Option<Choice>>
     peft.fix_patterns(&named.map(|(place, p)| (p, place)).collect::<Vec<_>>());
     let config = match &peft {
         PeftConfig::Lora(lora) => {
-            json!({
+            let mut config = json!({
                 "rank_pattern": lora.rank_pattern, "alpha_pattern": lora.alpha_pattern,
                 "r": lora.r, "alpha": lora.lora_alpha, "dropout": lora.lora_dropout, "use_rslora": lora.use_rslora,
                 "use_dora": lora.use_dora, "bias": lora.bias, "target_modules": hooked,
-            })
+            });
+            // How it learns, which PEFT's file has no place for.
+            let kept = adapter.graft.as_ref().map(|g| &g.method.config).into_iter().flatten();
+            for (key, value) in kept.filter(|(key, _)| key.starts_with("loraplus_")) {
+                config[key] = value.clone();
+            }
+            config
         }
         PeftConfig::Ia3(_) => {
             let inputs: Vec<String> = adapter.scaled_inputs().filter_map(at).collect();
@@ -180,27 +186,37 @@ pub fn bind(base: &Base, adapter: &StoredAdapter, adapted: &Adapted) -> Result<V
     };
     let tensors: Vec<Result<Tensor>> = adapted.params.iter().filter_map(next).collect();
     let mut tensors = tensors.into_iter().map(|t| as_f32(t?)).collect::<Result<Vec<_>>>()?;
-    let is_scale = |p: &Param| p.base.is_some() && param_key(&base.graph, &all, p).name == "weight";
-    norms::as_in_graph(base, adapter, &adapted.params, &is_scale, &mut tensors)?;
+    let scale_of = |p: &Param| {
+        let key = p.base.as_ref().map(|_| param_key(&base.graph, &all, p));
+        key.filter(|k| k.name == "weight").map(|k| k.path)
+    };
+    norms::as_in_graph(base, adapter, &adapted.params, &scale_of, &mut tensors)?;
     Ok(tensors)
 }
 
 /// The values of a parameter that adapters do not hold.
 fn implied(p: &Param) -> Result<Tensor> {
-    let count = p.shape.iter().product();
     let init = match &p.init {
         Start::Base(values) => return Ok(values.clone()),
         Start::Asked(init) => init,
     };
-    let values = match init {
+    let Some(values) = certain(init, p.shape.iter().product()) else {
+        let detail = format!("an adapter does not hold it, and {init:?} are other numbers in each run");
+        return Err(TaskError::Input { what: format!("the parameter '{}'", p.name), detail });
+    };
+    Ok(Tensor::new(p.shape.clone(), &values)?)
+}
+
+/// The `count` values of a beginning that is the same in every run; `None` for others.
+pub fn certain(init: &Init, count: usize) -> Option<Vec<f32>> {
+    Some(match init {
         Init::Zeros => vec![0.0; count],
         Init::Ones => vec![1.0; count],
         Init::Full(v) => vec![*v as f32; count],
         Init::Torch { seed, skip, bound } => torch::uniform(*seed, *skip, *bound, count),
-        Init::Given(t) => t.to_f32s().unwrap_or_default(),
-        _ => Vec::new(),
-    };
-    Ok(Tensor::new(p.shape.clone(), &values)?)
+        Init::Given(t) => t.to_f32s().ok()?,
+        _ => return None,
+    })
 }
 
 /// Adapters that were saved in half precision are used in f32.

@@ -8,7 +8,10 @@ use graft_graph::sites::{Site, SiteKind, attentions, pieces, sites};
 
 use crate::base::Base;
 use crate::binding::site_paths;
-use crate::error::Result;
+use crate::error::{Result, TaskError};
+
+/// `model_type` of architectures whose `qkv_proj` or `c_attn` has the rows in blocks, or for each head together.
+const OTHERWISE: [&str; 4] = ["codegen", "gptj", "moss", "gpt_bigcode"];
 
 /// The adapter as it is, or with the projections that the base has; the latter is said in the log.
 ///
@@ -33,6 +36,13 @@ pub fn projected(base: &Base, adapter: &StoredAdapter) -> Result<Option<Projecte
     let paths = site_paths(&base.graph);
     if adapter.sites_in(&paths).is_ok() {
         return Ok(None);
+    }
+    if let Some(kind) = base.model_type.as_deref().filter(|m| OTHERWISE.contains(m)) {
+        let detail = format!(
+            "fused projections of {kind} models do not have all queries first, then all keys, then all values, so that the \
+             adapter's cannot be turned into the base's"
+        );
+        return Err(TaskError::Input { what: adapter.dir.display().to_string(), detail });
     }
     let all = sites(&base.graph);
     let mut cuts = pieces(&base.graph, &all, &attentions(&base.graph));

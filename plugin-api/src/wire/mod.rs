@@ -127,6 +127,9 @@ pub mod host_op {
     pub const SOFTMAX_HEAD: u32 = 32;
     /// [`LearningRate`](super::LearningRate) of a parameter, or of all vectors.
     pub const LEARNING_RATE: u32 = 33;
+    /// [`Param`](super::Param) that is not trained → value. A host that does not know of such is to refuse it, not to train
+    /// it.
+    pub const UNTRAINED_PARAM: u32 = 34;
 
     /// What an operation is called in messages.
     pub fn name(op: u32) -> &'static str {
@@ -164,6 +167,7 @@ pub mod host_op {
             SOLVE_HEAD => "solve_head",
             SOFTMAX_HEAD => "softmax_head",
             LEARNING_RATE => "learning_rate",
+            UNTRAINED_PARAM => "untrained_param",
             _ => "an unknown operation",
         }
     }

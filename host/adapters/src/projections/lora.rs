@@ -140,18 +140,22 @@ fn matrices(
     let first = updated.first().map_or(1.0, |u| u.3);
     let alike = updated.iter().all(|u| u.3 == first);
     let scaling = if alike { first } else { 1.0 };
+    // Checked before room is made: the rank is the file's own.
+    for (i, part_a, part_b, _) in &updated {
+        let r = width(part_a, 0);
+        let fits = [(A, part_a, [r, input]), (B, part_b, [g.widths[*i], r])];
+        for (name, t, expected) in fits {
+            if t.shape() != expected {
+                let key = ParamKey::new(&g.split[*i], name);
+                return Err(misfit(adapter, &key, t, format!("{expected:?}")));
+            }
+        }
+    }
     let mut a = Vec::new();
     let mut b = vec![0.0; g.rows() * rank];
     let mut column = 0;
     for (i, part_a, part_b, own) in updated {
         let r = width(part_a, 0);
-        let fits = [(A, part_a, [r, input]), (B, part_b, [g.widths[i], r])];
-        for (name, t, expected) in fits {
-            if t.shape() != expected {
-                let key = ParamKey::new(&g.split[i], name);
-                return Err(misfit(adapter, &key, t, format!("{expected:?}")));
-            }
-        }
         a.extend(numbers(part_a));
         let from: usize = g.widths[..i].iter().sum();
         let factor = if alike { 1.0 } else { own };

@@ -232,7 +232,8 @@ fn write(mut writer: Writer, method: Option<&Method>, objective: Option<&Objecti
 
 fn about(e: Error, whose: Option<(&crate::Plugin, &str)>) -> Box<PluginError> {
     let (plugin, entry) = whose.map_or(("", ""), |(p, entry)| (p.manifest().id.as_str(), entry));
-    PluginError::from_error(e, plugin, entry, "")
+    let error = PluginError::from_error(e, plugin, entry, "");
+    Box::new(PluginError { mistake: error.code == Code::REFUSED, ..*error })
 }
 
 fn finish(writer: Writer, whose: &str) -> std::result::Result<Adapted, Error> {

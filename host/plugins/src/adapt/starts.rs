@@ -7,8 +7,16 @@ use super::Start;
 use super::writer::Writer;
 
 impl Writer {
-    /// A computed beginning must be made of constants alone, and have the parameter's shape.
+    /// Numbers of PyTorch's must come within reason; a computed beginning must be made of constants alone, and have the parameter's shape.
     pub(super) fn check_start(&self, name: &str, init: &Init, shape: &[usize]) -> Result<()> {
+        if let Init::Torch { skip, bound, .. } = init
+            && (*skip > u64::from(u32::MAX) || !bound.is_finite())
+        {
+            let what = format!("parameter `{name}` begins as numbers within {bound} after {skip} others");
+            return Err(
+                Error::new(Code::REFUSED, what).help("both are to be finite, and no more than 2^32 skipped")
+            );
+        }
         let Init::Computed(handle) = init else { return Ok(()) };
         let value = self.value(handle.id())?;
         let refuse =

@@ -21,19 +21,18 @@ pub(super) fn wrong(
     c: &Compared,
 ) -> TaskError {
     let a = &trial.adapted;
-    let culprit = a.graph.nodes.iter().find(|n| {
-        let made = n.outputs.iter().flatten().find(|o| a.places.contains_key(o));
-        made.is_some_and(|v| !agrees_at(runtime, trial, fed, *v, p, direction))
+    let culprit = a.graph.nodes.iter().find_map(|n| {
+        let made = n.outputs.iter().flatten().find(|o| a.places.contains_key(o))?;
+        (!agrees_at(runtime, trial, fed, *made, p, direction)).then_some((n, *made))
     });
     let mut what = format!(
         "the gradient of `{}` is {:.4e} in one direction, and differences give {:.4e}",
         p.name, c.derivative, c.difference
     );
-    let made = culprit.and_then(|n| n.outputs.iter().flatten().next().copied());
-    if let Some(n) = culprit {
+    if let Some((n, _)) = culprit {
         what += &format!("; it goes wrong at the operator {}", n.full_op());
     }
-    let place = made.or(Some(p.value)).and_then(|v| a.places.get(&v)).cloned().unwrap_or_default();
+    let place = a.places.get(&culprit.map_or(p.value, |(_, made)| made)).cloned().unwrap_or_default();
     let help =
         "A result that jumps, or has a kink where it is used, has no derivative that training can follow";
     let e = Error {

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use graft_graph::hoist::hoist;
 use graft_graph::work::work;
 use graft_graph::{Graph, ValueId, dim};
 use graft_plugins::adapt::Matched;
@@ -11,6 +10,7 @@ use graft_tasks::Base;
 
 use super::features::cut;
 use super::job::{JobError, configuration};
+use super::run::slim;
 use crate::recipe::Recipe;
 
 /// What symbols of shapes are taken for when arithmetic is estimated: rows, tokens of a text, and other sizes.
@@ -51,7 +51,7 @@ impl Chosen {
     /// Whatever the plugins find wrong.
     pub fn of(base: &Base, method: &Method, objective: &Objective) -> Result<Chosen, JobError> {
         let mut adapted = adapt(&base.graph, &base.model, Some(method), Some(objective), true)?;
-        hoist(&mut adapted.graph);
+        slim(&mut adapted);
         let size = |shape: &[usize]| shape.iter().product::<usize>();
         let weights = base.graph.constants().filter(|(_, t)| t.dtype().is_float() && t.len() > 1);
         Ok(Chosen {

@@ -60,7 +60,7 @@ pub(super) fn solvable<'a>(
     };
     let Some(split) = split else { return no("its features are not computed once per example") };
     let own = |v| v == head.weight || v == head.bias;
-    if adapted.params.iter().any(|p| p.used && !own(p.value)) {
+    if adapted.params.iter().any(|p| p.trained() && !own(p.value)) {
         return no("more than the head is trained");
     }
     if !adapted.noises.is_empty() || !adapted.states.is_empty() {

@@ -105,6 +105,7 @@ impl Job {
         if recipe.out.exists() {
             return Err(JobError::Exists(recipe.out));
         }
+        bulk::threads(with.options.threads.unwrap_or(with.runtime.threads()));
         let options = BaseOptions {
             hidden: recipe.hidden.clone(),
             tokenizer: recipe.tokenizer.clone(),
@@ -187,7 +188,6 @@ impl Job {
         observers: &mut [&mut dyn Observer],
         interrupt: &Interrupt,
     ) -> Result<Outcome, JobError> {
-        bulk::threads(self.options.threads.unwrap_or(self.base.runtime().threads()));
         let Graphs { adapted, forward, stored } = self.graphs()?;
         let first = self.first_values(&adapted)?;
         let mut params = parameters(&adapted, &first, self.recipe.lr)?;
@@ -289,7 +289,11 @@ impl Job {
     /// # Errors
     /// Whatever the plugins find wrong.
     pub fn chosen(&self) -> Result<Chosen, JobError> {
-        Chosen::of(&self.base, &self.method, &self.objective)
+        let chosen = Chosen::of(&self.base, &self.method, &self.objective)?;
+        match self.prepared {
+            Some(_) => Ok(Chosen { cut: Err("the batches are prepared".to_owned()), ..chosen }),
+            None => Ok(chosen),
+        }
     }
 
     /// The first values of every parameter of the adapted graph, in order: the initial adapter's, else drawn.

@@ -68,6 +68,13 @@ pub(super) struct Fitted {
     pub(super) unsolved: Option<String>,
 }
 
+/// Leaves out work on tokens that nothing reads; gives how many operators work on one token now, and how many no longer on
+/// virtual ones.
+pub(super) fn slim(adapted: &mut Adapted) -> (usize, usize) {
+    let smaller = hoist(&mut adapted.graph);
+    (smaller, if adapted.virtual_tokens > 0 { trim(&mut adapted.graph) } else { 0 })
+}
+
 impl Job {
     /// The base with method and objective written into it, without work that nothing needs.
     pub(super) fn graphs(&self) -> Result<Graphs, JobError> {
@@ -75,15 +82,14 @@ impl Job {
         let mut adapted = adapt(&self.base.graph, &self.base.model, method, objective, true)?;
         let mut forward = adapt(&self.base.graph, &self.base.model, method, objective, false)?;
         let stored = Stored::of(&adapted, &self.options);
-        let smaller = hoist(&mut adapted.graph);
-        hoist(&mut forward.graph);
-        if adapted.virtual_tokens > 0 {
-            let trimmed = trim(&mut adapted.graph);
-            trim(&mut forward.graph);
-            tracing::info!(trimmed, "operators work on the text alone, not on the virtual tokens before it");
-        }
-        tracing::info!(smaller, "operators work on the one token that the head reads");
-        if adapted.params.is_empty() {
+        let (smaller, trimmed) = slim(&mut adapted);
+        slim(&mut forward);
+        tracing::info!(
+            smaller,
+            trimmed,
+            "operators work on the token that the head reads, on the text alone"
+        );
+        if !adapted.params.iter().any(|p| p.trained()) {
             return Err(JobError::Setup(format!(
                 "the method '{}' and the objective '{}' with these settings have no parameters, so there is nothing to \
                  train",

@@ -55,6 +55,12 @@ impl<'a> Saver<'a> {
         let (mut parameters, mut head) = (Vec::<(ParamKey, Tensor)>::new(), IndexMap::new());
         let peft = self.peft();
         let norms = matches!(peft, Some(PeftConfig::LnTuning(_)));
+        if norms && self.base.model_type.is_none() {
+            tracing::warn!(
+                "the base has no config.json: scales of norms are written for PEFT as the graph has them, which is 1 too \
+                 much for architectures such as Gemma"
+            );
+        }
         let helps = |p: &&Param| !self.stored.as_ref().is_some_and(|s| s.from.contains(&p.name));
         let held = |p: &&Param| p.course != Course::Implied;
         for p in self.params.iter().filter(helps).filter(held) {
@@ -70,15 +76,18 @@ impl<'a> Saver<'a> {
                 Role::Adapter => {
                     let key = param_key(&self.base.graph, &all, p);
                     if norms {
-                        as_in_checkpoint(self.base, &key, &mut value)?;
+                        let biased = all.iter().any(|s| s.path == key.path && s.bias.is_some());
+                        as_in_checkpoint(self.base, &key, biased, &mut value)?;
                     }
                     parameters.push((key, value));
                 }
             }
         }
         if let Some(stored) = &self.stored {
-            let get =
-                |name: &str| params.get(name).and_then(|v| Tensor::new(v.shape.clone(), &v.values).ok());
+            let get = |name: &str| {
+                let trained = params.get(name).and_then(|v| Tensor::new(v.shape.clone(), &v.values).ok());
+                trained.or_else(|| self.idle.get(name).cloned())
+            };
             let made = stored.values(self.base, &get)?;
             parameters.extend(made.into_iter().map(|(key, t)| (ParamKey::new("", key), t)));
         }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use graft_graph::{Dim, Tensor};
 use graft_plugins::adapt::{Noise, Param};
 use graft_plugins::api;
-use graft_tasks::torch;
+use graft_tasks::binding::certain;
 
 use crate::error::{EngineError, TrainError};
 use crate::random::{self, Distribution, Init};
@@ -14,20 +14,18 @@ use crate::random::{self, Distribution, Init};
 pub(super) fn first_values(p: &Param, init: &api::Init, seed: u64) -> Result<Vec<f32>, TrainError> {
     let draw = |init: Init| init.values(seed, &p.name, &p.shape);
     let unfit = |m: String| TrainError::Plan(format!("the parameter `{}`: {m}", p.name));
+    if let Some(values) = certain(init, p.shape.iter().product()) {
+        return Ok(values);
+    }
     match init {
-        api::Init::Zeros => draw(Init::Zeros),
-        api::Init::Ones => draw(Init::Ones),
-        api::Init::Full(v) => Ok(vec![*v as f32; p.shape.iter().product()]),
         api::Init::Normal(std) => draw(Init::Normal { std: *std }),
         api::Init::Uniform(bound) => draw(Init::Uniform { bound: *bound }),
         api::Init::KaimingUniform(a) => draw(Init::KaimingUniform { a: *a }),
         api::Init::XavierUniform => draw(Init::XavierUniform),
-        api::Init::Torch { seed, skip, bound } => {
-            Ok(torch::uniform(*seed, *skip, *bound, p.shape.iter().product()))
-        }
         api::Init::Rows { table, .. } => Err(unfit(format!("the rows of `{table}` are not to be had here"))),
-        api::Init::Given(t) => t.to_f32s().map_err(|e| unfit(e.to_string())),
         api::Init::Computed(_) => Err(unfit("what it begins as was not computed".to_string())),
+        // The host has checked what was given when it was declared.
+        other => Err(unfit(format!("it cannot begin as {other:?}"))),
     }
 }
 

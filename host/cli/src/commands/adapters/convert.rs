@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use graft_adapters::{Plain, Projected, load, save, to_peft};
+use graft_tasks::binding::site_paths;
 use graft_tasks::{adopt, projected};
 use serde_json::json;
 
@@ -62,6 +63,14 @@ pub fn run(args: &Convert) -> Result<()> {
     let adapter = load(&args.dir)?;
     let base = args.base.as_ref().map(|b| args.base_args.open(b)).transpose()?;
     let found = base.as_ref().map(|b| projected(b, &adapter)).transpose()?.flatten();
+    if let (Layout::Peft, Some(base), None) = (args.to, &base, &found) {
+        if adapter.peft.is_none() {
+            bail!(
+                "--base is for adapters of PEFT's: there are no projections of others to turn into a base's"
+            );
+        }
+        adapter.sites_in(&site_paths(&base.graph))?;
+    }
     let (adapter, converted) =
         found.map_or((adapter, Vec::new()), |Projected { adapter, done }| (adapter, done));
     let Plain { adapter, left_out } = match args.to {

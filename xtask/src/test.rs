@@ -137,8 +137,8 @@ struct Counts {
 
 impl Counts {
     fn read(&mut self, line: &str) {
-        let line = line.trim();
-        let summary = line.starts_with("Summary [") || line.starts_with("test result:");
+        // Further in stands what a test has printed that failed.
+        let summary = line.trim_start().starts_with("Summary [") || line.starts_with("test result:");
         if summary {
             self.passed += number_before(line, "passed");
             self.failed += number_before(line, "failed") + number_before(line, "timed out");
@@ -173,6 +173,7 @@ mod tests {
             "     Summary [   8.171s] 31 tests run: 29 passed (1 slow), 1 failed, 1 timed out, 4 skipped\n",
         );
         counts.read("test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured; finished in 0.1s\n");
+        counts.read("    test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; finished in 0.3s\n");
         counts.read("        PASS [   0.011s] graft-graph a_test_that_says_7 passed\n");
         assert_eq!(counts, Counts { passed: 34, failed: 2 });
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use crate::error::{Result, io};
 use crate::paths::Paths;
 use crate::process;
 
@@ -19,18 +19,17 @@ const TEMPLATES: &str = "host/cli/src/commands/plugins/templates";
 pub fn run(paths: &Paths) -> Result<()> {
     let mut cargo = process::cargo();
     cargo.args(["package", "--package", "graft-plugin-api", "--no-verify", "--allow-dirty", "--offline"]);
-    let made = tempfile::tempdir()
-        .map_err(|source| io_error("cannot make", Path::new("a temporary folder"), source))?;
+    let made = tempfile::tempdir().map_err(io("cannot make", Path::new("a temporary folder")))?;
     process::run(cargo.arg("--target-dir").arg(made.path()).current_dir(&paths.root))?;
     let kept = paths.root.join(KEPT);
     for old in crates_in(&kept)? {
-        std::fs::remove_file(&old).map_err(|source| io_error("cannot remove", &old, source))?;
+        std::fs::remove_file(&old).map_err(io("cannot remove", &old))?;
     }
     let mut files = crates_in(&made.path().join("package"))?;
     files.extend(["method.rs.in", "objective.rs.in"].map(|n| paths.root.join(TEMPLATES).join(n)));
     for file in files {
         let to = kept.join(file.file_name().unwrap_or_default());
-        std::fs::copy(&file, &to).map_err(|source| io_error("cannot write", &to, source))?;
+        std::fs::copy(&file, &to).map_err(io("cannot write", &to))?;
         println!("{}", paths.relative(&to).display());
     }
     Ok(())
@@ -38,11 +37,7 @@ pub fn run(paths: &Paths) -> Result<()> {
 
 /// The packaged crates in a folder.
 fn crates_in(folder: &Path) -> Result<Vec<std::path::PathBuf>> {
-    let entries = std::fs::read_dir(folder).map_err(|source| io_error("cannot read", folder, source))?;
+    let entries = std::fs::read_dir(folder).map_err(io("cannot read", folder))?;
     let files = entries.flatten().map(|e| e.path());
     Ok(files.filter(|p| p.extension().is_some_and(|e| e == "crate")).collect())
-}
-
-fn io_error(action: &'static str, path: &Path, source: std::io::Error) -> Error {
-    Error::Io { action, path: path.to_path_buf(), source }
 }

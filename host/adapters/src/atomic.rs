@@ -130,13 +130,9 @@ pub fn create_whole<T, E: From<Error>>(
 fn stage(dir: &Path, known: &[&str], files: &[(&str, Content<'_>)]) -> Result<()> {
     let gone =
         known.iter().filter(|k| files.iter().all(|f| f.0 != **k)).map(|k| tombstone(k)).collect::<Vec<_>>();
-    let temp = write_all(dir, files)?;
-    for name in &gone {
-        File::create(temp.path().join(name))
-            .and_then(|f| f.sync_all())
-            .map_err(Error::io(&dir.join(name), "writing"))?;
-    }
-    sync_dir(temp.path()).map_err(Error::io(dir, "writing"))?;
+    let mut all: Vec<(&str, Content<'_>)> = gone.iter().map(|t| (t.as_str(), Vec::new())).collect();
+    all.extend(files.iter().cloned());
+    let temp = write_all(dir, &all)?;
     let committed = dir.join(COMMITTED);
     fs::rename(temp.path(), &committed).map_err(Error::io(&committed, "writing"))?;
     let _ = temp.keep();

@@ -131,11 +131,8 @@ pub fn write_tensors<'a>(
     path: &Path,
     tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
 ) -> Result<()> {
-    let (header, sorted) = header(path, tensors)?;
-    write_file(path, |out| {
-        out.write_all(&header)?;
-        sorted.iter().try_for_each(|t| out.write_all(t.bytes()))
-    })
+    let content = content(path, tensors)?;
+    write_file(path, |out| content.iter().try_for_each(|piece| out.write_all(piece)))
 }
 
 /// What [`write_tensors`] would write.

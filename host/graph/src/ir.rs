@@ -430,14 +430,19 @@ impl Graph {
         let mut graph = self.clone();
         graph.outputs = outputs.to_vec();
         graph.remove_dead();
-        let mut read = vec![false; graph.value_count()];
-        outputs.iter().for_each(|v| read[v.index()] = true);
-        for n in &graph.nodes {
-            n.inputs.iter().flatten().for_each(|v| read[v.index()] = true);
-            captured(n, &graph, &mut |v| read[v.index()] = true);
-        }
-        graph.inputs.retain(|v| read[v.index()]);
+        let read = graph.read();
+        graph.inputs.retain(|v| read[v.index()] || outputs.contains(v));
         graph
+    }
+
+    /// For each value whether a node reads it, be it from within a subgraph.
+    pub(crate) fn read(&self) -> Vec<bool> {
+        let mut read = vec![false; self.value_count()];
+        for n in &self.nodes {
+            n.inputs.iter().flatten().for_each(|v| read[v.index()] = true);
+            captured(n, self, &mut |v| read[v.index()] = true);
+        }
+        read
     }
 
     /// Sorts nodes so that each stands after what it reads. Order is kept where it may be.

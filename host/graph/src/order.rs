@@ -1,6 +1,6 @@
 //! The order of nodes, for the sake of memory.
 
-use crate::ir::{Graph, Node, captured};
+use crate::ir::{Graph, Node};
 
 /// Moves the nodes whose outputs no other node reads to the end, the last first.
 ///
@@ -9,11 +9,7 @@ use crate::ir::{Graph, Node, captured};
 /// first layer: with it in front, all gradients of activations are computed, and kept together with the activations
 /// themselves, before the first gradient of a weight is. In this order a layer's are done when the pass leaves the layer.
 pub fn soonest_first(graph: &mut Graph) {
-    let mut is_read = vec![false; graph.value_count()];
-    for n in &graph.nodes {
-        n.inputs.iter().flatten().for_each(|v| is_read[v.index()] = true);
-        captured(n, graph, &mut |v| is_read[v.index()] = true);
-    }
+    let is_read = graph.read();
     let read = |n: &Node| n.outputs.iter().flatten().any(|v| is_read[v.index()]);
     let (mut nodes, mut last): (Vec<_>, Vec<_>) =
         std::mem::take(&mut graph.nodes).into_iter().partition(read);

@@ -76,9 +76,7 @@ fn changes(
     p: &Param,
     direction: &[f64],
 ) -> bool {
-    let mut graph = graph.clone();
-    graph.outputs = vec![from];
-    graph.remove_dead();
+    let graph = graph.cut_to(&[from]);
     let name = graph.name_of(from).to_owned();
     let Ok(mut session) = load(runtime, graph, fed) else { return false };
     let inputs = session.inputs().iter().map(|p| p.name.clone()).collect::<Vec<_>>();

@@ -49,10 +49,8 @@ pub(super) fn feed(runtime: &'static Runtime, trial: &Trial) -> Result<HashMap<S
     }
     let stopped: Vec<ValueId> = stops(trial).collect();
     if !stopped.is_empty() {
-        let mut graph = a.graph.clone();
+        let graph = a.graph.cut_to(&stopped);
         let names: Vec<String> = stopped.iter().map(|v| graph.name_of(*v).to_owned()).collect();
-        graph.outputs = stopped;
-        graph.remove_dead();
         let mut session = load(runtime, graph, &fed)?;
         let inputs = session.inputs().iter().map(|p| p.name.clone()).collect::<Vec<_>>();
         let wanted: Vec<&str> = names.iter().map(String::as_str).collect();

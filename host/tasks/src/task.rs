@@ -62,6 +62,51 @@ impl Fitted {
         Ok(Fitted { name, objective, virtual_tokens, graph: adapted.graph, values })
     }
 
+    /// As [`Fitted::open`], with an objective of the caller's choice in the place of the adapter's own; without an adapter
+    /// the base as it is.
+    ///
+    /// # Errors
+    /// As [`Fitted::open`].
+    pub fn with_objective(
+        base: &Base,
+        adapter: Option<&StoredAdapter>,
+        objective: Objective,
+        plugin_dirs: &[PathBuf],
+    ) -> Result<Fitted> {
+        base.require_states()?;
+        if let Some(adapter) = adapter {
+            return Fitted::build(base, &headless(adapter), Some(objective), plugin_dirs);
+        }
+        let adapted = adapt(&base.graph, &base.model, None, Some(&objective), false)?;
+        let values = values(&adapted, Vec::new());
+        Ok(Fitted {
+            name: "base".into(),
+            objective: Some(objective),
+            virtual_tokens: 0,
+            graph: adapted.graph,
+            values,
+        })
+    }
+
+    /// The graph in a session of its own, which shares the base's weights.
+    ///
+    /// # Errors
+    /// What ONNX Runtime says.
+    pub fn program(&self, base: &Base, options: &SessionOptions) -> Result<Program> {
+        let options = SessionOptions { name: self.name.clone(), ..options.clone() };
+        Program::new(base, &self.slim_graph(), &options)
+    }
+
+    /// The value of a parameter or setting by the name of its input.
+    pub fn value(&self, input: &str) -> Option<&Tensor> {
+        self.values.get(input)
+    }
+
+    /// Names of the outputs, in order.
+    pub fn outputs(&self) -> Vec<String> {
+        self.graph.outputs.iter().map(|v| self.graph.name_of(*v).to_string()).collect()
+    }
+
     /// The graph without work that no output needs.
     pub(crate) fn slim_graph(&self) -> Graph {
         let mut graph = self.graph.clone();
@@ -134,9 +179,7 @@ impl Task {
     }
 
     fn of(base: &Base, fitted: Fitted, options: &SessionOptions) -> Result<Task> {
-        let options = SessionOptions { name: fitted.name.clone(), ..options.clone() };
-        let program = Program::new(base, &fitted.slim_graph(), &options)?;
-        Ok(Task { program, values: fitted.values })
+        Ok(Task { program: fitted.program(base, options)?, values: fitted.values })
     }
 
     /// The outputs on the given inputs, by name.

@@ -9,6 +9,7 @@ mod inspect;
 mod model;
 mod plugins;
 mod run;
+mod serve;
 mod sweep;
 mod train;
 
@@ -23,6 +24,7 @@ pub enum Command {
     Sweep(sweep::Args),
     Eval(answers::EvalArgs),
     Predict(answers::PredictArgs),
+    Serve(serve::Args),
     Run(run::Args),
     /// Compute the gradient of any ONNX model, and save it as a model
     Grad(grad::Args),
@@ -43,6 +45,7 @@ impl Command {
             Command::Sweep(args) => sweep::run(args),
             Command::Eval(args) => answers::eval(args),
             Command::Predict(args) => answers::predict(args),
+            Command::Serve(args) => serve::run(args),
             Command::Run(args) => run::run(args),
             Command::Grad(args) => grad::run(args),
             Command::Model(args) => model::run(args),

@@ -1,0 +1,124 @@
+//! What is asked and answered, whatever the wire looks like.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// One thing to answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Text {
+    /// A text.
+    One(String),
+    /// Two texts that are read together.
+    Pair(String, String),
+    /// Token ids, special ones included.
+    Tokens(Vec<i64>),
+}
+
+/// What is wanted of a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Want {
+    /// What the adapter's objective makes of it: a label, labels, a number, spans, a vector.
+    Answer,
+    /// A vector: the adapter's own where its objective gives one, otherwise the mean of its hidden states, of length 1.
+    Vector,
+}
+
+/// A request.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// The adapter's name; `None` for the base as it is, which has only vectors to give.
+    pub adapter: Option<String>,
+    /// What to answer.
+    pub texts: Vec<Text>,
+    /// What is wanted.
+    pub want: Want,
+    /// Whether a text that is too long is cut; otherwise it is refused.
+    pub truncate: bool,
+    /// When the answer is of no use any more.
+    pub deadline: Option<Instant>,
+}
+
+impl Ask {
+    /// A request with the defaults: cut what is too long, no deadline.
+    pub fn new(adapter: Option<&str>, texts: Vec<Text>, want: Want) -> Ask {
+        Ask { adapter: adapter.map(str::to_owned), texts, want, truncate: true, deadline: None }
+    }
+}
+
+/// Which weights made an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Provenance {
+    /// The adapter; `None` for the base.
+    pub adapter: Option<Arc<str>>,
+    /// Its revision, counted from 1 by this server; 0 for the base.
+    pub revision: u64,
+    /// The digest of its files, of the base's for the base.
+    pub digest: Arc<str>,
+}
+
+/// Where the time of a request went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Times {
+    /// Making tokens of texts.
+    pub tokenization: Duration,
+    /// Waiting for the first row to be run.
+    pub queue: Duration,
+    /// Being run, until the last row was answered.
+    pub inference: Duration,
+}
+
+/// The answers to a request.
+#[derive(Debug, Clone)]
+pub struct Answered {
+    /// One for each text, as the objective decodes it; `{"vector": […]}` where vectors were wanted.
+    pub answers: Vec<Value>,
+    /// Tokens of each text, special ones included.
+    pub tokens: Vec<usize>,
+    /// What made them.
+    pub by: Provenance,
+    /// Where the time went.
+    pub times: Times,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Refusal {
+    /// There is no adapter of that name.
+    #[error("there is no adapter '{name}' here")]
+    UnknownAdapter {
+        /// The name.
+        name: String,
+    },
+    /// The request makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// A text has too many tokens, and cutting was not allowed.
+    #[error(
+        "text {number} has {tokens} tokens, more than the {limit} that fit; shorten it or ask for truncation"
+    )]
+    TooLong {
+        /// Counted from 1.
+        number: usize,
+        /// Its tokens.
+        tokens: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// Too much is waiting already.
+    #[error("the server is busy; try again in {} s", .retry_after.as_secs().max(1))]
+    Busy {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// The answer was not there in time.
+    #[error("the deadline of the request has passed")]
+    Deadline,
+    /// The server is being stopped.
+    #[error("the server is being stopped")]
+    Stopping,
+    /// What went wrong is not the asker's doing.
+    #[error("{0}")]
+    Internal(String),
+}

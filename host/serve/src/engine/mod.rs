@@ -1,0 +1,233 @@
+//! From an [`Ask`] to an [`Answered`]: tokens, a queue, batches, the thread that runs them.
+
+mod passes;
+mod queue;
+mod worker;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use graft_data::{EncodeOptions, Encoding, Tokenizer};
+use graft_plugins::api::Row;
+use graft_runtime::SessionOptions;
+use graft_tasks::{Examples, Intake, TaskError};
+use tokio::sync::oneshot;
+
+use crate::ask::{Answered, Ask, Refusal, Text, Times};
+use crate::store::{Resident, Store};
+use queue::{Item, Pending, Queue};
+
+/// How much is taken at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Most rows of a batch.
+    pub batch_rows: usize,
+    /// Most tokens of a batch, padding included.
+    pub batch_tokens: usize,
+    /// Most rows that wait; a request beyond is refused.
+    pub queue_rows: usize,
+    /// Most texts of one request.
+    pub texts: usize,
+    /// Longest text, in bytes.
+    pub text_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { batch_rows: 32, batch_tokens: 8192, queue_rows: 4096, texts: 1024, text_bytes: 1 << 20 }
+    }
+}
+
+/// Answers requests over one base.
+pub struct Engine {
+    /// The adapters.
+    pub store: Arc<Store>,
+    /// How much is taken at once.
+    pub limits: Limits,
+    tokenizer: Tokenizer,
+    queue: Arc<Queue>,
+    worker: std::sync::Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+/// The rows of a request, ready to be run.
+struct Prepared {
+    rows: Vec<(Row, Encoding)>,
+    tokens: Vec<usize>,
+}
+
+impl Engine {
+    /// Starts the thread that runs batches.
+    ///
+    /// # Errors
+    /// A base of images; one without a tokenizer.
+    pub fn start(store: Arc<Store>, limits: Limits, options: SessionOptions) -> Result<Engine, TaskError> {
+        let Intake::Text(tokenizer) = Intake::open(&store.base)? else {
+            return Err(TaskError::Input {
+                what: store.base.path.display().to_string(),
+                detail: "a base of images can't be served yet".into(),
+            });
+        };
+        let queue = Arc::new(Queue::new(limits));
+        let worker = worker::Worker::new(Arc::clone(&store), Arc::clone(&queue), tokenizer.pad_id(), options);
+        let thread = std::thread::Builder::new().name("inference".into()).spawn(move || worker.run());
+        let thread = thread.map_err(|e| TaskError::Input {
+            what: "the thread that runs batches".into(),
+            detail: e.to_string(),
+        })?;
+        Ok(Engine { store, limits, tokenizer: *tokenizer, queue, worker: Some(thread).into() })
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Rows that wait.
+    pub fn waiting(&self) -> usize {
+        self.queue.waiting()
+    }
+
+    /// The adapter that a request means; the base for none and for the base's own name.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownAdapter`].
+    pub fn resident(&self, adapter: Option<&str>) -> Result<Arc<Resident>, Refusal> {
+        match adapter {
+            None => Ok(Arc::clone(&self.store.bare)),
+            Some(name) => match self.store.find(name) {
+                Some(found) => Ok(found),
+                None if name == self.store.base_name => Ok(Arc::clone(&self.store.bare)),
+                None => Err(Refusal::UnknownAdapter { name: name.to_owned() }),
+            },
+        }
+    }
+
+    /// Answers a request. Dropping the future gives up the place in the queue.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub async fn ask(self: &Arc<Engine>, ask: Ask) -> Result<Answered, Refusal> {
+        let began = Instant::now();
+        let resident = self.resident(ask.adapter.as_deref())?;
+        self.check(&ask)?;
+        let (want, deadline) = (ask.want, ask.deadline);
+        let (engine, for_tokens) = (Arc::clone(self), Arc::clone(&resident));
+        let prepared = tokio::task::spawn_blocking(move || engine.prepare(&ask, &for_tokens)).await;
+        let Prepared { rows, tokens } =
+            prepared.map_err(|_| Refusal::Internal("the tokenizer failed".into()))??;
+        let tokenization = began.elapsed();
+        let (reply, answer) = oneshot::channel();
+        let pending = Arc::new(Pending::new(rows.len(), reply, deadline));
+        let items = rows.into_iter().enumerate().map(|(place, (row, encoding))| Item {
+            resident: Arc::clone(&resident),
+            want,
+            row,
+            encoding,
+            pending: Arc::clone(&pending),
+            place,
+        });
+        self.queue.push(items.collect())?;
+        let (answers, queue, inference) = answer.await.map_err(|_| Refusal::Stopping)??;
+        let times = Times { tokenization, queue, inference };
+        Ok(Answered { answers, tokens, by: resident.by.clone(), times })
+    }
+
+    fn check(&self, ask: &Ask) -> Result<(), Refusal> {
+        if ask.texts.is_empty() {
+            return Err(Refusal::Invalid("there is no text to answer".into()));
+        }
+        if ask.texts.len() > self.limits.texts {
+            let (n, most) = (ask.texts.len(), self.limits.texts);
+            return Err(Refusal::Invalid(format!("{n} texts in one request; at most {most} are taken")));
+        }
+        let long = |t: &Text| match t {
+            Text::One(a) => a.len(),
+            Text::Pair(a, b) => a.len().saturating_add(b.len()),
+            Text::Tokens(ids) => ids.len().saturating_mul(size_of::<i64>()),
+        };
+        match ask.texts.iter().position(|t| long(t) > self.limits.text_bytes) {
+            Some(i) => {
+                let most = self.limits.text_bytes;
+                Err(Refusal::Invalid(format!("text {} is longer than {most} bytes", i + 1)))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn prepare(&self, ask: &Ask, resident: &Resident) -> Result<Prepared, Refusal> {
+        let fitted = resident.fitted(&self.store, ask.want).map_err(Refusal::Invalid)?;
+        if fitted.is_none() {
+            let whose =
+                resident.by.adapter.as_deref().map_or("the base".to_owned(), |n| format!("adapter '{n}'"));
+            return Err(Refusal::Invalid(format!("{whose} has no head, so it gives vectors alone")));
+        }
+        let mut rows = Vec::with_capacity(ask.texts.len());
+        for (i, text) in ask.texts.iter().enumerate() {
+            let (row, encoding) = self.encode(text, resident.max_length)?;
+            if !ask.truncate && encoding.is_cut() {
+                let (tokens, limit) = (encoding.full_length, encoding.ids.len());
+                return Err(Refusal::TooLong { number: i + 1, tokens, limit });
+            }
+            rows.push((row, encoding));
+        }
+        let tokens = rows.iter().map(|(_, e)| e.ids.len()).collect();
+        Ok(Prepared { rows, tokens })
+    }
+
+    fn encode(&self, text: &Text, max_length: Option<usize>) -> Result<(Row, Encoding), Refusal> {
+        let invalid = |e: &dyn std::fmt::Display| Refusal::Invalid(e.to_string());
+        match text {
+            Text::One(text) => self.of_texts(std::slice::from_ref(text), max_length),
+            Text::Pair(a, b) => {
+                let options = EncodeOptions { max_length, ..EncodeOptions::default() };
+                let mut made = self
+                    .tokenizer
+                    .encode_batch(std::slice::from_ref(a), Some(std::slice::from_ref(b)), &options)
+                    .map_err(|e| invalid(&e))?;
+                let encoding = made.rows.pop().unwrap_or_default();
+                Ok((Row::default(), encoding))
+            }
+            Text::Tokens(ids) => {
+                let most = self.tokenizer.vocab_size() as i64;
+                if let Some(id) = ids.iter().find(|id| !(0..most).contains(*id)) {
+                    return Err(Refusal::Invalid(format!("{id} is no token id; there are {most}")));
+                }
+                if ids.is_empty() {
+                    return Err(Refusal::Invalid("a list of token ids is empty".into()));
+                }
+                let kept = ids.len().min(max_length.unwrap_or(usize::MAX));
+                let encoding = Encoding {
+                    ids: ids[..kept].to_vec(),
+                    type_ids: vec![0; kept],
+                    full_length: ids.len(),
+                    ..Encoding::default()
+                };
+                Ok((Row::default(), encoding))
+            }
+        }
+    }
+
+    fn of_texts(&self, texts: &[String], max_length: Option<usize>) -> Result<(Row, Encoding), Refusal> {
+        let made = Examples::of_texts(texts, None, &self.tokenizer, max_length);
+        let mut made = made.map_err(|e| Refusal::Invalid(e.to_string()))?;
+        Ok((made.rows.pop().unwrap_or_default(), made.encodings.pop().unwrap_or_default()))
+    }
+
+    /// Takes nothing new, answers what was taken, and ends the thread.
+    pub fn stop(&self) {
+        self.queue.close();
+        let thread = self.worker.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// What the worker sends back: the answers, how long the first row waited, how long running took.
+type Reply = Result<(Vec<serde_json::Value>, Duration, Duration), Refusal>;

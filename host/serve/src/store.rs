@@ -1,0 +1,214 @@
+//! The adapters: which there are, their revisions, loading and unloading.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock, RwLock};
+
+use graft_adapters::{FILES, StoredAdapter, digest_files, load};
+use graft_plugins::Objective;
+use graft_tasks::{Base, Fitted, TaskError};
+use indexmap::IndexMap;
+use serde_json::json;
+
+use crate::ask::{Provenance, Want};
+
+/// Longest name of an adapter.
+const MAX_NAME: usize = 128;
+
+/// What can go wrong with an adapter.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The name can't be one.
+    #[error("'{0}' can't be the name of an adapter: 1 to {MAX_NAME} of A-Z a-z 0-9 . _ - and no leading dot")]
+    Name(String),
+    /// There is none of that name.
+    #[error("there is no adapter '{0}' here")]
+    Unknown(String),
+    /// There is one already.
+    #[error("there is an adapter '{0}' already")]
+    Exists(String),
+    /// The folder can't be read.
+    #[error("{path}: {source}", path = .path.display())]
+    Io {
+        /// What was read.
+        path: PathBuf,
+        /// What went wrong.
+        source: std::io::Error,
+    },
+    /// The adapter does not fit.
+    #[error(transparent)]
+    Task(#[from] TaskError),
+}
+
+impl From<graft_adapters::Error> for StoreError {
+    fn from(e: graft_adapters::Error) -> StoreError {
+        StoreError::Task(e.into())
+    }
+}
+
+/// An adapter as it is used: one revision of it.
+pub struct Resident {
+    /// Name, revision and digest.
+    pub by: Provenance,
+    /// The adapter as its folder has it; `None` for the base.
+    pub stored: Option<StoredAdapter>,
+    /// Where texts are cut.
+    pub max_length: Option<usize>,
+    /// Distinguishes residents from each other, also from former ones of the same name.
+    pub id: u64,
+    own: Option<Fitted>,
+    vector: OnceLock<std::result::Result<Fitted, String>>,
+}
+
+impl Resident {
+    /// The adapter with what makes the wanted of its hidden states; `None` where it has no objective of its own.
+    ///
+    /// # Errors
+    /// Why vectors can't be had, in words.
+    pub fn fitted(&self, store: &Store, want: Want) -> std::result::Result<Option<&Fitted>, String> {
+        let gives_vectors = |f: &Fitted| f.objective.as_ref().is_some_and(|o| o.id() == VECTOR_OBJECTIVE);
+        match want {
+            Want::Answer => Ok(self.own.as_ref()),
+            Want::Vector if self.own.as_ref().is_some_and(gives_vectors) => Ok(self.own.as_ref()),
+            Want::Vector => {
+                let made = self
+                    .vector
+                    .get_or_init(|| store.vectors_of(self.stored.as_ref()).map_err(|e| e.to_string()));
+                made.as_ref().map(Some).map_err(Clone::clone)
+            }
+        }
+    }
+}
+
+/// The objective that makes vectors.
+const VECTOR_OBJECTIVE: &str = "embedding";
+
+/// The adapters over one base.
+pub struct Store {
+    /// The base.
+    pub base: Base,
+    /// The base as it is, as an adapter that changes nothing.
+    pub bare: Arc<Resident>,
+    /// The name under which the base itself may be asked for.
+    pub base_name: String,
+    plugin_dirs: Vec<PathBuf>,
+    adapters: RwLock<IndexMap<String, Arc<Resident>>>,
+    next: std::sync::atomic::AtomicU64,
+}
+
+impl Store {
+    /// A store without adapters.
+    ///
+    /// # Errors
+    /// When the base's files can't be read.
+    pub fn new(base: Base, base_name: String, plugin_dirs: Vec<PathBuf>) -> Result<Store, StoreError> {
+        let by = Provenance { adapter: None, revision: 0, digest: base.digest()?.into() };
+        let max_length = base.max_length(None, 0)?;
+        let bare = Resident { by, stored: None, max_length, id: 0, own: None, vector: OnceLock::new() };
+        Ok(Store {
+            base,
+            bare: Arc::new(bare),
+            base_name,
+            plugin_dirs,
+            adapters: RwLock::default(),
+            next: 1.into(),
+        })
+    }
+
+    fn vectors_of(&self, stored: Option<&StoredAdapter>) -> Result<Fitted, StoreError> {
+        let objective = Objective::find(&self.plugin_dirs, VECTOR_OBJECTIVE, &json!({}));
+        let objective = objective.map_err(TaskError::from)?;
+        Ok(Fitted::with_objective(&self.base, stored, objective, &self.plugin_dirs)?)
+    }
+
+    fn adapters(&self) -> std::sync::RwLockReadGuard<'_, IndexMap<String, Arc<Resident>>> {
+        self.adapters.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// The adapter of that name as it is now.
+    pub fn find(&self, name: &str) -> Option<Arc<Resident>> {
+        self.adapters().get(name).cloned()
+    }
+
+    /// All adapters, by name.
+    pub fn list(&self) -> Vec<Arc<Resident>> {
+        let mut all: Vec<Arc<Resident>> = self.adapters().values().cloned().collect();
+        all.sort_by(|a, b| a.by.adapter.cmp(&b.by.adapter));
+        all
+    }
+
+    /// Loads the adapter in `dir` under a name. One that is there already is replaced where `replace` says so: requests
+    /// that it was found for are still answered by it.
+    ///
+    /// # Errors
+    /// A name that can't be one or is taken; an adapter that can't be read or does not fit. Nothing is changed then.
+    pub fn load(&self, name: &str, dir: &Path, replace: bool) -> Result<Arc<Resident>, StoreError> {
+        check_name(name)?;
+        let before = self.find(name);
+        if before.is_some() && !replace {
+            return Err(StoreError::Exists(name.to_owned()));
+        }
+        let stored = load(dir)?;
+        let files = FILES.iter().map(|f| dir.join(f)).filter(|p| p.is_file());
+        let digest = digest_files(files)?;
+        let own = Fitted::open(&self.base, &stored, &self.plugin_dirs)?;
+        let own = own.objective.is_some().then_some(own);
+        let virtual_tokens = own.as_ref().map_or(0, |f| f.virtual_tokens);
+        let trained = stored.graft.as_ref().and_then(|g| g.training.as_ref());
+        let trained = trained.and_then(|t| usize::try_from(t.recipe.get("max_length")?.as_u64()?).ok());
+        let max_length = self.base.max_length(trained, virtual_tokens)?;
+        let revision = before.map_or(1, |b| b.by.revision + 1);
+        let by = Provenance { adapter: Some(name.into()), revision, digest: digest.into() };
+        let id = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let made = Resident { by, stored: Some(stored), max_length, id, own, vector: OnceLock::new() };
+        let made = Arc::new(made);
+        let mut all = self.adapters.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        all.insert(name.to_owned(), Arc::clone(&made));
+        Ok(made)
+    }
+
+    /// Takes an adapter away; requests that it was found for are still answered.
+    ///
+    /// # Errors
+    /// [`StoreError::Unknown`].
+    pub fn unload(&self, name: &str) -> Result<Arc<Resident>, StoreError> {
+        let mut all = self.adapters.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        all.shift_remove(name).ok_or_else(|| StoreError::Unknown(name.to_owned()))
+    }
+
+    /// Loads every folder below `root` that holds an adapter, each under its own name. What can't be loaded is told of
+    /// and left out.
+    ///
+    /// # Errors
+    /// When the folder can't be listed.
+    pub fn load_all(&self, root: &Path) -> Result<Vec<(String, StoreError)>, StoreError> {
+        let io = |source| StoreError::Io { path: root.to_owned(), source };
+        let mut dirs: Vec<PathBuf> = Vec::new();
+        for entry in std::fs::read_dir(root).map_err(io)? {
+            let path = entry.map_err(io)?.path();
+            if FILES.iter().any(|f| path.join(f).is_file()) {
+                dirs.push(path);
+            }
+        }
+        dirs.sort();
+        let mut failed = Vec::new();
+        for dir in dirs {
+            let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if let Err(e) = self.load(&name, &dir, true) {
+                failed.push((name, e));
+            }
+        }
+        Ok(failed)
+    }
+}
+
+/// Whether `name` may be an adapter's: 1 to 128 of `A-Za-z0-9._-`, the first no dot.
+///
+/// # Errors
+/// [`StoreError::Name`].
+pub fn check_name(name: &str) -> Result<(), StoreError> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if name.is_empty() || name.len() > MAX_NAME || name.starts_with('.') || !name.chars().all(fits) {
+        return Err(StoreError::Name(name.chars().take(MAX_NAME).collect()));
+    }
+    Ok(())
+}

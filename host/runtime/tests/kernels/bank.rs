@@ -1,50 +1,10 @@
 //! The products with rows of a bank: promises of their kernels, against decompositions where those say what is right.
 
-use graft_graph::fused::{BANK_DOWN, BANK_LOW_RANK, BANK_UP};
-use graft_graph::{Builder, DType, Dim, Graph, ValueId, fused, onnx};
+use graft_graph::fused::{self, BANK_DOWN, BANK_LOW_RANK, BANK_UP};
+use graft_graph::{Builder, DType, Dim, Graph, onnx};
 use graft_runtime::SessionSource;
 
 use super::*;
-
-/// Names and shapes of an operator's inputs; integers where the name begins with "rows".
-type Inputs = &'static [(&'static str, &'static [&'static str])];
-
-const DOWN: (&str, Inputs) =
-    (BANK_DOWN, &[("x", &["batch", "seq", "in"]), ("bank", &["any", "in"]), ("rows", &["batch", "rank"])]);
-const UP: (&str, Inputs) =
-    (BANK_UP, &[("x", &["batch", "seq", "rank"]), ("bank", &["any", "out"]), ("rows", &["batch", "rank"])]);
-const LOW_RANK: (&str, Inputs) = (
-    BANK_LOW_RANK,
-    &[
-        ("y", &["batch", "seq", "out"]),
-        ("x", &["batch", "seq", "in"]),
-        ("a", &["any_a", "in"]),
-        ("rows_a", &["batch", "rank"]),
-        ("b", &["any_b", "out"]),
-        ("rows_b", &["batch", "rank"]),
-        ("scale", &["batch"]),
-    ],
-);
-
-/// A model of one of the operators; `around` makes its first input from the graph's and the outputs from its own.
-pub fn bank_model(
-    (op, inputs): (&str, Inputs),
-    around: impl Fn(&mut Builder<'_>, &dyn Fn(&mut Builder<'_>, ValueId) -> ValueId, ValueId) -> Vec<ValueId>,
-) -> SessionSource {
-    let mut g = Graph::new("g", onnx::WORKING_OPSET);
-    let mut values = Vec::new();
-    for (name, shape) in inputs {
-        let dtype = if name.starts_with("rows") { DType::I64 } else { DType::F32 };
-        values.push(g.add_input(name, dtype, shape.iter().map(|d| Dim::from(*d)).collect()));
-    }
-    let node = |b: &mut Builder<'_>, first: ValueId| {
-        let inputs: Vec<ValueId> = [first].into_iter().chain(values[1..].iter().copied()).collect();
-        fused::emit(b, op, &inputs, &[])
-    };
-    let outputs = around(&mut Builder::new(&mut g, ""), &node, values[0]);
-    g.outputs = outputs;
-    SessionSource::plain(onnx::to_bytes(&g))
-}
 
 fn start(op: (&str, Inputs), kernels: bool, threads: usize) -> Option<Session> {
     load(&bank_model(op, |b, node, first| vec![node(b, first)]), kernels, threads)
@@ -214,17 +174,13 @@ fn a_row_of_a_batch_has_the_bits_that_it_has_alone_however_padded_on_any_number_
                 let alone = Batch { padding, ..batch.alone(row) };
                 let got = alone.run(&mut two, op.0);
                 let there = &all[row * per_row..][..per_row];
-                // Of the low-rank product, the part that is no padding; there the input is of that width too.
+                // Of what is of low rank, the part that is no padding.
+                let (own, ranks) = (batch.rows[row].len(), [alone.rank(), batch.rank()]);
+                let cut = |v: &[f32], rank: usize| {
+                    v.chunks(rank).flat_map(|v| bits(&v[..own])).collect::<Vec<u32>>()
+                };
                 let (here, there) = match op.0 {
-                    BANK_UP => continue,
-                    BANK_DOWN => {
-                        let cut = |v: &[f32], rank: usize| {
-                            v.chunks(rank)
-                                .flat_map(|v| bits(&v[..batch.rows[row].len()]))
-                                .collect::<Vec<u32>>()
-                        };
-                        (cut(&got, alone.rank()), cut(there, batch.rank()))
-                    }
+                    BANK_DOWN => (cut(&got, ranks[0]), cut(there, ranks[1])),
                     _ => (bits(&got), bits(there)),
                 };
                 assert!(here == there, "{}: row {row} alone, padding {padding}", op.0);
@@ -342,7 +298,7 @@ fn a_change_of_the_same_value_is_not_made_over_what_is_read() {
 fn what_does_not_fit_is_an_error_that_names_the_operator() {
     let zeros = |shape: &[usize]| Tensor::new(shape, &vec![0f32; shape.iter().product()]).unwrap();
     let rows = |shape: [usize; 2], v: &[i64]| Tensor::new(shape, v).unwrap();
-    let mut expect = |op: (&'static str, Inputs), inputs: &[Tensor], words: &str| {
+    let expect = |op: (&'static str, Inputs), inputs: &[Tensor], words: &str| {
         // No dimension is declared, so that nothing is refused before the kernel sees it.
         let any: Vec<Vec<String>> = inputs
             .iter()
@@ -378,7 +334,7 @@ fn what_does_not_fit_is_an_error_that_names_the_operator() {
 
     let good =
         || [zeros(&[2, 3, 4]), zeros(&[2, 3, 5]), zeros(&[3, 5]), ok(), zeros(&[3, 4]), ok(), zeros(&[2])];
-    let mut with = |at: usize, other: Tensor, words: &str| {
+    let with = |at: usize, other: Tensor, words: &str| {
         let mut inputs = good();
         inputs[at] = other;
         expect(LOW_RANK, &inputs, words);

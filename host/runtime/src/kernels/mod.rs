@@ -8,6 +8,7 @@ mod gelu;
 mod layer_norm;
 mod par;
 mod simd;
+mod sixteen;
 mod softmax;
 
 use ort::operator::{ComputeContext, OperatorDomain, ShapeInferenceContext};

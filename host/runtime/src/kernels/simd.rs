@@ -97,7 +97,7 @@ mod avx {
     /// A register of AVX2. Only made by [`vectorised`](super::vectorised), once the processor is known to have AVX2
     /// and FMA: that is what makes every `unsafe` block here sound.
     #[derive(Clone, Copy)]
-    pub(crate) struct Avx(__m256);
+    pub(crate) struct Avx(pub(in crate::kernels) __m256);
 
     impl Eight for Avx {
         const FMA: bool = true;
@@ -191,21 +191,30 @@ pub(crate) fn has_avx512() -> bool {
 }
 
 /// Makes `pub(crate) fn $name(…)` that runs `$body::<Avx>` compiled for AVX2 and FMA (and AVX-512, with the same bits as
-/// the result) where the processor has them, and `$body::<Plain>` elsewhere.
+/// the result) where the processor has them, and `$body::<Plain>` elsewhere. With `sixteen` in front, bodies are over
+/// [`Sixteen`](super::sixteen::Sixteen): AVX-512's registers, or two of either kind.
 macro_rules! vectorised {
-    ($(#[$doc:meta])* $name:ident = $body:ident($($arg:ident: $type:ty),* $(,)?)) => {
+    (sixteen: $($rest:tt)*) => {
+        $crate::kernels::simd::vectorised! {
+            @[$crate::kernels::sixteen::Wide]
+            [$crate::kernels::sixteen::Two<$crate::kernels::simd::Avx>]
+            [$crate::kernels::sixteen::Two<$crate::kernels::simd::Plain>]
+            $($rest)*
+        }
+    };
+    (@[$wider:ty] [$wide:ty] [$plain:ty] $(#[$doc:meta])* $name:ident = $body:ident($($arg:ident: $type:ty),* $(,)?)) => {
         $(#[$doc])*
         pub(crate) fn $name($($arg: $type),*) {
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx2,fma")]
                 fn wide($($arg: $type),*) {
-                    $body::<$crate::kernels::simd::Avx>($($arg),*)
+                    $body::<$wide>($($arg),*)
                 }
                 // The same instructions on more registers, and twice as wide where the compiler makes the vectors.
                 #[target_feature(enable = "avx2,fma,avx512f,avx512vl,avx512bw,avx512dq")]
                 fn wider($($arg: $type),*) {
-                    $body::<$crate::kernels::simd::Avx>($($arg),*)
+                    $body::<$wider>($($arg),*)
                 }
                 if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
                     if $crate::kernels::simd::has_avx512() {
@@ -216,7 +225,12 @@ macro_rules! vectorised {
                     return unsafe { wide($($arg),*) };
                 }
             }
-            $body::<$crate::kernels::simd::Plain>($($arg),*)
+            $body::<$plain>($($arg),*)
+        }
+    };
+    ($($rest:tt)*) => {
+        $crate::kernels::simd::vectorised! {
+            @[$crate::kernels::simd::Avx] [$crate::kernels::simd::Avx] [$crate::kernels::simd::Plain] $($rest)*
         }
     };
 }

@@ -76,17 +76,24 @@ impl Batch {
                 let own = r.iter().map(|r| r[which]).collect::<Vec<i64>>();
                 own.into_iter().chain(std::iter::repeat(0)).take(rank).collect::<Vec<_>>()
             };
-            Tensor::new([batch, rank], &self.rows.iter().flat_map(padded).collect::<Vec<i64>>()).unwrap()
+            Tensor::new([batch, rank], &self.rows.iter().flat_map(padded).collect::<Vec<i64>>())
+                .expect("as many numbers as the shape asks for")
         };
-        let bank = |k: usize| Tensor::new([90, self.width[k]], &self.banks[k]).unwrap();
-        let full = |of: &[Vec<f32>], width| Tensor::new([batch, self.seq, width], &of.concat()).unwrap();
+        let bank = |k: usize| {
+            Tensor::new([90, self.width[k]], &self.banks[k]).expect("as many numbers as the shape asks for")
+        };
+        let full = |of: &[Vec<f32>], width| {
+            Tensor::new([batch, self.seq, width], &of.concat())
+                .expect("as many numbers as the shape asks for")
+        };
         let (x, y) = (full(&self.x, k), full(&self.y, n));
         match op {
             BANK_DOWN => vec![("x", x), ("bank", bank(0)), ("rows", rows(0))],
             BANK_UP => {
                 let low =
                     self.y.iter().flat_map(|y| (0..self.seq * rank).map(|i| y[i / rank * n + i % rank % n]));
-                let low = Tensor::new([batch, self.seq, rank], &low.collect::<Vec<f32>>()).unwrap();
+                let low = Tensor::new([batch, self.seq, rank], &low.collect::<Vec<f32>>())
+                    .expect("as many numbers as the shape asks for");
                 vec![("x", low), ("bank", bank(1)), ("rows", rows(1))]
             }
             _ => vec![

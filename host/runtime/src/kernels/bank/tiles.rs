@@ -2,13 +2,10 @@
 //! never by what is computed beside it: positions and rows of the bank are only taken together for speed.
 
 use super::super::simd::{Eight, fma, vectorised};
+use super::super::sixteen::Sixteen;
 
-/// Positions that are worked on together.
-pub(super) const BLOCK: usize = 4;
-/// Most bank rows, or registers of a row, that [`BLOCK`] positions meet at a time: sixteen registers hold all sums.
-const WIDE: usize = 3;
-/// The same for a position alone.
-const TALL: usize = 8;
+/// Most positions that are worked on together.
+pub(super) const BLOCK: usize = 8;
 
 /// Rows of a bank that one row of a batch uses.
 #[derive(Clone, Copy)]
@@ -28,10 +25,10 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Products of `P` positions of `x` with `J` rows from number `from` on, for as many such groups as there are. Gives
+/// Products of `2·Q` positions of `x` with `J` rows from number `from` on, for as many such groups as there are. Gives
 /// the number of the first row that is left.
 #[inline(always)]
-fn dots<V: Eight, const P: usize, const J: usize>(
+fn dots<V: Sixteen, const Q: usize, const J: usize>(
     x: &[f32],
     w: Rows<'_>,
     mut from: usize,
@@ -39,39 +36,37 @@ fn dots<V: Eight, const P: usize, const J: usize>(
 ) -> usize {
     let (n, k) = (w.width / 8, w.width);
     while from + J <= w.rows.len() {
-        let (mut x8, mut w8) = ([&[][..]; P], [&[][..]; J]);
-        let (mut x1, mut w1) = ([&[][..]; P], [&[][..]; J]);
-        for p in 0..P {
-            let (eights, rest) = x[p * k..][..k].as_chunks::<8>();
-            (x8[p], x1[p]) = (&eights[..n], &rest[..k % 8]);
+        let (mut x8, mut x1) = ([[&[][..]; 2]; Q], [[&[][..]; 2]; Q]);
+        let (mut w8, mut w1) = ([&[][..]; J], [&[][..]; J]);
+        for q in 0..Q {
+            for half in 0..2 {
+                let (eights, rest) = x[(2 * q + half) * k..][..k].as_chunks::<8>();
+                (x8[q][half], x1[q][half]) = (&eights[..n], rest);
+            }
         }
         for j in 0..J {
             let (eights, rest) = w.get(from + j).as_chunks::<8>();
-            (w8[j], w1[j]) = (&eights[..n], &rest[..k % 8]);
+            (w8[j], w1[j]) = (&eights[..n], rest);
         }
-        let (mut sums, mut rest) = ([[V::splat(0.0); J]; P], [[0f32; J]; P]);
+        let mut sums = [[V::splat(0.0); J]; Q];
         for i in 0..n {
             let mut row = [V::splat(0.0); J];
             for j in 0..J {
-                row[j] = V::load(&w8[j][i], 0);
+                row[j] = V::twice(&w8[j][i]);
             }
-            for p in 0..P {
-                let v = V::load(&x8[p][i], 0);
+            for q in 0..Q {
+                let v = V::pair(&x8[q][0][i], &x8[q][1][i]);
                 for j in 0..J {
-                    sums[p][j] = v.mul_add(row[j], sums[p][j]);
-                }
-            }
-        }
-        for i in 0..k % 8 {
-            for p in 0..P {
-                for j in 0..J {
-                    rest[p][j] = fma::<V>(x1[p][i], w1[j][i], rest[p][j]);
+                    sums[q][j] = v.mul_add(row[j], sums[q][j]);
                 }
             }
         }
         for j in 0..J {
-            for p in 0..P {
-                out[from + j][p] = sums[p][j].total() + rest[p][j];
+            for q in 0..Q {
+                let halves = sums[q][j].halves();
+                for half in 0..2 {
+                    out[from + j][2 * q + half] = halves[half].total() + tail::<V::Half>(x1[q][half], w1[j]);
+                }
             }
         }
         from += J;
@@ -79,37 +74,83 @@ fn dots<V: Eight, const P: usize, const J: usize>(
     from
 }
 
-/// `out[j][p] = Σ x[p]·w[j]` for `positions` positions, [`BLOCK`] or one.
+/// The same of a position alone.
 #[inline(always)]
-fn down<V: Eight>(x: &[f32], w: Rows<'_>, positions: usize, out: &mut [[f32; BLOCK]]) {
-    if positions == BLOCK {
-        let at = dots::<V, BLOCK, WIDE>(x, w, 0, out);
-        let at = dots::<V, BLOCK, 2>(x, w, at, out);
-        dots::<V, BLOCK, 1>(x, w, at, out);
+fn dots_alone<V: Eight, const J: usize>(
+    x: &[f32],
+    w: Rows<'_>,
+    mut from: usize,
+    out: &mut [[f32; BLOCK]],
+) -> usize {
+    let n = w.width / 8;
+    let (x8, x1) = x[..w.width].as_chunks::<8>();
+    while from + J <= w.rows.len() {
+        let (mut w8, mut w1) = ([&[][..]; J], [&[][..]; J]);
+        for j in 0..J {
+            let (eights, rest) = w.get(from + j).as_chunks::<8>();
+            (w8[j], w1[j]) = (&eights[..n], rest);
+        }
+        let mut sums = [V::splat(0.0); J];
+        for i in 0..n {
+            let v = V::load(&x8[i], 0);
+            for j in 0..J {
+                sums[j] = v.mul_add(V::load(&w8[j][i], 0), sums[j]);
+            }
+        }
+        for j in 0..J {
+            out[from + j][0] = sums[j].total() + tail::<V>(x1, w1[j]);
+        }
+        from += J;
+    }
+    from
+}
+
+/// The product of what is left behind the last eight.
+#[inline(always)]
+fn tail<V: Eight>(x: &[f32], w: &[f32]) -> f32 {
+    let mut sum = 0.0;
+    for (x, w) in x.iter().zip(w) {
+        sum = fma::<V>(*x, *w, sum);
+    }
+    sum
+}
+
+/// `out[j][p] = Σ x[p]·w[j]` for `positions` positions, as [`step`] gives them.
+#[inline(always)]
+fn down<V: Sixteen>(x: &[f32], w: Rows<'_>, positions: usize, out: &mut [[f32; BLOCK]]) {
+    // As many sums as leave registers for what they are made of.
+    if V::ONE && positions == 8 {
+        let at = dots::<V, 4, 4>(x, w, 0, out);
+        let at = dots::<V, 4, 2>(x, w, at, out);
+        dots::<V, 4, 1>(x, w, at, out);
+    } else if positions == 4 {
+        let at = dots::<V, 2, 3>(x, w, 0, out);
+        let at = dots::<V, 2, 2>(x, w, at, out);
+        dots::<V, 2, 1>(x, w, at, out);
     } else {
-        let at = dots::<V, 1, TALL>(x, w, 0, out);
-        let at = dots::<V, 1, 4>(x, w, at, out);
-        dots::<V, 1, 1>(x, w, at, out);
+        let at = dots_alone::<V::Half, 8>(x, w, 0, out);
+        let at = dots_alone::<V::Half, 4>(x, w, at, out);
+        dots_alone::<V::Half, 1>(x, w, at, out);
     }
 }
 
-/// Adds `Σ_j h[j][p]·w[j]` to `P` positions of `out`, `8·W` columns from `at` on, for as many such groups as there are.
+/// Adds `Σ_j h[j][p]·w[j]` to `P` positions of `out`, `16·W` columns from `at` on, for as many such groups as there are.
 /// Gives the first column that is left.
 #[inline(always)]
-fn add<V: Eight, const P: usize, const W: usize>(
+fn add<V: Sixteen, const P: usize, const W: usize>(
     h: &[[f32; BLOCK]],
     w: Rows<'_>,
     mut at: usize,
     out: &mut [f32],
 ) -> usize {
     let n = w.width;
-    while at + 8 * W <= n {
+    while at + 16 * W <= n {
         let mut sums = [[V::splat(0.0); W]; P];
         for (row, h) in w.rows.iter().zip(h) {
-            let from = &w.bank[row * n + at..][..8 * W];
+            let (from, _) = w.bank[row * n + at..][..16 * W].as_chunks::<16>();
             let mut columns = [V::splat(0.0); W];
-            for c in 0..W {
-                columns[c] = V::load(from, 8 * c);
+            for (column, from) in columns.iter_mut().zip(from) {
+                *column = V::load(from);
             }
             for p in 0..P {
                 let factor = V::splat(h[p]);
@@ -119,33 +160,34 @@ fn add<V: Eight, const P: usize, const W: usize>(
             }
         }
         for p in 0..P {
-            let out = &mut out[p * n + at..][..8 * W];
+            let (out, _) = out[p * n + at..][..16 * W].as_chunks_mut::<16>();
             for c in 0..W {
-                let sum = V::load(out, 8 * c).add(sums[p][c]).lanes();
-                out[8 * c..][..8].copy_from_slice(&sum);
+                V::load(&out[c]).add(sums[p][c]).store(&mut out[c]);
             }
         }
-        at += 8 * W;
+        at += 16 * W;
     }
     at
 }
 
-/// `out[p] += Σ_j h[j][p]·w[j]` for `positions` positions, [`BLOCK`] or one.
+/// `out[p] += Σ_j h[j][p]·w[j]` for `positions` positions, as [`step`] gives them.
 #[inline(always)]
-fn up<V: Eight>(h: &[[f32; BLOCK]], w: Rows<'_>, positions: usize, out: &mut [f32]) {
+fn up<V: Sixteen>(h: &[[f32; BLOCK]], w: Rows<'_>, positions: usize, out: &mut [f32]) {
     let n = w.width;
-    let at = if positions == BLOCK {
-        let at = add::<V, BLOCK, WIDE>(h, w, 0, out);
-        add::<V, BLOCK, 1>(h, w, at, out)
+    let at = if V::ONE && positions == 8 {
+        let at = add::<V, 8, 3>(h, w, 0, out);
+        add::<V, 8, 1>(h, w, at, out)
+    } else if positions == 4 {
+        add::<V, 4, 1>(h, w, 0, out)
     } else {
-        let at = add::<V, 1, TALL>(h, w, 0, out);
+        let at = add::<V, 1, 4>(h, w, 0, out);
         add::<V, 1, 1>(h, w, at, out)
     };
     for p in 0..positions {
         for c in at..n {
             let mut sum = 0.0;
             for (row, h) in w.rows.iter().zip(h) {
-                sum = fma::<V>(h[p], w.bank[row * n + c], sum);
+                sum = fma::<V::Half>(h[p], w.bank[row * n + c], sum);
             }
             out[p * n + c] += sum;
         }
@@ -154,12 +196,16 @@ fn up<V: Eight>(h: &[[f32; BLOCK]], w: Rows<'_>, positions: usize, out: &mut [f3
 
 /// How many of `left` positions come next.
 #[inline(always)]
-fn step(left: usize) -> usize {
-    if left < BLOCK { 1 } else { BLOCK }
+fn step<V: Sixteen>(left: usize) -> usize {
+    match left {
+        8.. if V::ONE => 8,
+        4.. => 4,
+        _ => 1,
+    }
 }
 
 #[inline(always)]
-fn down_body<V: Eight>(
+fn down_body<V: Sixteen>(
     x: &[f32],
     w: Rows<'_>,
     places: &[usize],
@@ -169,7 +215,7 @@ fn down_body<V: Eight>(
 ) {
     let (mut at, all) = (0, out.len() / rank);
     while at < all {
-        let p = step(all - at);
+        let p = step::<V>(all - at);
         let out = &mut out[at * rank..][..p * rank];
         down::<V>(&x[at * w.width..], w, p, h);
         out.fill(0.0);
@@ -183,6 +229,7 @@ fn down_body<V: Eight>(
 }
 
 vectorised! {
+    sixteen:
     /// `out[s, places[j]] = Σ_k x[s, k]·w[j, k]`, zero elsewhere: x `[positions, width]`, out `[positions, rank]`. `h` is
     /// scratch, one for each row of `w`.
     down_rows = down_body(
@@ -191,7 +238,7 @@ vectorised! {
 }
 
 #[inline(always)]
-fn up_body<V: Eight>(
+fn up_body<V: Sixteen>(
     x: &[f32],
     w: Rows<'_>,
     places: &[usize],
@@ -201,7 +248,7 @@ fn up_body<V: Eight>(
 ) {
     let (mut at, all) = (0, out.len() / w.width);
     while at < all {
-        let p = step(all - at);
+        let p = step::<V>(all - at);
         let x = &x[at * rank..][..p * rank];
         for (place, h) in places.iter().zip(&mut *h) {
             for (x, h) in x.chunks_exact(rank).zip(h) {
@@ -216,6 +263,7 @@ fn up_body<V: Eight>(
 }
 
 vectorised! {
+    sixteen:
     /// `out[s] = Σ_j x[s, places[j]]·w[j]`: x `[positions, rank]`, out `[positions, width]`. `h` is scratch, one for each
     /// row of `w`.
     up_rows = up_body(
@@ -224,7 +272,7 @@ vectorised! {
 }
 
 #[inline(always)]
-fn low_rank_body<V: Eight>(
+fn low_rank_body<V: Sixteen>(
     y: Option<&[f32]>,
     x: &[f32],
     a: Rows<'_>,
@@ -235,7 +283,7 @@ fn low_rank_body<V: Eight>(
 ) {
     let (mut at, all) = (0, out.len() / b.width);
     while at < all {
-        let p = step(all - at);
+        let p = step::<V>(all - at);
         down::<V>(&x[at * a.width..], a, p, h);
         for h in h.iter_mut() {
             for h in h {
@@ -252,6 +300,7 @@ fn low_rank_body<V: Eight>(
 }
 
 vectorised! {
+    sixteen:
     /// `out[s] = y[s] + Σ_j (scale · Σ_k x[s, k]·a[j, k])·b[j]`, y being in `out` already where it is not given: x
     /// `[positions, a.width]`, y and out `[positions, b.width]`. `h` is scratch, one for each row.
     low_rank_rows = low_rank_body(

@@ -93,7 +93,7 @@ impl<'a, const N: usize> Used<'a, N> {
 
 /// Positions that one task takes, of which each needs `each` multiplications.
 pub(super) fn task(each: usize) -> usize {
-    (TASK / each.max(1) / BLOCK * BLOCK).clamp(BLOCK, 8 * BLOCK)
+    (TASK / each.max(1) / BLOCK * BLOCK).clamp(BLOCK, 4 * BLOCK)
 }
 
 /// Cuts positions of a batch, of which each row has `per_row`, at its rows: the row, and the positions within `range`.
@@ -118,6 +118,6 @@ mod tests {
         assert_eq!(pieces(0..4, 4), [(0, 0..4)]);
         assert_eq!(pieces(6..13, 4), [(1, 0..2), (2, 2..6), (3, 6..7)]);
         assert_eq!(pieces(5..5, 4), []);
-        assert_eq!((task(0), task(1 << 30), task(6144)), (32, 4, 32));
+        assert_eq!((task(0), task(1 << 30), task(6144)), (32, 8, 32));
     }
 }

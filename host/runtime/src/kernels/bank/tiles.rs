@@ -36,17 +36,14 @@ fn dots<V: Sixteen, const Q: usize, const J: usize>(
 ) -> usize {
     let (n, k) = (w.width / 8, w.width);
     while from + J <= w.rows.len() {
-        let (mut x8, mut x1) = ([[&[][..]; 2]; Q], [[&[][..]; 2]; Q]);
-        let (mut w8, mut w1) = ([&[][..]; J], [&[][..]; J]);
+        let (mut x8, mut w8) = ([[&[][..]; 2]; Q], [&[][..]; J]);
         for q in 0..Q {
             for half in 0..2 {
-                let (eights, rest) = x[(2 * q + half) * k..][..k].as_chunks::<8>();
-                (x8[q][half], x1[q][half]) = (&eights[..n], rest);
+                x8[q][half] = &x[(2 * q + half) * k..][..k].as_chunks::<8>().0[..n];
             }
         }
-        for j in 0..J {
-            let (eights, rest) = w.get(from + j).as_chunks::<8>();
-            (w8[j], w1[j]) = (&eights[..n], rest);
+        for (j, w8) in w8.iter_mut().enumerate() {
+            *w8 = &w.get(from + j).as_chunks::<8>().0[..n];
         }
         let mut sums = [[V::splat(0.0); J]; Q];
         for i in 0..n {
@@ -63,10 +60,8 @@ fn dots<V: Sixteen, const Q: usize, const J: usize>(
         }
         for j in 0..J {
             for q in 0..Q {
-                let halves = sums[q][j].halves();
-                for half in 0..2 {
-                    out[from + j][2 * q + half] = halves[half].total() + tail::<V::Half>(x1[q][half], w1[j]);
-                }
+                let [low, high] = sums[q][j].halves();
+                (out[from + j][2 * q], out[from + j][2 * q + 1]) = (low.total(), high.total());
             }
         }
         from += J;
@@ -83,12 +78,11 @@ fn dots_alone<V: Eight, const J: usize>(
     out: &mut [[f32; BLOCK]],
 ) -> usize {
     let n = w.width / 8;
-    let (x8, x1) = x[..w.width].as_chunks::<8>();
+    let x8 = x[..w.width].as_chunks::<8>().0;
     while from + J <= w.rows.len() {
-        let (mut w8, mut w1) = ([&[][..]; J], [&[][..]; J]);
-        for j in 0..J {
-            let (eights, rest) = w.get(from + j).as_chunks::<8>();
-            (w8[j], w1[j]) = (&eights[..n], rest);
+        let mut w8 = [&[][..]; J];
+        for (j, w8) in w8.iter_mut().enumerate() {
+            *w8 = &w.get(from + j).as_chunks::<8>().0[..n];
         }
         let mut sums = [V::splat(0.0); J];
         for i in 0..n {
@@ -98,21 +92,11 @@ fn dots_alone<V: Eight, const J: usize>(
             }
         }
         for j in 0..J {
-            out[from + j][0] = sums[j].total() + tail::<V>(x1, w1[j]);
+            out[from + j][0] = sums[j].total();
         }
         from += J;
     }
     from
-}
-
-/// The product of what is left behind the last eight.
-#[inline(always)]
-fn tail<V: Eight>(x: &[f32], w: &[f32]) -> f32 {
-    let mut sum = 0.0;
-    for (x, w) in x.iter().zip(w) {
-        sum = fma::<V>(*x, *w, sum);
-    }
-    sum
 }
 
 /// `out[j][p] = Σ x[p]·w[j]` for `positions` positions, as [`step`] gives them.
@@ -132,15 +116,38 @@ fn down<V: Sixteen>(x: &[f32], w: Rows<'_>, positions: usize, out: &mut [[f32; B
         let at = dots_alone::<V::Half, 4>(x, w, at, out);
         dots_alone::<V::Half, 1>(x, w, at, out);
     }
+    // What is left behind the last eight.
+    let done = w.width / 8 * 8;
+    if done < w.width {
+        for (j, out) in out.iter_mut().enumerate() {
+            for (x, out) in x.chunks_exact(w.width).zip(&mut out[..positions]) {
+                let mut rest = 0.0;
+                for (x, w) in x[done..].iter().zip(&w.get(j)[done..]) {
+                    rest = fma::<V::Half>(*x, *w, rest);
+                }
+                *out += rest;
+            }
+        }
+    }
 }
 
-/// Adds `Σ_j h[j][p]·w[j]` to `P` positions of `out`, `16·W` columns from `at` on, for as many such groups as there are.
+/// What sums are added to.
+#[derive(Clone, Copy)]
+enum Onto<'a> {
+    Nothing,
+    /// What is there already.
+    Itself,
+    Other(&'a [f32]),
+}
+
+/// Puts `Σ_j h[j][p]·w[j]` into `P` positions of `out`, `16·W` columns from `at` on, for as many such groups as there are.
 /// Gives the first column that is left.
 #[inline(always)]
 fn add<V: Sixteen, const P: usize, const W: usize>(
     h: &[[f32; BLOCK]],
     w: Rows<'_>,
     mut at: usize,
+    onto: Onto<'_>,
     out: &mut [f32],
 ) -> usize {
     let n = w.width;
@@ -161,8 +168,21 @@ fn add<V: Sixteen, const P: usize, const W: usize>(
         }
         for p in 0..P {
             let (out, _) = out[p * n + at..][..16 * W].as_chunks_mut::<16>();
+            let other = match onto {
+                Onto::Nothing => {
+                    for c in 0..W {
+                        sums[p][c].store(&mut out[c]);
+                    }
+                    continue;
+                }
+                Onto::Itself => &*out,
+                Onto::Other(y) => y[p * n + at..][..16 * W].as_chunks::<16>().0,
+            };
             for c in 0..W {
-                V::load(&out[c]).add(sums[p][c]).store(&mut out[c]);
+                sums[p][c] = V::load(&other[c]).add(sums[p][c]);
+            }
+            for c in 0..W {
+                sums[p][c].store(&mut out[c]);
             }
         }
         at += 16 * W;
@@ -170,18 +190,18 @@ fn add<V: Sixteen, const P: usize, const W: usize>(
     at
 }
 
-/// `out[p] += Σ_j h[j][p]·w[j]` for `positions` positions, as [`step`] gives them.
+/// `out[p] = onto[p] + Σ_j h[j][p]·w[j]` for `positions` positions, as [`step`] gives them.
 #[inline(always)]
-fn up<V: Sixteen>(h: &[[f32; BLOCK]], w: Rows<'_>, positions: usize, out: &mut [f32]) {
+fn up<V: Sixteen>(h: &[[f32; BLOCK]], w: Rows<'_>, positions: usize, onto: Onto<'_>, out: &mut [f32]) {
     let n = w.width;
     let at = if V::ONE && positions == 8 {
-        let at = add::<V, 8, 3>(h, w, 0, out);
-        add::<V, 8, 1>(h, w, at, out)
+        let at = add::<V, 8, 3>(h, w, 0, onto, out);
+        add::<V, 8, 1>(h, w, at, onto, out)
     } else if positions == 4 {
-        add::<V, 4, 1>(h, w, 0, out)
+        add::<V, 4, 1>(h, w, 0, onto, out)
     } else {
-        let at = add::<V, 1, 4>(h, w, 0, out);
-        add::<V, 1, 1>(h, w, at, out)
+        let at = add::<V, 1, 4>(h, w, 0, onto, out);
+        add::<V, 1, 1>(h, w, at, onto, out)
     };
     for p in 0..positions {
         for c in at..n {
@@ -189,7 +209,12 @@ fn up<V: Sixteen>(h: &[[f32; BLOCK]], w: Rows<'_>, positions: usize, out: &mut [
             for (row, h) in w.rows.iter().zip(h) {
                 sum = fma::<V::Half>(h[p], w.bank[row * n + c], sum);
             }
-            out[p * n + c] += sum;
+            let place = p * n + c;
+            out[place] = match onto {
+                Onto::Nothing => sum,
+                Onto::Itself => out[place] + sum,
+                Onto::Other(y) => y[place] + sum,
+            };
         }
     }
 }
@@ -256,8 +281,7 @@ fn up_body<V: Sixteen>(
             }
         }
         let out = &mut out[at * w.width..][..p * w.width];
-        out.fill(0.0);
-        up::<V>(h, w, p, out);
+        up::<V>(h, w, p, Onto::Nothing, out);
         at += p;
     }
 }
@@ -291,10 +315,8 @@ fn low_rank_body<V: Sixteen>(
             }
         }
         let out = &mut out[at * b.width..][..p * b.width];
-        if let Some(y) = y {
-            out.copy_from_slice(&y[at * b.width..][..p * b.width]);
-        }
-        up::<V>(h, b, p, out);
+        let onto = y.map_or(Onto::Itself, |y| Onto::Other(&y[at * b.width..][..p * b.width]));
+        up::<V>(h, b, p, onto, out);
         at += p;
     }
 }
@@ -312,4 +334,67 @@ vectorised! {
         h: &mut [[f32; BLOCK]],
         out: &mut [f32],
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::simd::Plain;
+    use super::super::super::sixteen::Two;
+    use super::*;
+
+    type Slow = Two<Plain>;
+
+    fn ramp(count: usize, step: f32) -> Vec<f32> {
+        (0..count).map(|i| (i as f32 * step).sin()).collect()
+    }
+
+    fn close(a: &[f32], b: &[f32]) -> bool {
+        a.iter().zip(b).all(|(a, b)| (a - b).abs() < 2e-5)
+    }
+
+    #[test]
+    fn the_fastest_registers_agree_with_none_and_with_the_definition() {
+        let (k, n, all) = (45, 130, 23);
+        let numbers: Vec<usize> = (0..17).map(|j| 1 + j * 5 % all).collect();
+        let (x, y) = (ramp(all * k, 0.7), ramp(all * n, 0.3));
+        let (a, b) = (ramp(24 * k, 1.1), ramp(24 * n, 0.9));
+        let a = Rows { bank: &a, width: k, rows: &numbers };
+        let b = Rows { bank: &b, width: n, rows: &numbers };
+        let mut want = y.clone();
+        for s in 0..all {
+            for row in &numbers {
+                let dot: f32 = (0..k).map(|i| x[s * k + i] * a.bank[row * k + i]).sum();
+                (0..n).for_each(|i| want[s * n + i] += 0.5 * dot * b.bank[row * n + i]);
+            }
+        }
+        let mut h = vec![[0.0; BLOCK]; 17];
+        let [mut fast, mut slow, mut there] = [vec![0.0; all * n], vec![0.0; all * n], y.clone()];
+        low_rank_rows(Some(&y), &x, a, b, 0.5, &mut h, &mut fast);
+        low_rank_body::<Slow>(Some(&y), &x, a, b, 0.5, &mut h, &mut slow);
+        low_rank_rows(None, &x, a, b, 0.5, &mut h, &mut there);
+        assert!(close(&fast, &want) && close(&slow, &want));
+        assert_eq!(fast, there);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn one_register_and_two_give_the_same_bits() {
+        #[target_feature(enable = "avx2,fma")]
+        fn two(x: &[f32], a: Rows<'_>, b: Rows<'_>, h: &mut [[f32; BLOCK]], out: &mut [f32]) {
+            low_rank_body::<Two<super::super::super::simd::Avx>>(None, x, a, b, 0.7, h, out);
+        }
+        if !is_x86_feature_detected!("avx2") || !is_x86_feature_detected!("fma") {
+            return;
+        }
+        let numbers: Vec<usize> = (1..12).collect();
+        let (x, a, b) = (ramp(21 * 61, 0.7), ramp(12 * 61, 1.1), ramp(12 * 75, 0.9));
+        let a = Rows { bank: &a, width: 61, rows: &numbers };
+        let b = Rows { bank: &b, width: 75, rows: &numbers };
+        let mut h = vec![[0.0; BLOCK]; 11];
+        let [mut best, mut other] = [vec![0.25; 21 * 75], vec![0.25; 21 * 75]];
+        low_rank_rows(None, &x, a, b, 0.7, &mut h, &mut best);
+        // SAFETY: the processor has both features.
+        unsafe { two(&x, a, b, &mut h, &mut other) };
+        assert_eq!(best, other);
+    }
 }

@@ -4,8 +4,10 @@
 //! rows' numbers are padded, and how many threads there are. No row of a bank is read that it does not name; the null
 //! row, number 0, never is.
 
+mod down;
 mod low_rank;
 mod tiles;
+mod up;
 mod used;
 
 use ort::operator::ShapeInferenceContext;

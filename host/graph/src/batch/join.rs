@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::Unbatchable;
+use super::{Unbatchable, fuse};
 use super::rules::{self, Operand};
 use super::slot::{Bank, Layout, Null};
 use super::take_apart::{Fragment, Kind, Place, kinds};
 use crate::builder::Builder;
 use crate::cse::join_equal;
 use crate::dim::Dim;
+use crate::fused::{self, BANK_DOWN, BANK_UP};
 use crate::ir::{Attr, Fact, Graph, Node, ValueId};
 use crate::sites::module_path;
 use crate::tensor::{DType, Tensor};
@@ -117,6 +118,7 @@ pub fn join(base: &Graph, fragments: &[&Fragment]) -> Result<Joined, Unbatchable
     }
     graph.sort().map_err(|v| Unbatchable { op: "value".into(), place: v, why: "depends on itself".into() })?;
     join_equal(&mut graph);
+    fuse::low_rank(&mut graph);
     graph.remove_dead();
     let read: HashSet<ValueId> = graph.nodes.iter().flat_map(|n| n.inputs.iter().flatten().copied()).collect();
     graph.inputs.retain(|v| read.contains(v) || graph.outputs.contains(v));
@@ -427,19 +429,26 @@ impl<'a> Emit<'a> {
         match rank {
             2 => {
                 let x = self.unsqueeze(x, &[1]);
-                let rows = self.rows(p, Some(shorter))?;
-                let y = self.op("MatMul", &[x, rows]);
+                let y = self.bank_product(x, p, shorter)?;
                 Ok(self.squeeze(y, &[1]))
             }
-            3.. => {
-                let mut rows = self.rows(p, Some(shorter))?;
-                if rank > 3 {
-                    let axes: Vec<i64> = (1..=rank as i64 - 3).collect();
-                    rows = self.unsqueeze(rows, &axes);
-                }
+            3 => self.bank_product(x, p, shorter),
+            4.. => {
+                let rows = self.rows(p, Some(shorter))?;
+                let axes: Vec<i64> = (1..=rank as i64 - 3).collect();
+                let rows = self.unsqueeze(rows, &axes);
                 Ok(self.op("MatMul", &[x, rows]))
             }
             _ => Err("has rows that are no vectors"),
         }
+    }
+
+    /// `x [batch, positions, …] · p` by rows of its bank, which are not gathered.
+    fn bank_product(&mut self, x: ValueId, p: ValueId, shorter: usize) -> Result<ValueId, &'static str> {
+        let layout = rules::layout(2, self.f.padded_axis(p), Some(shorter));
+        let (bank, index) = self.bank(p, layout)?;
+        let index = index.ok_or("has a parameter that is a number")?;
+        let op = if layout == Layout::Rows(1) { BANK_DOWN } else { BANK_UP };
+        Ok(fused::emit(&mut self.builder(), op, &[x, bank, index], &[]))
     }
 }

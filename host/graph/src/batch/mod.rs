@@ -10,6 +10,7 @@
 //!
 //! No method is known here; operators have a rule each in one table (`rules.rs`), and one without is told of.
 
+mod fuse;
 mod join;
 mod rules;
 mod slot;

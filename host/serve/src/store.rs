@@ -5,11 +5,12 @@ use std::sync::{Arc, OnceLock, RwLock};
 
 use graft_adapters::{FILES, StoredAdapter, digest_files, load};
 use graft_plugins::Objective;
-use graft_tasks::{Base, Fitted, TaskError};
+use graft_tasks::{Base, Fitted, Parts, TaskError};
 use indexmap::IndexMap;
 use serde_json::json;
 
 use crate::ask::{Provenance, Want};
+use crate::form::{Form, Rooms, Way};
 
 /// Longest name of an adapter.
 const MAX_NAME: usize = 128;
@@ -26,6 +27,9 @@ pub enum StoreError {
     /// There is one already.
     #[error("there is an adapter '{0}' already")]
     Exists(String),
+    /// It is another one by now.
+    #[error("the folder of adapter '{0}' holds other files than those that it was loaded from")]
+    Replaced(String),
     /// The folder can't be read.
     #[error("{path}: {source}", path = .path.display())]
     Io {
@@ -49,14 +53,16 @@ impl From<graft_adapters::Error> for StoreError {
 pub struct Resident {
     /// Name, revision and digest.
     pub by: Provenance,
-    /// The adapter as its folder has it; `None` for the base.
+    /// The adapter as its folder has it, without its tensors; `None` for the base.
     pub stored: Option<StoredAdapter>,
+    /// Its folder.
+    pub dir: PathBuf,
     /// Where texts are cut.
     pub max_length: Option<usize>,
     /// Distinguishes residents from each other, also from former ones of the same name.
     pub id: u64,
-    own: Option<Fitted>,
-    vector: OnceLock<std::result::Result<Fitted, String>>,
+    own: Option<Form>,
+    vector: OnceLock<std::result::Result<Form, String>>,
 }
 
 impl Resident {
@@ -64,15 +70,13 @@ impl Resident {
     ///
     /// # Errors
     /// Why vectors can't be had, in words.
-    pub fn fitted(&self, store: &Store, want: Want) -> std::result::Result<Option<&Fitted>, String> {
-        let gives_vectors = |f: &Fitted| f.objective.as_ref().is_some_and(|o| o.id() == VECTOR_OBJECTIVE);
+    pub fn form(&self, store: &Store, want: Want) -> std::result::Result<Option<&Form>, String> {
+        let gives_vectors = |f: &Form| f.is(VECTOR_OBJECTIVE);
         match want {
             Want::Answer => Ok(self.own.as_ref()),
             Want::Vector if self.own.as_ref().is_some_and(gives_vectors) => Ok(self.own.as_ref()),
             Want::Vector => {
-                let made = self
-                    .vector
-                    .get_or_init(|| store.vectors_of(self.stored.as_ref()).map_err(|e| e.to_string()));
+                let made = self.vector.get_or_init(|| store.vectors_of(self).map_err(|e| e.to_string()));
                 made.as_ref().map(Some).map_err(Clone::clone)
             }
         }
@@ -90,6 +94,8 @@ pub struct Store {
     pub bare: Arc<Resident>,
     /// The name under which the base itself may be asked for.
     pub base_name: String,
+    /// The sessions that adapters share.
+    pub rooms: Rooms,
     plugin_dirs: Vec<PathBuf>,
     adapters: RwLock<IndexMap<String, Arc<Resident>>>,
     next: std::sync::atomic::AtomicU64,
@@ -103,21 +109,65 @@ impl Store {
     pub fn new(base: Base, base_name: String, plugin_dirs: Vec<PathBuf>) -> Result<Store, StoreError> {
         let by = Provenance { adapter: None, revision: 0, digest: base.digest()?.into() };
         let max_length = base.max_length(None, 0)?;
-        let bare = Resident { by, stored: None, max_length, id: 0, own: None, vector: OnceLock::new() };
+        let (dir, vector) = (base.dir.clone(), OnceLock::new());
+        let bare = Resident { by, stored: None, dir, max_length, id: 0, own: None, vector };
         Ok(Store {
             base,
             bare: Arc::new(bare),
             base_name,
+            rooms: Rooms::default(),
             plugin_dirs,
             adapters: RwLock::default(),
             next: 1.into(),
         })
     }
 
-    fn vectors_of(&self, stored: Option<&StoredAdapter>) -> Result<Fitted, StoreError> {
+    /// A fitted adapter as it is run, with a place for it in the session that adapters share.
+    fn formed(&self, fitted: Fitted) -> Result<Option<Form>, StoreError> {
+        let mut form = Form::of(&self.base, fitted);
+        match form.as_mut().map(|f| &mut f.way) {
+            Some(Way::Shared(parts, _)) => self.rooms.cover(&self.base, parts)?,
+            Some(Way::Alone(fitted, why)) => tracing::info!("{} has passes of its own: {why}", fitted.name),
+            None => {}
+        }
+        Ok(form)
+    }
+
+    fn vectors_of(&self, resident: &Resident) -> Result<Form, StoreError> {
+        let fitted = self.fitted_vectors(resident)?;
+        let lost = || StoreError::Unknown(resident.by.adapter.as_deref().unwrap_or_default().to_owned());
+        self.formed(fitted)?.ok_or_else(lost)
+    }
+
+    fn fitted_vectors(&self, resident: &Resident) -> Result<Fitted, StoreError> {
         let objective = Objective::find(&self.plugin_dirs, VECTOR_OBJECTIVE, &json!({}));
         let objective = objective.map_err(TaskError::from)?;
-        Ok(Fitted::with_objective(&self.base, stored, objective, &self.plugin_dirs)?)
+        let stored = resident.stored.is_some().then(|| self.reload(resident)).transpose()?;
+        Ok(Fitted::with_objective(&self.base, stored.as_ref(), objective, &self.plugin_dirs)?)
+    }
+
+    /// The adapter of a resident with its tensors, from its folder.
+    fn reload(&self, resident: &Resident) -> Result<StoredAdapter, StoreError> {
+        let name = || resident.by.adapter.as_deref().unwrap_or_default().to_owned();
+        let stored = load(&resident.dir)?;
+        if digest(&resident.dir)? != *resident.by.digest {
+            return Err(StoreError::Replaced(name()));
+        }
+        Ok(stored)
+    }
+
+    /// A resident's parts with their tensors once more, from its folder.
+    ///
+    /// # Errors
+    /// An adapter that is not in its folder any more, or another one.
+    pub fn read_again(&self, resident: &Resident, want: Want) -> Result<Parts, StoreError> {
+        let own = resident.own.as_ref().is_some_and(|o| o.is(VECTOR_OBJECTIVE));
+        let fitted = match want {
+            Want::Vector if !own => self.fitted_vectors(resident)?,
+            _ => Fitted::open(&self.base, &self.reload(resident)?, &self.plugin_dirs)?,
+        };
+        let name = || resident.by.adapter.as_deref().unwrap_or_default().to_owned();
+        fitted.parts(&self.base).map_err(|_| StoreError::Replaced(name()))
     }
 
     fn adapters(&self) -> std::sync::RwLockReadGuard<'_, IndexMap<String, Arc<Resident>>> {
@@ -147,11 +197,11 @@ impl Store {
         if before.is_some() && !replace {
             return Err(StoreError::Exists(name.to_owned()));
         }
-        let stored = load(dir)?;
-        let files = FILES.iter().map(|f| dir.join(f)).filter(|p| p.is_file());
-        let digest = digest_files(files)?;
-        let own = Fitted::open(&self.base, &stored, &self.plugin_dirs)?;
-        let own = own.objective.is_some().then_some(own);
+        let mut stored = load(dir)?;
+        let digest = digest(dir)?;
+        let own = self.formed(Fitted::open(&self.base, &stored, &self.plugin_dirs)?)?;
+        stored.parameters.clear();
+        stored.head = None;
         let virtual_tokens = own.as_ref().map_or(0, |f| f.virtual_tokens);
         let trained = stored.graft.as_ref().and_then(|g| g.training.as_ref());
         let trained = trained.and_then(|t| usize::try_from(t.recipe.get("max_length")?.as_u64()?).ok());
@@ -159,7 +209,8 @@ impl Store {
         let revision = before.map_or(1, |b| b.by.revision + 1);
         let by = Provenance { adapter: Some(name.into()), revision, digest: digest.into() };
         let id = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let made = Resident { by, stored: Some(stored), max_length, id, own, vector: OnceLock::new() };
+        let dir = dir.to_path_buf();
+        let made = Resident { by, stored: Some(stored), dir, max_length, id, own, vector: OnceLock::new() };
         let made = Arc::new(made);
         let mut all = self.adapters.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         all.insert(name.to_owned(), Arc::clone(&made));
@@ -199,6 +250,12 @@ impl Store {
         }
         Ok(failed)
     }
+}
+
+/// The digest of an adapter's files.
+fn digest(dir: &Path) -> Result<String, StoreError> {
+    let files = FILES.iter().map(|f| dir.join(f)).filter(|p| p.is_file());
+    Ok(digest_files(files)?)
 }
 
 /// Whether `name` may be an adapter's: 1 to 128 of `A-Za-z0-9._-`, the first no dot.

@@ -21,7 +21,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let began = Instant::now();
         match fitted.parts(&base) {
             Ok(parts) => {
-                println!("{dir}: {} fragments, {:.1} ms", parts.fragments().count(), began.elapsed().as_secs_f64() * 1e3);
+                println!(
+                    "{dir}: {} fragments, {:.1} ms",
+                    parts.fragments().count(),
+                    began.elapsed().as_secs_f64() * 1e3
+                );
                 all.push((fitted, parts));
             }
             Err(e) => println!("{dir}: {e}"),
@@ -35,7 +39,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for (i, (_, parts)) in all.iter().enumerate() {
         let began = Instant::now();
         banks.place(&base, &Tenant { id: i as u64, parts })?;
-        println!("placed {} in {:.2} ms, {} bytes", parts.name, began.elapsed().as_secs_f64() * 1e3, banks.bytes());
+        println!(
+            "placed {} in {:.2} ms, {} bytes",
+            parts.name,
+            began.elapsed().as_secs_f64() * 1e3,
+            banks.bytes()
+        );
     }
     let texts: Vec<String> = vec![args[2].clone(); all.len()];
     let examples = Examples::of_texts(&texts, None, &tokenizer, None)?;
@@ -51,7 +60,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         for (own, here, _) in banks.outputs(parts) {
             let (a, b) = (alone.f32s(&own)?, outputs.f32s(&here)?);
             let shape = outputs.shape(&here)?;
-            let (width, own_width) = (shape[shape.len() - 1], alone.shape(&own)?.last().copied().unwrap_or(1));
+            let (width, own_width) =
+                (shape[shape.len() - 1], alone.shape(&own)?.last().copied().unwrap_or(1));
             let per: usize = shape[1..].iter().product();
             let mine = b[i * per..][..per].chunks_exact(width).flat_map(|r| &r[..own_width]);
             let diff = a.iter().zip(mine).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);

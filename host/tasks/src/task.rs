@@ -91,6 +91,11 @@ impl Fitted {
         Ok(Fitted::of("base".into(), Some(objective), adapted, Vec::new()))
     }
 
+    /// The objective alone, where the rest is not needed any more.
+    pub fn into_objective(self) -> Option<Objective> {
+        self.objective
+    }
+
     /// The graph in a session of its own, which shares the base's weights.
     ///
     /// # Errors

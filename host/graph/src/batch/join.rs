@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{Unbatchable, fuse};
 use super::rules::{self, Operand};
 use super::slot::{Bank, Layout, Null};
 use super::take_apart::{Fragment, Kind, Place, kinds};
+use super::{Unbatchable, fuse};
 use crate::builder::Builder;
 use crate::cse::join_equal;
 use crate::dim::Dim;
@@ -116,11 +116,16 @@ pub fn join(base: &Graph, fragments: &[&Fragment]) -> Result<Joined, Unbatchable
             }
         }
     }
-    graph.sort().map_err(|v| Unbatchable { op: "value".into(), place: v, why: "depends on itself".into() })?;
+    graph.sort().map_err(|v| Unbatchable {
+        op: "value".into(),
+        place: v,
+        why: "depends on itself".into(),
+    })?;
     join_equal(&mut graph);
     fuse::low_rank(&mut graph);
     graph.remove_dead();
-    let read: HashSet<ValueId> = graph.nodes.iter().flat_map(|n| n.inputs.iter().flatten().copied()).collect();
+    let read: HashSet<ValueId> =
+        graph.nodes.iter().flat_map(|n| n.inputs.iter().flatten().copied()).collect();
     graph.inputs.retain(|v| read.contains(v) || graph.outputs.contains(v));
     Ok(Joined { graph, fragments: placed })
 }
@@ -218,7 +223,8 @@ impl<'a> Emit<'a> {
                     place: module_path(node).unwrap_or_default(),
                     why: why.into(),
                 };
-                let rule = rules::find(&op).ok_or_else(|| told("has no rule for parameters that differ from row to row"))?;
+                let rule = rules::find(&op)
+                    .ok_or_else(|| told("has no rule for parameters that differ from row to row"))?;
                 let made = rule(self, node, &operands).map_err(&told)?;
                 self.map.insert(out, made);
                 if node.outputs.iter().skip(1).any(Option::is_some) {
@@ -267,10 +273,7 @@ impl<'a> Emit<'a> {
         // Nothing else of the fragment may see what others add.
         let alone = used(v) == 0;
         let keeps = |other: ValueId| {
-            matches!(
-                (node.op.as_str(), self.null(other)),
-                ("Add", Null::Zeros) | ("Mul", Null::Ones)
-            )
+            matches!((node.op.as_str(), self.null(other)), ("Add", Null::Zeros) | ("Mul", Null::Ones))
         };
         match (stood(a), stood(b)) {
             (true, false) if alone && keeps(b) => Some(0),

@@ -61,7 +61,11 @@ fn spread(e: &mut Emit<'_>, operand: Operand, rank: usize) -> Result<ValueId, &'
     if own == rank {
         // An axis that would have met the batch.
         let meets = e.fragment_dim(v, 0).is_some_and(|d| d.is(1));
-        return if meets { Ok(e.squeeze(rows, &[1])) } else { Err("has a parameter along the axis of the batch") };
+        return if meets {
+            Ok(e.squeeze(rows, &[1]))
+        } else {
+            Err("has a parameter along the axis of the batch")
+        };
     }
     let missing = rank.checked_sub(1 + own).ok_or("has a parameter of more axes than its result")?;
     let axes: Vec<i64> = (1..=missing as i64).collect();
@@ -96,7 +100,8 @@ fn matmul(e: &mut Emit<'_>, node: &Node, operands: &[Operand]) -> Result<ValueId
 
 fn gemm(e: &mut Emit<'_>, node: &Node, operands: &[Operand]) -> Result<ValueId, &'static str> {
     let [Operand::Same(x), b, c @ ..] = operands else { return Err("has a parameter on the left") };
-    let plain = node.int("transA", 0) == 0 && node.float("alpha", 1.0) == 1.0 && node.float("beta", 1.0) == 1.0;
+    let plain =
+        node.int("transA", 0) == 0 && node.float("alpha", 1.0) == 1.0 && node.float("beta", 1.0) == 1.0;
     if !plain {
         return Err("is turned or scaled");
     }
@@ -157,7 +162,9 @@ fn rms_norm(e: &mut Emit<'_>, node: &Node, operands: &[Operand]) -> Result<Value
 }
 
 fn expand(e: &mut Emit<'_>, node: &Node, operands: &[Operand]) -> Result<ValueId, &'static str> {
-    let [slot @ Operand::Slot(_), Operand::Same(shape)] = operands else { return Err("expands by a parameter") };
+    let [slot @ Operand::Slot(_), Operand::Same(shape)] = operands else {
+        return Err("expands by a parameter");
+    };
     let rank = node.output(0).and_then(|v| e.rank(v)).ok_or("has a result of unknown rank")?;
     let rows = spread(e, *slot, rank)?;
     Ok(e.op("Expand", &[rows, *shape]))
@@ -171,8 +178,9 @@ pub(super) fn null(op: &str, of: &[Null]) -> Null {
         ("Mul", [Ones, Ones]) => Ones,
         ("Add" | "Sub" | "Max" | "Min", _) if of.iter().all(|n| *n == Zeros) => Zeros,
         (
-            "Identity" | "Cast" | "Relu" | "Gelu" | "Tanh" | "Neg" | "Abs" | "Erf" | "LeakyRelu" | "Elu" | "Selu"
-            | "HardSwish" | "Mish" | "Transpose" | "Reshape" | "Squeeze" | "Unsqueeze" | "Sin" | "Sqrt" | "Celu",
+            "Identity" | "Cast" | "Relu" | "Gelu" | "Tanh" | "Neg" | "Abs" | "Erf" | "LeakyRelu" | "Elu"
+            | "Selu" | "HardSwish" | "Mish" | "Transpose" | "Reshape" | "Squeeze" | "Unsqueeze" | "Sin"
+            | "Sqrt" | "Celu",
             [first, ..],
         ) => match (op, first) {
             (_, Zeros) => Zeros,

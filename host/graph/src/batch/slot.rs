@@ -121,7 +121,9 @@ impl Fragment {
             }
             "Reshape" => {
                 let to = self.graph.constant(node.input(1)?)?.to_i64s()?;
-                let kept = |(i, d): (usize, &i64)| if *d == 0 { t.shape().get(i).map(|d| *d as i64) } else { Some(*d) };
+                let kept = |(i, d): (usize, &i64)| {
+                    if *d == 0 { t.shape().get(i).map(|d| *d as i64) } else { Some(*d) }
+                };
                 let to: Vec<i64> = to.iter().enumerate().map(kept).collect::<Option<_>>()?;
                 let known: usize = to.iter().filter(|d| **d > 0).map(|d| *d as usize).product();
                 let size = |d: &i64| match *d {
@@ -135,7 +137,11 @@ impl Fragment {
                 let to = self.graph.shape(node.output(0)?)?;
                 let mut left = t.shape().iter().filter(|d| **d != 1);
                 let size = |d: &Dim| match d.known() {
-                    Some(n) => usize::try_from(n).ok().inspect(|n| if *n != 1 { left.next(); }),
+                    Some(n) => usize::try_from(n).ok().inspect(|n| {
+                        if *n != 1 {
+                            left.next();
+                        }
+                    }),
                     None => left.next().copied(),
                 };
                 t.reshape(to.iter().map(size).collect::<Option<Vec<usize>>>()?).ok()
@@ -169,7 +175,8 @@ impl Fragment {
 
 /// Whether a node only moves the elements of its first input.
 fn moves(node: &Node) -> bool {
-    node.domain.is_empty() && ["Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze"].contains(&node.op.as_str())
+    node.domain.is_empty()
+        && ["Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze"].contains(&node.op.as_str())
 }
 
 /// The tensor with its axes in another order.
@@ -206,7 +213,8 @@ impl Bank {
         let whole = match self.layout {
             Layout::Rows(axis) if axis > 0 => {
                 let rank = value.shape().len();
-                let perm: Vec<usize> = std::iter::once(axis).chain((0..rank).filter(|a| *a != axis)).collect();
+                let perm: Vec<usize> =
+                    std::iter::once(axis).chain((0..rank).filter(|a| *a != axis)).collect();
                 transposed(value, &perm)?
             }
             _ => value.clone(),

@@ -1,6 +1,7 @@
 //! From a derived graph to fragments.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use super::Unbatchable;
 use crate::axes::{self, Axes, Batch};
@@ -93,7 +94,7 @@ pub struct Fragment {
     /// Outputs of the head.
     pub outputs: Vec<Output>,
     /// The structure, as text.
-    pub signature: String,
+    pub signature: Arc<str>,
 }
 
 /// Which part of the work a value of a derived graph belongs to.
@@ -166,7 +167,8 @@ fn told(node: &Node, why: &str) -> Unbatchable {
 impl<'a> Apart<'a> {
     fn new(base: &'a Graph, m: Member<'a>) -> Result<Apart<'a>, Unbatchable> {
         let g = m.graph;
-        let leaf_of: HashMap<ValueId, usize> = m.leaves.iter().enumerate().map(|(i, l)| (l.value, i)).collect();
+        let leaf_of: HashMap<ValueId, usize> =
+            m.leaves.iter().enumerate().map(|(i, l)| (l.value, i)).collect();
         let mut kinds = kinds(g, &|v| if leaf_of.contains_key(&v) { Kind::Param } else { Kind::Rows });
         let made = base.producers();
         let mut leafy = vec![false; g.value_count()];
@@ -186,7 +188,8 @@ impl<'a> Apart<'a> {
                 return Err(told(n, "the method changed a node of the base"));
             }
             // A node of the base that reads what is made of parameters alone does other work for each row.
-            let reads_leaf = n.inputs.iter().flatten().any(|v| kinds[v.index()] == Kind::Param && leafy[v.index()]);
+            let reads_leaf =
+                n.inputs.iter().flatten().any(|v| kinds[v.index()] == Kind::Param && leafy[v.index()]);
             let is_kept = same && !reads_leaf;
             kept.push(is_kept);
             if is_kept {
@@ -253,7 +256,8 @@ impl<'a> Apart<'a> {
             }
             i
         }
-        let own = |i: usize| !self.kept[i] && g.nodes[i].outputs.iter().flatten().any(|v| self.leafy[v.index()]);
+        let own =
+            |i: usize| !self.kept[i] && g.nodes[i].outputs.iter().flatten().any(|v| self.leafy[v.index()]);
         for (i, n) in g.nodes.iter().enumerate().filter(|(i, _)| own(*i)) {
             for v in n.inputs.iter().flatten() {
                 let other = match (self.leaf_of.get(v), self.producers[v.index()]) {
@@ -323,7 +327,13 @@ impl<'a> Apart<'a> {
         let g = self.m.graph;
         let nodes = self.closure(sinks);
         // What has a part in making what stands everywhere for a value reads that value as the base made it.
-        let mut f = Build { apart: self, out: Graph::new("fragment", g.opset()), map: HashMap::new(), reads: Vec::new(), leaves: Vec::new() };
+        let mut f = Build {
+            apart: self,
+            out: Graph::new("fragment", g.opset()),
+            map: HashMap::new(),
+            reads: Vec::new(),
+            leaves: Vec::new(),
+        };
         f.out.opsets = g.opsets.clone();
         f.out.functions = g.functions.clone();
         for i in nodes {
@@ -331,23 +341,37 @@ impl<'a> Apart<'a> {
             for v in node.outputs.iter().flatten() {
                 let rows = self.kinds[v.index()] == Kind::Rows;
                 if rows && self.leafy[v.index()] && !matches!(axes.batch(*v), Batch::Axis(0)) {
-                    return Err(told(node, "the rows of the batch are not proven to be along its first axis"));
+                    return Err(told(
+                        node,
+                        "the rows of the batch are not proven to be along its first axis",
+                    ));
                 }
             }
             f.take(node)?;
         }
         let places = sinks.places.iter().map(|(p, w)| Some((*p, f.known(*w)?))).collect::<Option<Vec<_>>>();
-        let outputs = sinks.outputs.iter().map(|v| {
-            Some(Output { name: g.name_of(*v).to_owned(), value: f.known(*v)? })
-        });
+        let outputs = sinks
+            .outputs
+            .iter()
+            .map(|v| Some(Output { name: g.name_of(*v).to_owned(), value: f.known(*v)? }));
         let outputs = outputs.collect::<Option<Vec<_>>>();
-        let lost = || Unbatchable { op: "output".into(), place: String::new(), why: "nothing makes it".into() };
+        let lost =
+            || Unbatchable { op: "output".into(), place: String::new(), why: "nothing makes it".into() };
         let (places, outputs) = (places.ok_or_else(lost)?, outputs.ok_or_else(lost)?);
         let (leaves, leaf_numbers): (Vec<_>, Vec<usize>) = f.leaves.iter().copied().unzip();
         let neutral = leaf_numbers.iter().map(|l| self.m.leaves[*l].neutral).collect();
         let Build { out: graph, reads, .. } = f;
-        let mut made = Fragment { graph, reads, leaves, neutral, leaf_numbers, places, outputs, signature: String::new() };
-        made.signature = made.sign();
+        let mut made = Fragment {
+            graph,
+            reads,
+            leaves,
+            neutral,
+            leaf_numbers,
+            places,
+            outputs,
+            signature: Arc::from(""),
+        };
+        made.signature = made.sign().into();
         Ok(made)
     }
 }
@@ -431,7 +455,11 @@ impl Build<'_, '_> {
         }
         let fact = g.fact(v).clone();
         let name = format!("r{}", self.out.value_count());
-        let own = self.out.add_input(&name, fact.dtype.unwrap_or(DType::F32), fact.shape.clone().unwrap_or_default());
+        let own = self.out.add_input(
+            &name,
+            fact.dtype.unwrap_or(DType::F32),
+            fact.shape.clone().unwrap_or_default(),
+        );
         *self.out.fact_mut(own) = fact;
         self.map.insert((from, true), own);
         self.reads.push(Read { from, value: own, raw });
@@ -466,10 +494,13 @@ impl Fragment {
         let mut dim = |d: &Dim| match d.as_symbol().filter(|s| s.starts_with("pad")) {
             Some(s) => {
                 let known = pads.iter().position(|p| p == s);
-                format!("pad#{}", known.unwrap_or_else(|| {
-                    pads.push(s.to_owned());
-                    pads.len() - 1
-                }))
+                format!(
+                    "pad#{}",
+                    known.unwrap_or_else(|| {
+                        pads.push(s.to_owned());
+                        pads.len() - 1
+                    })
+                )
             }
             None => d.to_string(),
         };
@@ -486,7 +517,10 @@ impl Fragment {
         }
         for n in &g.nodes {
             let ids = |all: &[Option<ValueId>]| {
-                all.iter().map(|v| v.map_or("-".to_owned(), |v| v.0.to_string())).collect::<Vec<_>>().join(",")
+                all.iter()
+                    .map(|v| v.map_or("-".to_owned(), |v| v.0.to_string()))
+                    .collect::<Vec<_>>()
+                    .join(",")
             };
             let _ = write!(text, "{}({}){:?}->{};", n.full_op(), ids(&n.inputs), n.attrs, ids(&n.outputs));
         }

@@ -9,6 +9,7 @@ mod room;
 mod shelf;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use graft_graph::Tensor;
 use graft_runtime::{Outputs, View};
@@ -45,9 +46,9 @@ impl Banks {
 
     /// Moves into another room; what is in banks that it has too stays where it is.
     pub fn adopt(&mut self, room: Room) {
-        let mut old: HashMap<String, Shelf> = HashMap::new();
+        let mut old: HashMap<Arc<str>, Shelf> = HashMap::new();
         for (f, shelf) in self.room.fragments.drain(..).zip(self.shelves.drain(..)) {
-            old.insert(f.signature.clone(), shelf);
+            old.insert(Arc::clone(&f.signature), shelf);
         }
         let fragments = room.fragments.iter().zip(&room.joined.fragments);
         self.shelves = fragments
@@ -66,9 +67,14 @@ impl Banks {
         self.shelves.iter().map(Shelf::bytes).sum()
     }
 
+    /// Bytes of the rows that adapters have now.
+    pub fn bytes_leased(&self) -> usize {
+        self.shelves.iter().map(Shelf::bytes_leased).sum()
+    }
+
     /// Whether all of it is in its banks.
     pub fn holds(&self, tenant: &Tenant<'_>) -> bool {
-        let place = |s: &String| self.room.place_of(s).is_some_and(|k| self.shelves[k].holds(tenant.id));
+        let place = |s: &Arc<str>| self.room.place_of(s).is_some_and(|k| self.shelves[k].holds(tenant.id));
         tenant.parts.signatures().all(place)
     }
 
@@ -86,7 +92,11 @@ impl Banks {
             if self.shelves[at].holds(tenant.id) {
                 continue;
             }
-            let values = self.room.values(base, at, &tenant.parts.leaves(k));
+            let leaves = tenant.parts.leaves(k).ok_or_else(|| TaskError::Input {
+                what: tenant.parts.name.clone(),
+                detail: "its tensors were let go".into(),
+            });
+            let values = leaves.and_then(|l| self.room.values(base, at, &l.iter().collect::<Vec<_>>()));
             match values.and_then(|v| self.shelves[at].put(tenant.id, &v)) {
                 Ok(()) => {}
                 Err(e) => {
@@ -123,9 +133,8 @@ impl Banks {
         }
         let shelves = &self.shelves;
         let bank = |name: &str| shelves.iter().find_map(|s| s.bank(name));
-        let get = |name: &str| {
-            inputs.get(name).or_else(|| fed.get(name)).map(View::from).or_else(|| bank(name))
-        };
+        let get =
+            |name: &str| inputs.get(name).or_else(|| fed.get(name)).map(View::from).or_else(|| bank(name));
         self.room.program.run(&get)
     }
 

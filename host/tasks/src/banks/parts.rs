@@ -1,7 +1,7 @@
 //! An adapter in fragments.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use graft_graph::Tensor;
 use graft_graph::batch::{Fragment, Member, Unbatchable, join, take_apart};
@@ -9,10 +9,12 @@ use graft_graph::batch::{Fragment, Member, Unbatchable, join, take_apart};
 use crate::base::Base;
 use crate::task::Fitted;
 
-/// A fragment and the tensors of its leaves.
+/// For each fragment the tensors of its leaves.
+type Leaves = Vec<Vec<Tensor>>;
+
+/// A fragment of an adapter.
 pub(super) struct Own {
     pub(super) fragment: Arc<Fragment>,
-    pub(super) leaves: Vec<Tensor>,
 }
 
 /// An adapter that can share a batch with others.
@@ -20,7 +22,9 @@ pub struct Parts {
     /// The adapter, for messages.
     pub name: String,
     pub(super) own: Vec<Own>,
-    signatures: HashSet<String>,
+    /// For each fragment the tensors of its leaves, until they are in the banks.
+    leaves: Mutex<Option<Leaves>>,
+    signatures: HashSet<Arc<str>>,
     /// Sizes of the outputs behind the batch.
     sizes: HashMap<String, Vec<Option<usize>>>,
 }
@@ -44,7 +48,7 @@ impl Fitted {
             leaves: &self.leaves,
             roles: &base.model.inputs,
         };
-        let mut own = Vec::new();
+        let (mut own, mut all_leaves) = (Vec::new(), Vec::new());
         for fragment in take_apart(&base.graph, &member)? {
             let name = |n: &usize| self.graph.name_of(self.leaves[*n].value);
             let tensors = fragment.leaf_numbers.iter().map(|n| self.values.get(name(n)).cloned());
@@ -54,7 +58,8 @@ impl Fitted {
                 place: String::new(),
                 why: "has no value".into(),
             })?;
-            own.push(Own { fragment: Arc::new(fragment), leaves });
+            own.push(Own { fragment: Arc::new(fragment) });
+            all_leaves.push(leaves);
         }
         let all: Vec<&Fragment> = own.iter().map(|o| &*o.fragment).collect();
         join(&base.graph, &all)?;
@@ -66,7 +71,8 @@ impl Fitted {
         Ok(Parts {
             name: self.name.clone(),
             sizes: sizes.collect(),
-            signatures: own.iter().map(|o| o.fragment.signature.clone()).collect(),
+            signatures: own.iter().map(|o| Arc::clone(&o.fragment.signature)).collect(),
+            leaves: Mutex::new(Some(all_leaves)),
             own,
         })
     }
@@ -74,8 +80,38 @@ impl Fitted {
 
 impl Parts {
     /// The structures of the fragments.
-    pub fn signatures(&self) -> impl Iterator<Item = &String> {
+    pub fn signatures(&self) -> impl Iterator<Item = &Arc<str>> {
         self.signatures.iter()
+    }
+
+    /// Takes each fragment from `known` where an equal one is there, and adds the others.
+    pub fn share(&mut self, known: &mut HashMap<Arc<str>, Arc<Fragment>>) {
+        for own in &mut self.own {
+            let kept =
+                known.entry(Arc::clone(&own.fragment.signature)).or_insert_with(|| Arc::clone(&own.fragment));
+            own.fragment = Arc::clone(kept);
+        }
+        self.signatures = self.own.iter().map(|o| Arc::clone(&o.fragment.signature)).collect();
+    }
+
+    /// Forgets the tensors: what is in the banks needs them no more.
+    pub fn release(&self) {
+        self.lock().take();
+    }
+
+    /// Takes the tensors of another reading of the same adapter.
+    pub fn refill(&self, other: &Parts) {
+        let tensors = other.lock().take();
+        *self.lock() = tensors;
+    }
+
+    /// Whether the tensors are there.
+    pub fn is_filled(&self) -> bool {
+        self.lock().is_some()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Leaves>> {
+        self.leaves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The fragments.
@@ -87,8 +123,9 @@ impl Parts {
         self.signatures.contains(signature)
     }
 
-    pub(super) fn leaves(&self, fragment: usize) -> Vec<&Tensor> {
-        self.own.get(fragment).map_or(&[][..], |o| &o.leaves).iter().collect()
+    /// The tensors of a fragment's leaves; none once they are released.
+    pub(super) fn leaves(&self, fragment: usize) -> Option<Vec<Tensor>> {
+        self.lock().as_ref()?.get(fragment).cloned()
     }
 
     pub(super) fn sizes(&self, output: &str) -> Vec<Option<usize>> {

@@ -17,7 +17,7 @@ pub struct Room {
     pub(super) fragments: Vec<Arc<Fragment>>,
     pub(super) joined: Joined,
     pub(super) program: Program,
-    places: HashMap<String, usize>,
+    places: HashMap<Arc<str>, usize>,
     /// For each fragment what computes what its banks keep, where that takes more than moving parameters.
     recipes: Vec<Option<Program>>,
     options: SessionOptions,
@@ -32,7 +32,7 @@ impl Room {
         let mut places = HashMap::new();
         let mut kept: Vec<Arc<Fragment>> = Vec::new();
         for f in fragments {
-            places.entry(f.signature.clone()).or_insert_with(|| {
+            places.entry(Arc::clone(&f.signature)).or_insert_with(|| {
                 kept.push(Arc::clone(f));
                 kept.len() - 1
             });
@@ -55,7 +55,7 @@ impl Room {
 
     /// Whether it has all fragments of an adapter.
     pub fn covers(&self, parts: &Parts) -> bool {
-        parts.signatures().all(|s| self.places.contains_key(s))
+        parts.signatures().all(|s| self.places.contains_key(&**s))
     }
 
     pub(super) fn place_of(&self, signature: &str) -> Option<usize> {
@@ -66,7 +66,8 @@ impl Room {
     pub(super) fn values(&mut self, base: &Base, at: usize, leaves: &[&Tensor]) -> Result<Vec<Tensor>> {
         let (fragment, banks) = (&self.fragments[at], &self.joined.fragments[at].banks);
         let moved: Vec<Option<Tensor>> = banks.iter().map(|b| fragment.moved(b, leaves)).collect();
-        let rest: Vec<&Bank> = banks.iter().zip(&moved).filter(|(_, m)| m.is_none()).map(|(b, _)| b).collect();
+        let rest: Vec<&Bank> =
+            banks.iter().zip(&moved).filter(|(_, m)| m.is_none()).map(|(b, _)| b).collect();
         if rest.is_empty() {
             return Ok(moved.into_iter().flatten().collect());
         }

@@ -88,6 +88,11 @@ impl Shelf {
         self.banks.iter().map(|b| size_of_val(&b.values[..])).sum()
     }
 
+    pub(super) fn bytes_leased(&self) -> usize {
+        let rows = |b: &Stored| b.index.map_or(0, |i| self.indices[i].rows - 1 - self.indices[i].free.len());
+        self.banks.iter().map(|b| rows(b) * b.width() * size_of::<f32>()).sum()
+    }
+
     pub(super) fn holds(&self, id: u64) -> bool {
         self.leases.contains_key(&id)
     }
@@ -113,7 +118,8 @@ impl Shelf {
             counts[index] = Some(count);
             written.push(Some(rows));
         }
-        let leased: Vec<Vec<usize>> = self.indices.iter_mut().zip(&counts).map(|(i, n)| i.take(n.unwrap_or(0))).collect();
+        let leased: Vec<Vec<usize>> =
+            self.indices.iter_mut().zip(&counts).map(|(i, n)| i.take(n.unwrap_or(0))).collect();
         for (stored, rows) in self.banks.iter_mut().zip(written) {
             let (Some(rows), Some(index)) = (rows, stored.index) else { continue };
             let width = stored.width();

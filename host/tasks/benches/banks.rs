@@ -48,6 +48,19 @@ fn main() -> Any<()> {
     for tenant in all.iter().chain(&ranks).chain(&nobody) {
         banks.place(&base, tenant)?;
     }
+    if let Some(path) = std::env::var_os("GRAFT_PROFILE") {
+        let options = SessionOptions { profile: Some(path.into()), ..options.clone() };
+        let mut banks = Banks::new(Room::new(&base, &fragments, &options)?);
+        for tenant in &all {
+            banks.place(&base, tenant)?;
+        }
+        let batch = batch(&base, 64)?;
+        for _ in 0..5 {
+            drop(banks.run(&batch, &all)?);
+        }
+        println!("{}", banks.session().finish_profile()?.display());
+        return Ok(());
+    }
     println!("{threads} threads, {repeats} turns; best and middle run in ms, throughput relative to the base");
     println!("{:>7}  {:<14} {:>8} {:>8} {:>8} {:>8}", "tokens", "rows", "best", "middle", "of best", "of middle");
     for tokens in [16usize, 64, 128] {

@@ -62,6 +62,11 @@ impl Banks {
         self.room.covers(parts)
     }
 
+    /// The session, for its profile.
+    pub fn session(&mut self) -> &mut graft_runtime::Session {
+        self.room.program.session()
+    }
+
     /// Bytes that adapters take.
     pub fn bytes(&self) -> usize {
         self.shelves.iter().map(Shelf::bytes).sum()

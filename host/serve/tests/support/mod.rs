@@ -35,6 +35,16 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// Gives the tokenizer as many pieces as the model has rows: PEFT's inputs were drawn from all of them.
+fn fill_vocabulary(file: &Path) {
+    let mut tokenizer: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let pieces = tokenizer["model"]["vocab"].as_object_mut().unwrap();
+    for id in pieces.len()..fixture_base::VOCABULARY {
+        pieces.insert(format!("[unused{id}]"), id.into());
+    }
+    std::fs::write(file, tokenizer.to_string()).unwrap();
+}
+
 impl House {
     /// A new one; none where there are no shared data or no ONNX Runtime.
     pub fn new() -> Option<House> {
@@ -44,6 +54,7 @@ impl House {
         // The tokenizer of the fixture, which has as many words; the weights are those that PEFT's outputs come from.
         fixture_base::checkpoint(&checkpoint);
         copy(&golden.join("base"), &checkpoint);
+        fill_vocabulary(&checkpoint.join("tokenizer.json"));
         graft_models::import(&checkpoint, &dir.path().join("base")).unwrap();
         let adapters = dir.path().join("adapters");
         ADAPTERS.iter().for_each(|a| copy(&golden.join(a), &adapters.join(a)));
@@ -64,8 +75,7 @@ impl House {
     /// Token ids and mask of three rows of nine tokens, padded on the right.
     pub fn tokens(&self) -> [Vec<i64>; 2] {
         let io = graft_adapters::read_tensors_owned(&self.golden.join("io.safetensors")).unwrap();
-        ["in:input_ids", "in:attention_mask"]
-            .map(|name| io[name].to_f64s().unwrap().iter().map(|x| *x as i64).collect())
+        ["in:input_ids", "in:attention_mask"].map(|name| io[name].to_i64s().unwrap())
     }
 
     /// The label and its probability of each of these rows, as PEFT has them.

@@ -12,6 +12,7 @@ use graft_serve::grpc::wire::{self, InferTensorContents, ModelInferRequest};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tonic::Code;
+use tonic::codec::CompressionEncoding;
 use tonic::transport::{Channel, Endpoint};
 
 use support::{BASE, House, bytes, int64s};
@@ -129,6 +130,10 @@ async fn faults_have_their_codes() {
     assert_eq!(code(cut).await, Code::InvalidArgument);
     let large = "a".repeat(graft_serve::v2::MAX_CALL + 1);
     assert_eq!(code(call("lora", &[large.as_str()], &[])).await, Code::OutOfRange);
+    let mut packed = served.client.clone().send_compressed(CompressionEncoding::Gzip);
+    assert!(packed.model_infer(call("lora", &["a"], &[])).await.is_ok());
+    let bomb = packed.model_infer(call("lora", &[large.as_str()], &[])).await.unwrap_err();
+    assert_eq!(bomb.code(), Code::ResourceExhausted, "{bomb}");
 }
 
 #[tokio::test]

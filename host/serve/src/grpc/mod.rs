@@ -9,6 +9,7 @@ pub mod wire;
 use std::future::Future;
 use std::sync::Arc;
 
+use tonic::codec::CompressionEncoding;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
 use tonic::{Code, Request, Response, Status};
 
@@ -21,9 +22,13 @@ pub struct Service {
     engine: Arc<Engine>,
 }
 
-/// The service, ready to be routed to; calls and answers are of limited size.
+/// The service, ready to be routed to. Calls are of limited size, also after they were unpacked.
 pub fn service(engine: Arc<Engine>) -> GrpcInferenceServiceServer<Service> {
-    GrpcInferenceServiceServer::new(Service { engine }).max_decoding_message_size(MAX_CALL)
+    let mut service = GrpcInferenceServiceServer::new(Service { engine }).max_decoding_message_size(MAX_CALL);
+    for packed in [CompressionEncoding::Gzip, CompressionEncoding::Deflate] {
+        service = service.accept_compressed(packed).send_compressed(packed);
+    }
+    service
 }
 
 /// Serves until `until` is done, then answers what was taken.

@@ -155,7 +155,7 @@ impl GrpcInferenceService for Service {
     ) -> Answer<wire::RepositoryIndexResponse> {
         let wire::RepositoryIndexRequest { repository_name, ready } = request.into_inner();
         only_repository(&repository_name)?;
-        let models = repository::index(&self.engine.store, ready)?.into_iter().map(describe::entry);
+        let models = repository::index(&self.engine, ready).await?.into_iter().map(describe::entry);
         Ok(Response::new(wire::RepositoryIndexResponse { models: models.collect() }))
     }
 

@@ -28,7 +28,13 @@ pub struct Entry {
 ///
 /// # Errors
 /// When the folder can't be listed.
-pub fn index(store: &Store, ready: bool) -> Result<Vec<Entry>, Fault> {
+pub async fn index(engine: &Arc<Engine>, ready: bool) -> Result<Vec<Entry>, Fault> {
+    let store = Arc::clone(&engine.store);
+    let listed = tokio::task::spawn_blocking(move || index_now(&store, ready)).await;
+    listed.map_err(|_| Fault::new(Kind::Internal, "listing the adapters failed"))?
+}
+
+fn index_now(store: &Store, ready: bool) -> Result<Vec<Entry>, Fault> {
     let served = models::all(store).into_iter().map(|m| Entry {
         name: models::name(store, &m).to_owned(),
         version: m.by.revision.to_string(),

@@ -138,7 +138,7 @@ async fn index(State(engine): State<Arc<Engine>>, body: Body) -> Result<Response
         Some(Value::Bool(ready)) => *ready,
         Some(_) => return Err(Fault::invalid("'ready' is true or false")),
     };
-    Ok(metadata::index(&repository::index(&engine.store, ready)?))
+    Ok(metadata::index(&repository::index(&engine, ready).await?))
 }
 
 async fn load(State(engine): State<Arc<Engine>>, path: ModelPath, body: Body) -> Result<StatusCode, Fault> {

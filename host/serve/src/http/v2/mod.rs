@@ -11,7 +11,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::{DefaultBodyLimit, FromRef, Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
@@ -21,8 +21,12 @@ use serde_json::Value;
 use crate::engine::Engine;
 use crate::v2::{Fault, Kind, MAX_CALL, infer, models, repository};
 
-/// The routes below `/v2`.
-pub fn routes() -> Router<Arc<Engine>> {
+/// The routes below `/v2`, for a state that has the engine.
+pub fn routes<S>() -> Router<S>
+where
+    S: Clone + Send + Sync + 'static,
+    Arc<Engine>: FromRef<S>,
+{
     let mut routes = Router::new()
         .route("/v2", get(metadata::server))
         .route("/v2/health/live", get(async || StatusCode::OK))

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::ask::{Provenance, Want};
 use crate::form::{Form, Rooms, Way};
+use crate::tally::Tally;
 
 /// Longest name of an adapter.
 const MAX_NAME: usize = 128;
@@ -61,6 +62,8 @@ pub struct Resident {
     pub max_length: Option<usize>,
     /// Distinguishes residents from each other, also from former ones of the same name.
     pub id: u64,
+    /// What it answered.
+    pub tally: Tally,
     own: Option<Form>,
     vector: OnceLock<std::result::Result<Form, String>>,
 }
@@ -97,6 +100,7 @@ pub struct Store {
     /// The sessions that adapters share.
     pub rooms: Rooms,
     plugin_dirs: Vec<PathBuf>,
+    root: OnceLock<PathBuf>,
     adapters: RwLock<IndexMap<String, Arc<Resident>>>,
     next: std::sync::atomic::AtomicU64,
 }
@@ -109,14 +113,23 @@ impl Store {
     pub fn new(base: Base, base_name: String, plugin_dirs: Vec<PathBuf>) -> Result<Store, StoreError> {
         let by = Provenance { adapter: None, revision: 0, digest: base.digest()?.into() };
         let max_length = base.max_length(None, 0)?;
-        let (dir, vector) = (base.dir.clone(), OnceLock::new());
-        let bare = Resident { by, stored: None, dir, max_length, id: 0, own: None, vector };
+        let bare = Resident {
+            by,
+            stored: None,
+            dir: base.dir.clone(),
+            max_length,
+            id: 0,
+            tally: Tally::default(),
+            own: None,
+            vector: OnceLock::new(),
+        };
         Ok(Store {
             base,
             bare: Arc::new(bare),
             base_name,
             rooms: Rooms::default(),
             plugin_dirs,
+            root: OnceLock::new(),
             adapters: RwLock::default(),
             next: 1.into(),
         })
@@ -209,8 +222,16 @@ impl Store {
         let revision = before.map_or(1, |b| b.by.revision + 1);
         let by = Provenance { adapter: Some(name.into()), revision, digest: digest.into() };
         let id = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let dir = dir.to_path_buf();
-        let made = Resident { by, stored: Some(stored), dir, max_length, id, own, vector: OnceLock::new() };
+        let made = Resident {
+            by,
+            stored: Some(stored),
+            dir: dir.to_path_buf(),
+            max_length,
+            id,
+            tally: Tally::default(),
+            own,
+            vector: OnceLock::new(),
+        };
         let made = Arc::new(made);
         let mut all = self.adapters.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         all.insert(name.to_owned(), Arc::clone(&made));
@@ -227,29 +248,47 @@ impl Store {
     }
 
     /// Loads every folder below `root` that holds an adapter, each under its own name. What can't be loaded is told of
-    /// and left out.
+    /// and left out. The first `root` is where [`Store::root`] points from then on.
     ///
     /// # Errors
     /// When the folder can't be listed.
     pub fn load_all(&self, root: &Path) -> Result<Vec<(String, StoreError)>, StoreError> {
-        let io = |source| StoreError::Io { path: root.to_owned(), source };
-        let mut dirs: Vec<PathBuf> = Vec::new();
-        for entry in std::fs::read_dir(root).map_err(io)? {
-            let path = entry.map_err(io)?.path();
-            if FILES.iter().any(|f| path.join(f).is_file()) {
-                dirs.push(path);
-            }
-        }
-        dirs.sort();
+        let _ = self.root.set(root.to_owned());
         let mut failed = Vec::new();
-        for dir in dirs {
-            let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        for (name, dir) in folders(root)? {
             if let Err(e) = self.load(&name, &dir, true) {
                 failed.push((name, e));
             }
         }
         Ok(failed)
     }
+
+    /// The folder of the adapters, if there is one.
+    pub fn root(&self) -> Option<&Path> {
+        self.root.get().map(PathBuf::as_path)
+    }
+}
+
+/// The folders below `root` that hold an adapter, by name.
+///
+/// # Errors
+/// When the folder can't be listed.
+pub fn folders(root: &Path) -> Result<Vec<(String, PathBuf)>, StoreError> {
+    let io = |source| StoreError::Io { path: root.to_owned(), source };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(root).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        if holds_adapter(&path) {
+            found.push((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Whether a file of an adapter lies in a folder.
+pub fn holds_adapter(dir: &Path) -> bool {
+    FILES.iter().any(|f| dir.join(f).is_file())
 }
 
 /// The digest of an adapter's files.

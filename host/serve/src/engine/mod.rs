@@ -120,6 +120,17 @@ impl Engine {
     pub async fn ask(self: &Arc<Engine>, ask: Ask) -> Result<Answered, Refusal> {
         let began = Instant::now();
         let resident = self.resident(ask.adapter.as_deref())?;
+        let answered = self.answer(ask, Arc::clone(&resident), began).await;
+        resident.tally.add(&answered, began.elapsed());
+        answered
+    }
+
+    async fn answer(
+        self: &Arc<Engine>,
+        ask: Ask,
+        resident: Arc<Resident>,
+        began: Instant,
+    ) -> Result<Answered, Refusal> {
         self.check(&ask)?;
         let (want, deadline) = (ask.want, ask.deadline);
         let (engine, for_tokens) = (Arc::clone(self), Arc::clone(&resident));

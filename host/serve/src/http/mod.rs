@@ -1,5 +1,7 @@
 //! The dialects: routes, and what they have in common.
 
+pub mod v2;
+
 use std::future::Future;
 use std::sync::Arc;
 
@@ -17,6 +19,7 @@ pub fn router(engine: Arc<Engine>) -> Router {
     Router::new()
         .route("/health", get(health))
         .route("/a/{adapter}/predict", post(predict))
+        .merge(v2::routes())
         .with_state(engine)
 }
 

@@ -56,7 +56,7 @@ pub use peft::{
     VirtualTokensConfig,
 };
 pub use projections::{Layer, Own, Projected, project};
-pub use save::save;
+pub use save::{install, save};
 pub use stored::{Expected, Head, ParamKey, Parameters, StoredAdapter};
 pub use tensors::{MAX_HEADER, Tensors, read_tensors, read_tensors_owned, write_tensors};
 

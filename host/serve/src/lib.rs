@@ -5,13 +5,25 @@
 //! | [`ask`] | what is asked and answered, and why something is refused: what every dialect of the wire is translated to and from |
 //! | [`store`] | the adapters: which there are, their revisions, loading and unloading |
 //! | [`engine`] | from an [`Ask`] to an [`Answered`]: tokens, a queue, batches, the thread that runs them |
+//! | [`access`] | who may ask for what: keys |
+//! | [`rates`] | how often each adapter may be asked |
+//! | [`metrics`] | what happens, in numbers |
+//! | [`config`] | what can be set: a file, the environment, flags |
 //! | [`http`] | the dialects |
 
+pub mod access;
 pub mod ask;
+pub mod config;
 pub mod engine;
 pub mod http;
+pub mod metrics;
+pub mod rates;
 pub mod store;
 
+pub use access::{Access, Key};
 pub use ask::{Answered, Ask, Provenance, Refusal, Text, Want};
+pub use config::Config;
 pub use engine::{Engine, Limits};
-pub use store::{Resident, Store};
+pub use metrics::Metrics;
+pub use rates::Rates;
+pub use store::{Named, Resident, Store};

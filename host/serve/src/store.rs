@@ -1,15 +1,18 @@
 //! The adapters: which there are, their revisions, loading and unloading.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use graft_adapters::{FILES, StoredAdapter, digest_files, load};
 use graft_plugins::Objective;
+use graft_tasks::binding::objective_of;
 use graft_tasks::{Base, Fitted, TaskError};
 use indexmap::IndexMap;
 use serde_json::json;
 
 use crate::ask::{Provenance, Want};
+use crate::metrics::Metrics;
 
 /// Longest name of an adapter.
 const MAX_NAME: usize = 128;
@@ -26,6 +29,9 @@ pub enum StoreError {
     /// There is one already.
     #[error("there is an adapter '{0}' already")]
     Exists(String),
+    /// It was never replaced.
+    #[error("there is no former revision of adapter '{0}' to go back to")]
+    NoPrevious(String),
     /// The folder can't be read.
     #[error("{path}: {source}", path = .path.display())]
     Io {
@@ -55,11 +61,18 @@ pub struct Resident {
     pub max_length: Option<usize>,
     /// Distinguishes residents from each other, also from former ones of the same name.
     pub id: u64,
+    /// The labels in the order of the head's outputs, or the names of its numbers; none for vectors.
+    pub labels: Vec<String>,
     own: Option<Fitted>,
     vector: OnceLock<std::result::Result<Fitted, String>>,
 }
 
 impl Resident {
+    /// The id of the adapter's own objective (`classification`); none for the base and for adapters without a head.
+    pub fn objective(&self) -> Option<&str> {
+        self.own.as_ref()?.objective.as_ref().map(|o| o.id())
+    }
+
     /// The adapter with what makes the wanted of its hidden states; `None` where it has no objective of its own.
     ///
     /// # Errors
@@ -67,7 +80,7 @@ impl Resident {
     pub fn fitted(&self, store: &Store, want: Want) -> std::result::Result<Option<&Fitted>, String> {
         let gives_vectors = |f: &Fitted| f.objective.as_ref().is_some_and(|o| o.id() == VECTOR_OBJECTIVE);
         match want {
-            Want::Answer => Ok(self.own.as_ref()),
+            Want::Answer | Want::Scores => Ok(self.own.as_ref()),
             Want::Vector if self.own.as_ref().is_some_and(gives_vectors) => Ok(self.own.as_ref()),
             Want::Vector => {
                 let made = self
@@ -77,6 +90,17 @@ impl Resident {
             }
         }
     }
+}
+
+/// What is known of a name.
+#[derive(Clone)]
+pub struct Named {
+    /// What answers.
+    pub current: Arc<Resident>,
+    /// What answered before it was replaced.
+    pub previous: Option<Arc<Resident>>,
+    /// Whether it stays in memory whatever else is asked for.
+    pub pinned: bool,
 }
 
 /// The objective that makes vectors.
@@ -90,8 +114,12 @@ pub struct Store {
     pub bare: Arc<Resident>,
     /// The name under which the base itself may be asked for.
     pub base_name: String,
+    /// What happens, in numbers.
+    pub metrics: Arc<Metrics>,
     plugin_dirs: Vec<PathBuf>,
-    adapters: RwLock<IndexMap<String, Arc<Resident>>>,
+    adapters: RwLock<IndexMap<String, Named>>,
+    /// The last revision of each name that there ever was, so that no number is given twice.
+    revisions: Mutex<HashMap<String, u64>>,
     next: std::sync::atomic::AtomicU64,
 }
 
@@ -103,13 +131,16 @@ impl Store {
     pub fn new(base: Base, base_name: String, plugin_dirs: Vec<PathBuf>) -> Result<Store, StoreError> {
         let by = Provenance { adapter: None, revision: 0, digest: base.digest()?.into() };
         let max_length = base.max_length(None, 0)?;
-        let bare = Resident { by, stored: None, max_length, id: 0, own: None, vector: OnceLock::new() };
+        let (labels, vector) = (Vec::new(), OnceLock::new());
+        let bare = Resident { by, stored: None, max_length, id: 0, labels, own: None, vector };
         Ok(Store {
             base,
             bare: Arc::new(bare),
             base_name,
+            metrics: Arc::new(Metrics::new()),
             plugin_dirs,
             adapters: RwLock::default(),
+            revisions: Mutex::default(),
             next: 1.into(),
         })
     }
@@ -120,18 +151,27 @@ impl Store {
         Ok(Fitted::with_objective(&self.base, stored, objective, &self.plugin_dirs)?)
     }
 
-    fn adapters(&self) -> std::sync::RwLockReadGuard<'_, IndexMap<String, Arc<Resident>>> {
-        self.adapters.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn adapters(&self) -> RwLockReadGuard<'_, IndexMap<String, Named>> {
+        self.adapters.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self) -> RwLockWriteGuard<'_, IndexMap<String, Named>> {
+        self.adapters.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The adapter of that name as it is now.
     pub fn find(&self, name: &str) -> Option<Arc<Resident>> {
+        self.adapters().get(name).map(|n| Arc::clone(&n.current))
+    }
+
+    /// The adapter of that name, what it replaced, whether it is pinned.
+    pub fn named(&self, name: &str) -> Option<Named> {
         self.adapters().get(name).cloned()
     }
 
     /// All adapters, by name.
     pub fn list(&self) -> Vec<Arc<Resident>> {
-        let mut all: Vec<Arc<Resident>> = self.adapters().values().cloned().collect();
+        let mut all: Vec<Arc<Resident>> = self.adapters().values().map(|n| Arc::clone(&n.current)).collect();
         all.sort_by(|a, b| a.by.adapter.cmp(&b.by.adapter));
         all
     }
@@ -143,27 +183,78 @@ impl Store {
     /// A name that can't be one or is taken; an adapter that can't be read or does not fit. Nothing is changed then.
     pub fn load(&self, name: &str, dir: &Path, replace: bool) -> Result<Arc<Resident>, StoreError> {
         check_name(name)?;
-        let before = self.find(name);
-        if before.is_some() && !replace {
+        if !replace && self.find(name).is_some() {
             return Err(StoreError::Exists(name.to_owned()));
         }
+        self.publish(self.fit(name, dir)?, replace)
+    }
+
+    /// Reads the adapter in `dir` and fits it to the base, without anybody seeing it; [`Store::publish`] puts it under its
+    /// name.
+    ///
+    /// # Errors
+    /// A name that can't be one; an adapter that can't be read or does not fit.
+    pub fn fit(&self, name: &str, dir: &Path) -> Result<Resident, StoreError> {
+        check_name(name)?;
         let stored = load(dir)?;
         let files = FILES.iter().map(|f| dir.join(f)).filter(|p| p.is_file());
         let digest = digest_files(files)?;
         let own = Fitted::open(&self.base, &stored, &self.plugin_dirs)?;
         let own = own.objective.is_some().then_some(own);
+        let labels = labels(&self.base, &stored);
         let virtual_tokens = own.as_ref().map_or(0, |f| f.virtual_tokens);
         let trained = stored.graft.as_ref().and_then(|g| g.training.as_ref());
         let trained = trained.and_then(|t| usize::try_from(t.recipe.get("max_length")?.as_u64()?).ok());
         let max_length = self.base.max_length(trained, virtual_tokens)?;
-        let revision = before.map_or(1, |b| b.by.revision + 1);
-        let by = Provenance { adapter: Some(name.into()), revision, digest: digest.into() };
+        let by = Provenance { adapter: Some(name.into()), revision: 0, digest: digest.into() };
         let id = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let made = Resident { by, stored: Some(stored), max_length, id, own, vector: OnceLock::new() };
-        let made = Arc::new(made);
-        let mut all = self.adapters.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        all.insert(name.to_owned(), Arc::clone(&made));
-        Ok(made)
+        Ok(Resident { by, stored: Some(stored), max_length, id, labels, own, vector: OnceLock::new() })
+    }
+
+    /// Puts what was fitted under its name, as its next revision. What it replaces is kept aside.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] where there is one and `replace` does not say so.
+    pub fn publish(&self, mut made: Resident, replace: bool) -> Result<Arc<Resident>, StoreError> {
+        let name = made.by.adapter.as_deref().unwrap_or_default().to_owned();
+        let mut all = self.change();
+        let before = all.get(&name).cloned();
+        if before.is_some() && !replace {
+            return Err(StoreError::Exists(name));
+        }
+        let mut revisions = self.revisions.lock().unwrap_or_else(PoisonError::into_inner);
+        let revision = revisions.entry(name.clone()).or_default();
+        *revision += 1;
+        made.by.revision = *revision;
+        let current = Arc::new(made);
+        let pinned = before.as_ref().is_some_and(|b| b.pinned);
+        let previous = before.map(|b| b.current);
+        all.insert(name, Named { current: Arc::clone(&current), previous, pinned });
+        self.metrics.loaded(all.len());
+        Ok(current)
+    }
+
+    /// Goes back to the revision that the current one replaced; the current one is kept aside in its place.
+    ///
+    /// # Errors
+    /// [`StoreError::Unknown`], [`StoreError::NoPrevious`].
+    pub fn roll_back(&self, name: &str) -> Result<Arc<Resident>, StoreError> {
+        let mut all = self.change();
+        let named = all.get_mut(name).ok_or_else(|| StoreError::Unknown(name.to_owned()))?;
+        let previous = named.previous.take().ok_or_else(|| StoreError::NoPrevious(name.to_owned()))?;
+        named.previous = Some(std::mem::replace(&mut named.current, previous));
+        Ok(Arc::clone(&named.current))
+    }
+
+    /// Says whether an adapter stays in memory whatever else is asked for.
+    ///
+    /// # Errors
+    /// [`StoreError::Unknown`].
+    pub fn pin(&self, name: &str, pinned: bool) -> Result<(), StoreError> {
+        let mut all = self.change();
+        let named = all.get_mut(name).ok_or_else(|| StoreError::Unknown(name.to_owned()))?;
+        named.pinned = pinned;
+        Ok(())
     }
 
     /// Takes an adapter away; requests that it was found for are still answered.
@@ -171,8 +262,10 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unknown`].
     pub fn unload(&self, name: &str) -> Result<Arc<Resident>, StoreError> {
-        let mut all = self.adapters.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        all.shift_remove(name).ok_or_else(|| StoreError::Unknown(name.to_owned()))
+        let mut all = self.change();
+        let named = all.shift_remove(name).ok_or_else(|| StoreError::Unknown(name.to_owned()))?;
+        self.metrics.unloaded(all.len());
+        Ok(named.current)
     }
 
     /// Loads every folder below `root` that holds an adapter, each under its own name. What can't be loaded is told of
@@ -199,6 +292,16 @@ impl Store {
         }
         Ok(failed)
     }
+}
+
+/// The names of what a head gives, in order.
+fn labels(base: &Base, stored: &StoredAdapter) -> Vec<String> {
+    if let Some(g) = stored.graft.as_ref().filter(|g| !g.objective.labels.is_empty()) {
+        return g.objective.labels.clone();
+    }
+    let config = objective_of(base, stored).map(|c| c.config).unwrap_or_default();
+    let list = ["labels", "targets"].into_iter().find_map(|key| config.get(key)?.as_array().cloned());
+    list.unwrap_or_default().iter().filter_map(|l| l.as_str().map(str::to_owned)).collect()
 }
 
 /// Whether `name` may be an adapter's: 1 to 128 of `A-Za-z0-9._-`, the first no dot.

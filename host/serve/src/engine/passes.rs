@@ -9,6 +9,7 @@ use graft_tasks::{Examples, Fitted, Program, TaskError};
 use serde_json::Value;
 
 use super::queue::Item;
+use super::scores::scores;
 use crate::ask::{Refusal, Want};
 use crate::store::Store;
 
@@ -53,7 +54,7 @@ impl Passes {
             Some(i) => self.alone.remove(i).1,
             None => fitted.program(&store.base, &self.options).map_err(internal)?,
         };
-        let answers = answers(store, fitted, &mut program, items, self.pad).map_err(internal);
+        let answers = answers(store, fitted, &mut program, items, self.pad);
         if self.alone.len() >= KEPT {
             self.alone.remove(0);
         }
@@ -68,19 +69,25 @@ fn answers(
     program: &mut Program,
     items: &[Item],
     pad: i64,
-) -> Result<Vec<Value>, TaskError> {
+) -> Result<Vec<Value>, Refusal> {
+    let internal = |e: TaskError| Refusal::Internal(e.to_string());
     let examples = Examples {
         rows: items.iter().map(|i| i.row.clone()).collect(),
         encodings: items.iter().map(|i| i.encoding.clone()).collect(),
         ..Examples::default()
     };
     let all: Vec<usize> = (0..items.len()).collect();
-    let batch: HashMap<String, Tensor> = examples.base_batch(&store.base, &all, pad, None)?.tensors;
+    let batch = examples.base_batch(&store.base, &all, pad, None).map_err(internal)?;
+    let batch: HashMap<String, Tensor> = batch.tensors;
     let get = |name: &str| batch.get(name).or_else(|| fitted.value(name)).map(View::from);
-    let outputs = program.run(&get)?;
-    let mut tensors = Vec::new();
-    for name in fitted.outputs() {
-        tensors.push(api::Tensor::f32s(&name, outputs.shape(&name)?, outputs.f32s(&name)?));
+    let mut tensors = || {
+        let outputs = program.run(&get)?;
+        let one = |n: String| Ok(api::Tensor::f32s(&n, outputs.shape(&n)?, outputs.f32s(&n)?));
+        fitted.outputs().into_iter().map(one).collect::<Result<Vec<_>, TaskError>>()
+    };
+    let tensors = tensors().map_err(internal)?;
+    match items.first().map(|i| i.want) {
+        Some(Want::Scores) => scores(&tensors, items.len()),
+        _ => fitted.answers(&examples, tensors).map_err(internal),
     }
-    fitted.answers(&examples, tensors)
 }

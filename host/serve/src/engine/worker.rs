@@ -36,6 +36,7 @@ impl Worker {
     fn batch(&mut self, items: Vec<Item>) {
         items.iter().for_each(|i| i.pending.start());
         for group in self.passes.groups(items) {
+            self.store.metrics.batch(group.iter().map(|i| i.encoding.ids.len()));
             match self.passes.run(&self.store, &group) {
                 Ok(answers) => group.iter().zip(answers).for_each(|(i, a)| i.pending.answer(i.place, a)),
                 Err(why) => group.iter().for_each(|i| i.pending.refuse(why.clone())),

@@ -242,3 +242,28 @@ async fn numbers_add_up() {
     assert_eq!(value("te_batch_next_size_count"), 4.0);
     assert_eq!(value(r#"graft_http_responses_total{status="404"}"#), 1.0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_operation_of_the_document_is_there() {
+    let Some(house) = House::with(admin()) else { return };
+    let document = house.get("/openapi.json").await.ok();
+    let text = document.to_string();
+    for reference in text.split("\"$ref\":\"#").skip(1) {
+        let place = reference.split('"').next().unwrap();
+        assert!(document.pointer(place).is_some(), "{place} is not in the document");
+    }
+    let schema = &document["components"]["schemas"]["EmbeddingsRequest"];
+    assert_eq!(schema["required"], json!(["input"]));
+    let paths = document["paths"].as_object().unwrap();
+    for path in ["/predict", "/a/{adapter}/v1/embeddings", "/a/{adapter}", "/admin/adapters/{name}"] {
+        assert!(paths.contains_key(path), "{path}");
+    }
+    for (path, methods) in paths {
+        let place = path.replace("{adapter}", "lora").replace("{name}", "none").replace("{id}", BASE);
+        for method in methods.as_object().unwrap().keys() {
+            let answer = house.send(&method.to_uppercase(), &place, Some("root"), "").await;
+            let (status, empty) = (answer.status.as_u16(), answer.text.is_empty());
+            assert!(status != 405 && (status != 404 || !empty), "{method} {path}: {status}");
+        }
+    }
+}

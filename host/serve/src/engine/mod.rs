@@ -9,9 +9,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use graft_data::{EncodeOptions, Encoding, Tokenizer};
+use graft_graph::model::Role;
+use graft_graph::sites::{Site, SiteKind, sites};
 use graft_plugins::api::Row;
 use graft_runtime::SessionOptions;
-use graft_tasks::{Examples, Intake, TaskError};
+use graft_tasks::{Base, Examples, Intake, TaskError};
 use tokio::sync::oneshot;
 
 use crate::ask::{Answered, Ask, Refusal, Text, Times};
@@ -49,6 +51,8 @@ pub struct Engine {
     /// How often each adapter may be asked.
     pub rates: Rates,
     tokenizer: Tokenizer,
+    /// Token ids are below this.
+    vocabulary: usize,
     queue: Arc<Queue>,
     worker: std::sync::Mutex<Option<std::thread::JoinHandle<()>>>,
 }
@@ -79,7 +83,8 @@ impl Engine {
             detail: e.to_string(),
         })?;
         let (rates, worker) = (Rates::default(), Some(thread).into());
-        Ok(Engine { store, limits, rates, tokenizer: *tokenizer, queue, worker })
+        let vocabulary = rows_of_embeddings(&store.base).unwrap_or(tokenizer.vocab_size());
+        Ok(Engine { store, limits, rates, tokenizer: *tokenizer, vocabulary, queue, worker })
     }
 
     /// The same with limits on how often each adapter may be asked.
@@ -239,8 +244,8 @@ impl Engine {
                 Ok((Row::default(), encoding))
             }
             Text::Tokens(ids) => {
-                let most = self.tokenizer.vocab_size() as i64;
-                if let Some(id) = ids.iter().find(|id| !(0..most).contains(*id)) {
+                let most = self.vocabulary;
+                if let Some(id) = ids.iter().find(|id| !usize::try_from(**id).is_ok_and(|i| i < most)) {
                     return Err(Refusal::Invalid(format!("{id} is no token id; there are {most}")));
                 }
                 if ids.is_empty() {
@@ -272,6 +277,13 @@ impl Engine {
             let _ = thread.join();
         }
     }
+}
+
+/// Rows of the table that token ids are looked up in. It may have more than the tokenizer has tokens.
+fn rows_of_embeddings(base: &Base) -> Option<usize> {
+    let ids = base.model.input(Role::Ids)?;
+    let of_ids = |s: &Site| s.kind == SiteKind::Embedding && s.input == ids;
+    sites(&base.graph).iter().find(|s| of_ids(s)).map(|s| s.in_features)
 }
 
 impl Drop for Engine {

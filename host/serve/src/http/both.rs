@@ -10,8 +10,22 @@ use serde::de::IgnoredAny;
 
 use super::app::App;
 use super::call::Call;
+use super::openapi::{Operation, body};
 use super::{openai, tei};
 use crate::ask::Refusal;
+
+/// What these routes take, for the OpenAPI document.
+pub(super) const OPERATIONS: [Operation; 3] = [
+    Operation::post("/rerank", "Texts by how well they fit a query")
+        .takes(body::<tei::rerank::Request>)
+        .or(body::<openai::rerank::Request>),
+    Operation::post("/tokenize", "The tokens of texts")
+        .takes(body::<tei::tokenize::Request>)
+        .or(body::<openai::tokenize::Request>),
+    Operation::post("/classify", "Labels and probabilities of texts")
+        .takes(body::<openai::classify::Request>)
+        .or(body::<tei::predict::Request>),
+];
 
 pub(super) fn routes() -> Router<App> {
     Router::new()

@@ -6,6 +6,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::Response;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -22,7 +23,8 @@ pub(super) struct Call {
 }
 
 /// Where clients of Hugging Face's say which adapter they mean.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[schemars(rename = "Parameters")]
 pub(super) struct Parameters {
     pub(super) adapter_id: Option<String>,
     pub(super) top_k: Option<usize>,

@@ -7,6 +7,7 @@
 //! | `tei` | Text Embeddings Inference |
 //! | `openai` | OpenAI, and what vLLM adds to it |
 //! | `both` | paths that two dialects own: the body decides |
+//! | `openapi` | the document that tells of all this, generated |
 //! | `admin` | uploading, removing and rolling back adapters; `/metrics` |
 //!
 //! A dialect is a module with `routes()`. Its paths exist below `/a/{adapter}` as well, where that adapter answers whatever
@@ -19,6 +20,7 @@ mod both;
 mod call;
 mod inside;
 mod openai;
+mod openapi;
 mod tei;
 
 use std::future::Future;
@@ -27,6 +29,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
+use axum::routing::get;
 
 pub use admin::clear_leftovers;
 pub use app::{App, Settings};
@@ -39,6 +42,7 @@ pub fn router(app: impl Into<App>) -> Router {
         .merge(dialects())
         .nest("/a/{adapter}", dialects())
         .merge(admin::routes())
+        .route("/openapi.json", get(async || axum::Json(openapi::document())))
         .layer(from_fn_with_state(app.clone(), counted))
         .with_state(app)
 }

@@ -185,16 +185,15 @@ impl House {
     /// The token ids that PEFT was given, without padding, and what it answered.
     pub fn expected(&self, adapter: &str) -> (Vec<Vec<i64>>, Vec<Vec<f64>>) {
         let io = graft_adapters::read_tensors_owned(&self.golden.join("io.safetensors")).unwrap();
-        let rows = |name: &str| -> Vec<Vec<f64>> {
-            let t = &io[name];
-            t.to_f64s().unwrap().chunks(t.shape()[1]).map(<[f64]>::to_vec).collect()
+        let ints = |name: &str| io[name].values::<i64>().unwrap().into_owned();
+        let real = |row: (&[i64], &[i64])| {
+            row.0.iter().zip(row.1).filter(|(_, mask)| **mask > 0).map(|(id, _)| *id).collect()
         };
-        let each = rows("in:input_ids").into_iter().zip(rows("in:attention_mask"));
-        let kept = each.map(|(ids, mask)| {
-            let real = ids.into_iter().zip(mask).filter(|(_, m)| *m > 0.0);
-            real.map(|(id, _)| id as i64).collect()
-        });
-        (kept.collect(), rows(&format!("out:{adapter}")))
+        let (ids, mask) = (ints("in:input_ids"), ints("in:attention_mask"));
+        let length = io["in:input_ids"].shape()[1];
+        let out = &io[&format!("out:{adapter}")];
+        let outputs = out.to_f64s().unwrap().chunks(out.shape()[1]).map(<[f64]>::to_vec).collect();
+        (ids.chunks(length).zip(mask.chunks(length)).map(real).collect(), outputs)
     }
 
     /// Sends a request.

@@ -10,16 +10,29 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::app::App;
 use super::call::{Call, key_of, param, signed};
 use super::openai::{self, error, told};
+use super::openapi::{Operation, body};
 use crate::ask::Refusal;
 use crate::store::{Named, Resident, StoreError, check_name};
 
 pub use upload::clear_leftovers;
+
+/// What these routes take, for the OpenAPI document.
+pub(super) const OPERATIONS: [Operation; 7] = [
+    Operation::get("/admin/adapters", "The adapters and their revisions"),
+    Operation::get("/admin/adapters/{name}", "An adapter and its revisions"),
+    Operation::new("put", "/admin/adapters/{name}", "Uploads an adapter: a tar of its folder").archive(),
+    Operation::new("delete", "/admin/adapters/{name}", "Removes an adapter"),
+    Operation::post("/admin/adapters/{name}/rollback", "Goes back to the revision before"),
+    Operation::post("/admin/adapters/{name}/pin", "Keeps an adapter in memory").takes(body::<Pin>),
+    Operation::get("/metrics", "Numbers for Prometheus"),
+];
 
 pub(super) fn routes() -> Router<App> {
     Router::new()
@@ -136,7 +149,8 @@ async fn roll_back(State(app): State<App>, request: Request) -> Response {
     told(answer.await)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "PinRequest")]
 struct Pin {
     #[serde(default = "yes")]
     pinned: bool,

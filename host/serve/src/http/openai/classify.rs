@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -12,8 +13,9 @@ use crate::http::app::App;
 use crate::http::call::{Call, Parameters, signed};
 use crate::http::tei::Inputs;
 
-#[derive(Deserialize)]
-struct Request {
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "ClassifyRequest")]
+pub(in crate::http) struct Request {
     input: Inputs,
     model: Option<String>,
     truncate_prompt_tokens: Option<i64>,

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -13,8 +14,9 @@ use crate::http::app::App;
 use crate::http::call::{Call, Parameters, signed};
 use crate::http::tei::{Inputs, vectors};
 
-#[derive(Deserialize)]
-struct Request {
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "EmbeddingsRequest")]
+pub(in crate::http) struct Request {
     input: Inputs,
     model: Option<String>,
     #[serde(default)]
@@ -24,7 +26,8 @@ struct Request {
     parameters: Option<Parameters>,
 }
 
-#[derive(Deserialize, Default, Clone, Copy)]
+#[derive(Deserialize, Default, Clone, Copy, JsonSchema)]
+#[schemars(rename = "EncodingFormat")]
 #[serde(rename_all = "lowercase")]
 enum Format {
     #[default]

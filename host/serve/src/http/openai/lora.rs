@@ -3,6 +3,7 @@
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -13,8 +14,9 @@ use crate::http::call::{Call, signed};
 use crate::http::inside::inside;
 use crate::store::StoreError;
 
-#[derive(Deserialize)]
-struct Load {
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "LoadAdapterRequest")]
+pub(in crate::http) struct Load {
     #[serde(default)]
     lora_name: String,
     #[serde(default)]
@@ -23,8 +25,9 @@ struct Load {
     load_inplace: bool,
 }
 
-#[derive(Deserialize)]
-struct Unload {
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "UnloadAdapterRequest")]
+pub(in crate::http) struct Unload {
     #[serde(default)]
     lora_name: String,
 }

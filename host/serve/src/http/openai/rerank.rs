@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -11,8 +12,9 @@ use crate::http::app::App;
 use crate::http::call::{Call, Parameters, signed};
 use crate::http::tei::rerank::scores;
 
-#[derive(Deserialize)]
-struct Request {
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "RankDocumentsRequest")]
+pub(in crate::http) struct Request {
     query: String,
     documents: Vec<Document>,
     #[serde(default)]
@@ -24,7 +26,8 @@ struct Request {
     parameters: Option<Parameters>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "Document")]
 #[serde(untagged, expecting = "a document is a string or {\"text\": string}")]
 enum Document {
     Text(String),

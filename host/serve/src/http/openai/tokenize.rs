@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -10,8 +11,9 @@ use crate::http::app::App;
 use crate::http::call::{Call, Parameters, signed};
 use crate::http::tei::tokenize::encoded;
 
-#[derive(Deserialize)]
-struct Request {
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "TokenizePromptRequest")]
+pub(in crate::http) struct Request {
     prompt: String,
     add_special_tokens: Option<bool>,
     return_token_strs: Option<bool>,

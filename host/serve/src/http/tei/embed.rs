@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use axum::response::Response;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{characters, done, no_prompt, only_right};
@@ -11,8 +12,9 @@ use crate::http::answers::{normalised, shortened, vector};
 use crate::http::app::App;
 use crate::http::call::{Call, Parameters};
 
-#[derive(Deserialize)]
-struct Request {
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "EmbedRequest")]
+pub(in crate::http) struct Request {
     inputs: Inputs,
     truncate: Option<bool>,
     truncation_direction: Option<String>,
@@ -24,7 +26,8 @@ struct Request {
 }
 
 /// A text or its token ids, or a list of them.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "TextsOrTokens")]
 #[serde(
     untagged,
     expecting = "expected a string, a list of strings, a list of token ids, or a list of lists of token ids"
@@ -36,7 +39,8 @@ pub(crate) enum Inputs {
 }
 
 /// One of a list.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "TextOrTokens")]
 #[serde(untagged, expecting = "expected a string or a list of token ids")]
 pub(crate) enum Item {
     Text(String),
@@ -87,14 +91,16 @@ pub(super) async fn answer(app: &App, call: &Call) -> Result<Response, Refusal> 
     Ok(done(app, &answered, chars, began, all))
 }
 
-#[derive(Deserialize)]
-struct Similarity {
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "SimilarityRequest")]
+pub(in crate::http) struct Similarity {
     inputs: Compared,
     model: Option<String>,
     parameters: Option<Parameters>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "Sentences")]
 struct Compared {
     source_sentence: String,
     sentences: Vec<String>,

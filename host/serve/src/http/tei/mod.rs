@@ -22,7 +22,20 @@ pub(super) use embed::{Inputs, vectors};
 
 use super::app::App;
 use super::call::{Call, retried, set, signed};
+use super::openapi::{Operation, body};
 use crate::ask::{Answered, Refusal, Text};
+
+/// What these routes take, for the OpenAPI document.
+pub(super) const OPERATIONS: [Operation; 7] = [
+    Operation::post("/", "What the adapter gives, as Hugging Face's pipelines have it")
+        .takes(body::<root::Request>),
+    Operation::post("/predict", "Labels and scores of texts and pairs").takes(body::<predict::Request>),
+    Operation::post("/embed", "Vectors of texts").takes(body::<embed::Request>),
+    Operation::post("/similarity", "How alike sentences are to one").takes(body::<embed::Similarity>),
+    Operation::get("/info", "What is served"),
+    Operation::get("/health", "Whether the server answers"),
+    Operation::get("/ping", "Whether the server answers"),
+];
 
 pub(super) fn routes() -> Router<App> {
     Router::new()

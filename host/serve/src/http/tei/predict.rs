@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use axum::response::Response;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -13,8 +14,9 @@ use crate::http::app::App;
 use crate::http::call::{Call, Parameters};
 use crate::store::Resident;
 
-#[derive(Deserialize)]
-struct Request {
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "PredictRequest")]
+pub(in crate::http) struct Request {
     inputs: Inputs,
     truncate: Option<bool>,
     truncation_direction: Option<String>,
@@ -25,7 +27,8 @@ struct Request {
 }
 
 /// A text; a pair of texts, or one in a list; a batch of these lists.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "Texts")]
 #[serde(
     untagged,
     expecting = "`inputs` is a string, a pair of strings [string, string], or a batch [[string], [string, string], …]"

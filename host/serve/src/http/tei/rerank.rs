@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::response::Response;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{done, only_right};
@@ -13,8 +14,9 @@ use crate::http::app::App;
 use crate::http::call::{Call, Parameters};
 use crate::store::Resident;
 
-#[derive(Deserialize)]
-struct Request {
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "RerankRequest")]
+pub(in crate::http) struct Request {
     query: String,
     texts: Vec<String>,
     truncate: Option<bool>,

@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use axum::response::Response;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -13,8 +14,9 @@ use crate::ask::{Ask, Refusal, Want};
 use crate::http::app::App;
 use crate::http::call::{Call, Parameters};
 
-#[derive(Deserialize)]
-struct Request {
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "RootRequest")]
+pub(in crate::http) struct Request {
     inputs: Value,
     model: Option<String>,
     parameters: Option<Parameters>,

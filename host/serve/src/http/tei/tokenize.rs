@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use graft_data::{EncodeOptions, Encoding};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::no_prompt;
@@ -12,8 +13,9 @@ use crate::ask::{Refusal, Text};
 use crate::http::app::App;
 use crate::http::call::{Call, Parameters, signed};
 
-#[derive(Deserialize)]
-struct Request {
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "TokenizeRequest")]
+pub(in crate::http) struct Request {
     inputs: Inputs,
     add_special_tokens: Option<bool>,
     prompt_name: Option<String>,
@@ -21,7 +23,8 @@ struct Request {
     parameters: Option<Parameters>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "OneOrManyTexts")]
 #[serde(untagged, expecting = "`inputs` is a string or a list of strings")]
 enum Inputs {
     One(String),

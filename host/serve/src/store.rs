@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use graft_adapters::{FILES, StoredAdapter, digest_files, load};
+use graft_adapters::{StoredAdapter, digest_files, files_of, load};
 use graft_plugins::Objective;
 use graft_tasks::binding::objective_of;
 use graft_tasks::{Base, Fitted, TaskError};
@@ -120,6 +120,7 @@ pub struct Store {
     adapters: RwLock<IndexMap<String, Named>>,
     /// The last revision of each name that there ever was, so that no number is given twice.
     revisions: Mutex<HashMap<String, u64>>,
+    files: Mutex<()>,
     next: std::sync::atomic::AtomicU64,
 }
 
@@ -141,6 +142,7 @@ impl Store {
             plugin_dirs,
             adapters: RwLock::default(),
             revisions: Mutex::default(),
+            files: Mutex::default(),
             next: 1.into(),
         })
     }
@@ -196,9 +198,7 @@ impl Store {
     /// A name that can't be one; an adapter that can't be read or does not fit.
     pub fn fit(&self, name: &str, dir: &Path) -> Result<Resident, StoreError> {
         check_name(name)?;
-        let stored = load(dir)?;
-        let files = FILES.iter().map(|f| dir.join(f)).filter(|p| p.is_file());
-        let digest = digest_files(files)?;
+        let (stored, digest) = read(dir)?;
         let own = Fitted::open(&self.base, &stored, &self.plugin_dirs)?;
         let own = own.objective.is_some().then_some(own);
         let labels = labels(&self.base, &stored);
@@ -209,6 +209,11 @@ impl Store {
         let by = Provenance { adapter: Some(name.into()), revision: 0, digest: digest.into() };
         let id = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         Ok(Resident { by, stored: Some(stored), max_length, id, labels, own, vector: OnceLock::new() })
+    }
+
+    /// Held by whoever changes files of adapters and then what answers, so that both happen in the same order.
+    pub(crate) fn changing_files(&self) -> MutexGuard<'_, ()> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts what was fitted under its name, as its next revision. What it replaces is kept aside.
@@ -278,7 +283,7 @@ impl Store {
         let mut dirs: Vec<PathBuf> = Vec::new();
         for entry in std::fs::read_dir(root).map_err(io)? {
             let path = entry.map_err(io)?.path();
-            if FILES.iter().any(|f| path.join(f).is_file()) {
+            if !files_of(&path).is_empty() {
                 dirs.push(path);
             }
         }
@@ -292,6 +297,22 @@ impl Store {
         }
         Ok(failed)
     }
+}
+
+/// An adapter and the digest of its files, which somebody may be replacing meanwhile.
+fn read(dir: &Path) -> Result<(StoredAdapter, String), StoreError> {
+    let digest = || digest_files(files_of(dir));
+    let mut before = digest()?;
+    for _ in 0..3 {
+        let stored = load(dir)?;
+        let after = digest()?;
+        if before == after {
+            return Ok((stored, after));
+        }
+        before = after;
+    }
+    let source = std::io::Error::other("its files change while they are read");
+    Err(StoreError::Io { path: dir.to_owned(), source })
 }
 
 /// The names of what a head gives, in order.

@@ -119,15 +119,14 @@ async fn put(State(app): State<App>, request: Request) -> Response {
 async fn remove(State(app): State<App>, request: Request) -> Response {
     let answer = async {
         let (name, _) = allowed(&app, request).await?;
-        let gone = app.engine().store.unload(&name);
-        let root = app.settings().adapters.clone();
-        let removed = match root {
-            Some(root) => {
-                let work = tokio::task::spawn_blocking(move || upload::remove(&root, &name));
-                work.await.map_err(|_| Refusal::Internal("removing the adapter failed".into()))?
-            }
-            None => Ok(false),
-        };
+        let (store, root) = (Arc::clone(&app.engine().store), app.settings().adapters.clone());
+        let work = tokio::task::spawn_blocking(move || {
+            let _order = store.changing_files();
+            let gone = store.unload(&name);
+            (gone, root.map_or(Ok(false), |root| upload::remove(&root, &name)))
+        });
+        let (gone, removed) =
+            work.await.map_err(|_| Refusal::Internal("removing the adapter failed".into()))?;
         Ok(match (gone, removed) {
             (Ok(gone), Ok(_)) => signed(&app, &gone.by, StatusCode::NO_CONTENT.into_response()),
             // It could not be loaded, but it was there.

@@ -90,6 +90,7 @@ impl Upload {
             }
         }
         let files: Vec<(&str, &[u8])> = files.iter().map(|(n, b)| (*n, b.as_slice())).collect();
+        let _order = store.changing_files();
         graft_adapters::install(&place, &files)?;
         if let Some(stored) = &mut made.stored {
             stored.dir = place;
@@ -163,7 +164,7 @@ pub(super) fn remove(root: &Path, name: &str) -> Result<bool, StoreError> {
         fs::remove_file(&place).map_err(io_error(&place))?;
         return Ok(true);
     }
-    if !FILES.iter().any(|f| place.join(f).exists()) {
+    if graft_adapters::files_of(&place).is_empty() {
         return Ok(false);
     }
     let aside = tempfile::Builder::new().prefix(PREFIX).tempdir_in(root).map_err(io_error(root))?;

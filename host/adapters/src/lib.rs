@@ -56,9 +56,14 @@ pub use peft::{
     VirtualTokensConfig,
 };
 pub use projections::{Layer, Own, Projected, project};
-pub use save::save;
+pub use save::{install, save};
 pub use stored::{Expected, Head, ParamKey, Parameters, StoredAdapter};
 pub use tensors::{MAX_HEADER, Tensors, read_tensors, read_tensors_owned, write_tensors};
+
+/// Where the adapter's files in a directory are: in their places, or in a set that was saved and whose move was cut off.
+pub fn files_of(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+    FILES.iter().filter_map(|name| atomic::locate(dir, name)).collect()
+}
 
 /// PEFT's file with the configuration.
 pub const CONFIG_FILE: &str = "adapter_config.json";

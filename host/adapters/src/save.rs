@@ -29,6 +29,20 @@ pub fn save(dir: &Path, adapter: &StoredAdapter) -> Result<()> {
     replace_files(dir, &FILES, &encode(adapter)?)
 }
 
+/// Puts files of an adapter, as they are, into a directory, in the place of those that are there; as [`save`], together or
+/// not at all. `files` are names of [`FILES`] and their content.
+///
+/// # Errors
+/// [`Error::Io`] when writing fails.
+pub fn install(dir: &Path, files: &[(&str, &[u8])]) -> Result<()> {
+    let known: Vec<(&str, Content<'_>)> = files
+        .iter()
+        .filter(|(name, _)| FILES.contains(name))
+        .map(|(name, bytes)| (*name, vec![Cow::Borrowed(*bytes)]))
+        .collect();
+    replace_files(dir, &FILES, &known)
+}
+
 /// The content of each file; `graft.json` is last and has the digests of the others.
 fn encode(adapter: &StoredAdapter) -> Result<Vec<(&'static str, Content<'_>)>> {
     let mut out = Vec::new();

@@ -23,6 +23,8 @@ pub enum Want {
     Answer,
     /// A vector: the adapter's own where its objective gives one, otherwise the mean of its hidden states, of length 1.
     Vector,
+    /// The numbers of the adapter's head as they leave the graph, before they are decoded: logits.
+    Scores,
 }
 
 /// A request.
@@ -72,7 +74,8 @@ pub struct Times {
 /// The answers to a request.
 #[derive(Debug, Clone)]
 pub struct Answered {
-    /// One for each text, as the objective decodes it; `{"vector": […]}` where vectors were wanted.
+    /// One for each text, as the objective decodes it; `{"vector": […]}` where vectors were wanted, `{"scores": […]}`
+    /// where scores were.
     pub answers: Vec<Value>,
     /// Tokens of each text, special ones included.
     pub tokens: Vec<usize>,
@@ -94,6 +97,32 @@ pub enum Refusal {
     /// The request makes no sense.
     #[error("{0}")]
     Invalid(String),
+    /// There is nothing in it to answer.
+    #[error("{0}")]
+    Empty(String),
+    /// The adapter has no such answers to give.
+    #[error("{0}")]
+    Unfit(String),
+    /// The body has too many bytes.
+    #[error("the body has more than {most} bytes")]
+    TooLarge {
+        /// The limit.
+        most: usize,
+    },
+    /// A key is needed, and none was given or one that nobody has.
+    #[error("a key is needed: send it as 'Authorization: Bearer KEY'")]
+    NoKey,
+    /// The key is not for this.
+    #[error("{0}")]
+    Forbidden(String),
+    /// An adapter was asked more often than it may be.
+    #[error("'{name}' is asked too often; try again in {} s", seconds(*.retry_after))]
+    Rate {
+        /// The adapter, or the base.
+        name: String,
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// A text has too many tokens, and cutting was not allowed.
     #[error(
         "text {number} has {tokens} tokens, more than the {limit} that fit; shorten it or ask for truncation"
@@ -107,7 +136,7 @@ pub enum Refusal {
         limit: usize,
     },
     /// Too much is waiting already.
-    #[error("the server is busy; try again in {} s", .retry_after.as_secs().max(1))]
+    #[error("the server is busy; try again in {} s", seconds(*.retry_after))]
     Busy {
         /// When to try again.
         retry_after: Duration,
@@ -121,4 +150,37 @@ pub enum Refusal {
     /// What went wrong is not the asker's doing.
     #[error("{0}")]
     Internal(String),
+}
+
+/// Whole seconds to wait, at least one.
+fn seconds(wait: Duration) -> u64 {
+    wait.as_secs_f64().ceil().max(1.0) as u64
+}
+
+impl Refusal {
+    /// Whole seconds after which another try may be answered, where trying again makes sense.
+    pub fn retry_after(&self) -> Option<u64> {
+        match self {
+            Refusal::Busy { retry_after } | Refusal::Rate { retry_after, .. } => Some(seconds(*retry_after)),
+            _ => None,
+        }
+    }
+
+    /// One word for what went wrong, for counters.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Refusal::UnknownAdapter { .. } => "unknown_adapter",
+            Refusal::Invalid(_) => "validation",
+            Refusal::Empty(_) => "empty",
+            Refusal::Unfit(_) => "model_type",
+            Refusal::TooLarge { .. } => "too_large",
+            Refusal::TooLong { .. } => "too_long",
+            Refusal::NoKey | Refusal::Forbidden(_) => "key",
+            Refusal::Rate { .. } => "rate",
+            Refusal::Busy { .. } => "overloaded",
+            Refusal::Deadline => "deadline",
+            Refusal::Stopping => "stopping",
+            Refusal::Internal(_) => "inference",
+        }
+    }
 }

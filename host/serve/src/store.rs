@@ -1,16 +1,19 @@
 //! The adapters: which there are, their revisions, loading and unloading.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use graft_adapters::{FILES, StoredAdapter, digest_files, load};
+use graft_adapters::{StoredAdapter, digest_files, files_of, load};
 use graft_plugins::Objective;
+use graft_tasks::binding::objective_of;
 use graft_tasks::{Base, Fitted, Parts, TaskError};
 use indexmap::IndexMap;
 use serde_json::json;
 
 use crate::ask::{Provenance, Want};
 use crate::form::{Form, Rooms, Way};
+use crate::metrics::Metrics;
 use crate::tally::Tally;
 
 /// Longest name of an adapter.
@@ -31,6 +34,9 @@ pub enum StoreError {
     /// It is another one by now.
     #[error("the folder of adapter '{0}' holds other files than those that it was loaded from")]
     Replaced(String),
+    /// It was never replaced.
+    #[error("there is no former revision of adapter '{0}' to go back to")]
+    NoPrevious(String),
     /// The folder can't be read.
     #[error("{path}: {source}", path = .path.display())]
     Io {
@@ -62,6 +68,8 @@ pub struct Resident {
     pub max_length: Option<usize>,
     /// Distinguishes residents from each other, also from former ones of the same name.
     pub id: u64,
+    /// The labels in the order of the head's outputs, or the names of its numbers; none for vectors.
+    pub labels: Vec<String>,
     /// What it answered.
     pub tally: Tally,
     own: Option<Form>,
@@ -69,6 +77,11 @@ pub struct Resident {
 }
 
 impl Resident {
+    /// The id of the adapter's own objective (`classification`); none for the base and for adapters without a head.
+    pub fn objective(&self) -> Option<&str> {
+        self.own.as_ref()?.objective().ok().map(|o| o.id())
+    }
+
     /// The adapter with what makes the wanted of its hidden states; `None` where it has no objective of its own.
     ///
     /// # Errors
@@ -76,7 +89,7 @@ impl Resident {
     pub fn form(&self, store: &Store, want: Want) -> std::result::Result<Option<&Form>, String> {
         let gives_vectors = |f: &Form| f.is(VECTOR_OBJECTIVE);
         match want {
-            Want::Answer => Ok(self.own.as_ref()),
+            Want::Answer | Want::Scores => Ok(self.own.as_ref()),
             Want::Vector if self.own.as_ref().is_some_and(gives_vectors) => Ok(self.own.as_ref()),
             Want::Vector => {
                 let made = self.vector.get_or_init(|| store.vectors_of(self).map_err(|e| e.to_string()));
@@ -84,6 +97,17 @@ impl Resident {
             }
         }
     }
+}
+
+/// What is known of a name.
+#[derive(Clone)]
+pub struct Named {
+    /// What answers.
+    pub current: Arc<Resident>,
+    /// What answered before it was replaced.
+    pub previous: Option<Arc<Resident>>,
+    /// Whether it stays in memory whatever else is asked for.
+    pub pinned: bool,
 }
 
 /// The objective that makes vectors.
@@ -99,9 +123,14 @@ pub struct Store {
     pub base_name: String,
     /// The sessions that adapters share.
     pub rooms: Rooms,
+    /// What happens, in numbers.
+    pub metrics: Arc<Metrics>,
     plugin_dirs: Vec<PathBuf>,
     root: OnceLock<PathBuf>,
-    adapters: RwLock<IndexMap<String, Arc<Resident>>>,
+    adapters: RwLock<IndexMap<String, Named>>,
+    /// The last revision of each name that there ever was, so that no number is given twice.
+    revisions: Mutex<HashMap<String, u64>>,
+    files: Mutex<()>,
     next: std::sync::atomic::AtomicU64,
 }
 
@@ -119,6 +148,7 @@ impl Store {
             dir: base.dir.clone(),
             max_length,
             id: 0,
+            labels: Vec::new(),
             tally: Tally::default(),
             own: None,
             vector: OnceLock::new(),
@@ -128,9 +158,12 @@ impl Store {
             bare: Arc::new(bare),
             base_name,
             rooms: Rooms::default(),
+            metrics: Arc::new(Metrics::new()),
             plugin_dirs,
             root: OnceLock::new(),
             adapters: RwLock::default(),
+            revisions: Mutex::default(),
+            files: Mutex::default(),
             next: 1.into(),
         })
     }
@@ -162,8 +195,8 @@ impl Store {
     /// The adapter of a resident with its tensors, from its folder.
     fn reload(&self, resident: &Resident) -> Result<StoredAdapter, StoreError> {
         let name = || resident.by.adapter.as_deref().unwrap_or_default().to_owned();
-        let stored = load(&resident.dir)?;
-        if digest(&resident.dir)? != *resident.by.digest {
+        let (stored, digest) = read(&resident.dir)?;
+        if digest != *resident.by.digest {
             return Err(StoreError::Replaced(name()));
         }
         Ok(stored)
@@ -183,18 +216,27 @@ impl Store {
         fitted.parts(&self.base).map_err(|_| StoreError::Replaced(name()))
     }
 
-    fn adapters(&self) -> std::sync::RwLockReadGuard<'_, IndexMap<String, Arc<Resident>>> {
-        self.adapters.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn adapters(&self) -> RwLockReadGuard<'_, IndexMap<String, Named>> {
+        self.adapters.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self) -> RwLockWriteGuard<'_, IndexMap<String, Named>> {
+        self.adapters.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The adapter of that name as it is now.
     pub fn find(&self, name: &str) -> Option<Arc<Resident>> {
+        self.adapters().get(name).map(|n| Arc::clone(&n.current))
+    }
+
+    /// The adapter of that name, what it replaced, whether it is pinned.
+    pub fn named(&self, name: &str) -> Option<Named> {
         self.adapters().get(name).cloned()
     }
 
     /// All adapters, by name.
     pub fn list(&self) -> Vec<Arc<Resident>> {
-        let mut all: Vec<Arc<Resident>> = self.adapters().values().cloned().collect();
+        let mut all: Vec<Arc<Resident>> = self.adapters().values().map(|n| Arc::clone(&n.current)).collect();
         all.sort_by(|a, b| a.by.adapter.cmp(&b.by.adapter));
         all
     }
@@ -206,36 +248,92 @@ impl Store {
     /// A name that can't be one or is taken; an adapter that can't be read or does not fit. Nothing is changed then.
     pub fn load(&self, name: &str, dir: &Path, replace: bool) -> Result<Arc<Resident>, StoreError> {
         check_name(name)?;
-        let before = self.find(name);
-        if before.is_some() && !replace {
+        if !replace && self.find(name).is_some() {
             return Err(StoreError::Exists(name.to_owned()));
         }
-        let mut stored = load(dir)?;
-        let digest = digest(dir)?;
+        self.publish(self.fit(name, dir)?, replace)
+    }
+
+    /// Reads the adapter in `dir` and fits it to the base, without anybody seeing it; [`Store::publish`] puts it under its
+    /// name.
+    ///
+    /// # Errors
+    /// A name that can't be one; an adapter that can't be read or does not fit.
+    pub fn fit(&self, name: &str, dir: &Path) -> Result<Resident, StoreError> {
+        check_name(name)?;
+        let (mut stored, digest) = read(dir)?;
         let own = self.formed(Fitted::open(&self.base, &stored, &self.plugin_dirs)?)?;
+        let labels = labels(&self.base, &stored);
         stored.parameters.clear();
         stored.head = None;
         let virtual_tokens = own.as_ref().map_or(0, |f| f.virtual_tokens);
         let trained = stored.graft.as_ref().and_then(|g| g.training.as_ref());
         let trained = trained.and_then(|t| usize::try_from(t.recipe.get("max_length")?.as_u64()?).ok());
         let max_length = self.base.max_length(trained, virtual_tokens)?;
-        let revision = before.map_or(1, |b| b.by.revision + 1);
-        let by = Provenance { adapter: Some(name.into()), revision, digest: digest.into() };
+        let by = Provenance { adapter: Some(name.into()), revision: 0, digest: digest.into() };
         let id = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let made = Resident {
+        Ok(Resident {
             by,
             stored: Some(stored),
             dir: dir.to_path_buf(),
             max_length,
             id,
+            labels,
             tally: Tally::default(),
             own,
             vector: OnceLock::new(),
-        };
-        let made = Arc::new(made);
-        let mut all = self.adapters.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        all.insert(name.to_owned(), Arc::clone(&made));
-        Ok(made)
+        })
+    }
+
+    /// Held by whoever changes files of adapters and then what answers, so that both happen in the same order.
+    pub(crate) fn changing_files(&self) -> MutexGuard<'_, ()> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts what was fitted under its name, as its next revision. What it replaces is kept aside.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] where there is one and `replace` does not say so.
+    pub fn publish(&self, mut made: Resident, replace: bool) -> Result<Arc<Resident>, StoreError> {
+        let name = made.by.adapter.as_deref().unwrap_or_default().to_owned();
+        let mut all = self.change();
+        let before = all.get(&name).cloned();
+        if before.is_some() && !replace {
+            return Err(StoreError::Exists(name));
+        }
+        let mut revisions = self.revisions.lock().unwrap_or_else(PoisonError::into_inner);
+        let revision = revisions.entry(name.clone()).or_default();
+        *revision += 1;
+        made.by.revision = *revision;
+        let current = Arc::new(made);
+        let pinned = before.as_ref().is_some_and(|b| b.pinned);
+        let previous = before.map(|b| b.current);
+        all.insert(name, Named { current: Arc::clone(&current), previous, pinned });
+        self.metrics.loaded(all.len());
+        Ok(current)
+    }
+
+    /// Goes back to the revision that the current one replaced; the current one is kept aside in its place.
+    ///
+    /// # Errors
+    /// [`StoreError::Unknown`], [`StoreError::NoPrevious`].
+    pub fn roll_back(&self, name: &str) -> Result<Arc<Resident>, StoreError> {
+        let mut all = self.change();
+        let named = all.get_mut(name).ok_or_else(|| StoreError::Unknown(name.to_owned()))?;
+        let previous = named.previous.take().ok_or_else(|| StoreError::NoPrevious(name.to_owned()))?;
+        named.previous = Some(std::mem::replace(&mut named.current, previous));
+        Ok(Arc::clone(&named.current))
+    }
+
+    /// Says whether an adapter stays in memory whatever else is asked for.
+    ///
+    /// # Errors
+    /// [`StoreError::Unknown`].
+    pub fn pin(&self, name: &str, pinned: bool) -> Result<(), StoreError> {
+        let mut all = self.change();
+        let named = all.get_mut(name).ok_or_else(|| StoreError::Unknown(name.to_owned()))?;
+        named.pinned = pinned;
+        Ok(())
     }
 
     /// Takes an adapter away; requests that it was found for are still answered.
@@ -243,8 +341,10 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unknown`].
     pub fn unload(&self, name: &str) -> Result<Arc<Resident>, StoreError> {
-        let mut all = self.adapters.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        all.shift_remove(name).ok_or_else(|| StoreError::Unknown(name.to_owned()))
+        let mut all = self.change();
+        let named = all.shift_remove(name).ok_or_else(|| StoreError::Unknown(name.to_owned()))?;
+        self.metrics.unloaded(all.len());
+        Ok(named.current)
     }
 
     /// Loads every folder below `root` that holds an adapter, each under its own name. What can't be loaded is told of
@@ -288,13 +388,33 @@ pub fn folders(root: &Path) -> Result<Vec<(String, PathBuf)>, StoreError> {
 
 /// Whether a file of an adapter lies in a folder.
 pub fn holds_adapter(dir: &Path) -> bool {
-    FILES.iter().any(|f| dir.join(f).is_file())
+    !files_of(dir).is_empty()
 }
 
-/// The digest of an adapter's files.
-fn digest(dir: &Path) -> Result<String, StoreError> {
-    let files = FILES.iter().map(|f| dir.join(f)).filter(|p| p.is_file());
-    Ok(digest_files(files)?)
+/// An adapter and the digest of its files, which somebody may be replacing meanwhile.
+fn read(dir: &Path) -> Result<(StoredAdapter, String), StoreError> {
+    let digest = || digest_files(files_of(dir));
+    let mut before = digest()?;
+    for _ in 0..3 {
+        let stored = load(dir)?;
+        let after = digest()?;
+        if before == after {
+            return Ok((stored, after));
+        }
+        before = after;
+    }
+    let source = std::io::Error::other("its files change while they are read");
+    Err(StoreError::Io { path: dir.to_owned(), source })
+}
+
+/// The names of what a head gives, in order.
+fn labels(base: &Base, stored: &StoredAdapter) -> Vec<String> {
+    if let Some(g) = stored.graft.as_ref().filter(|g| !g.objective.labels.is_empty()) {
+        return g.objective.labels.clone();
+    }
+    let config = objective_of(base, stored).map(|c| c.config).unwrap_or_default();
+    let list = ["labels", "targets"].into_iter().find_map(|key| config.get(key)?.as_array().cloned());
+    list.unwrap_or_default().iter().filter_map(|l| l.as_str().map(str::to_owned)).collect()
 }
 
 /// Whether `name` may be an adapter's: 1 to 128 of `A-Za-z0-9._-`, the first no dot.

@@ -39,9 +39,11 @@ fn main() -> Any<()> {
     let same: Vec<Parts> = (0..ROWS as u64).map(|i| lora(i, 8)).collect::<Any<_>>()?;
     let mixed: Vec<Parts> =
         (0..ROWS as u64).map(|i| lora(100 + i, [4, 8, 16, 32, 64][i as usize % 5])).collect::<Any<_>>()?;
-    let fragments: Vec<_> = [&bare, &same[0], &mixed[0]].into_iter().flat_map(|p| p.fragments().cloned()).collect();
+    let fragments: Vec<_> =
+        [&bare, &same[0], &mixed[0]].into_iter().flat_map(|p| p.fragments().cloned()).collect();
     let mut banks = Banks::new(Room::new(&base, &fragments, &options)?);
-    let all: Vec<Tenant<'_>> = same.iter().enumerate().map(|(i, parts)| Tenant { id: 1 + i as u64, parts }).collect();
+    let all: Vec<Tenant<'_>> =
+        same.iter().enumerate().map(|(i, parts)| Tenant { id: 1 + i as u64, parts }).collect();
     let ranks: Vec<Tenant<'_>> =
         mixed.iter().enumerate().map(|(i, parts)| Tenant { id: 1000 + i as u64, parts }).collect();
     let nobody: Vec<Tenant<'_>> = (0..ROWS).map(|_| Tenant { id: 0, parts: &bare }).collect();
@@ -61,8 +63,13 @@ fn main() -> Any<()> {
         println!("{}", banks.session().finish_profile()?.display());
         return Ok(());
     }
-    println!("{threads} threads, {repeats} turns; best and middle run in ms, throughput relative to the base");
-    println!("{:>7}  {:<14} {:>8} {:>8} {:>8} {:>8}", "tokens", "rows", "best", "middle", "of best", "of middle");
+    println!(
+        "{threads} threads, {repeats} turns; best and middle run in ms, throughput relative to the base"
+    );
+    println!(
+        "{:>7}  {:<14} {:>8} {:>8} {:>8} {:>8}",
+        "tokens", "rows", "best", "middle", "of best", "of middle"
+    );
     for tokens in [16usize, 64, 128] {
         let batch = batch(&base, tokens)?;
         let mut times: [Vec<f64>; 4] = Default::default();
@@ -87,7 +94,9 @@ fn main() -> Any<()> {
                 (t[0], t[t.len() / 2])
             })
             .collect();
-        for (name, (best, middle)) in ["base alone", "32 of r=8", "32 of r=4…64", "base rows"].iter().zip(&figures) {
+        for (name, (best, middle)) in
+            ["base alone", "32 of r=8", "32 of r=4…64", "base rows"].iter().zip(&figures)
+        {
             let (b, m) = (figures[0].0 / best, figures[0].1 / middle);
             println!("{tokens:>7}  {name:<14} {best:>8.2} {middle:>8.2} {b:>8.3} {m:>8.3}");
         }
@@ -120,7 +129,14 @@ fn adapter(base: &Base, seed: u64, r: usize) -> Any<StoredAdapter> {
             parameters.insert(ParamKey::new(s.path.clone(), "lora_B.weight"), random([s.out_features, r])?);
         }
     }
-    Ok(StoredAdapter { dir: PathBuf::from(format!("r{r}-{seed}")), peft: Some(peft), hub: None, parameters, head: None, graft: None })
+    Ok(StoredAdapter {
+        dir: PathBuf::from(format!("r{r}-{seed}")),
+        peft: Some(peft),
+        hub: None,
+        parameters,
+        head: None,
+        graft: None,
+    })
 }
 
 fn batch(base: &Base, tokens: usize) -> Any<Batch> {

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
-use graft_serve::{Engine, Limits, Store, grpc, http};
+use anyhow::{Context, Result, anyhow};
+use graft_serve::{Config, Engine, Store, config, grpc, http};
 
 use crate::common::{BaseArgs, started};
 
@@ -14,44 +14,84 @@ use crate::common::{BaseArgs, started};
 /// Every folder below --adapters is an adapter under its own name: those that Graft trained, and those of Hugging Face
 /// PEFT as they are.
 ///
+/// Everything can stand in a file (TOML) too, or in variables such as GRAFT_SERVE_LISTEN and GRAFT_SERVE_LIMITS__TEXTS;
+/// flags win over variables, and those over the file. Keys stand in a file of their own (`keys_file`) or in
+/// GRAFT_ADMIN_KEY, GRAFT_METRICS_KEY and GRAFT_API_KEY, or in files that GRAFT_ADMIN_KEY_FILE and so on name.
+///
 /// Example: graft serve --base minilm --adapters adapters
 #[derive(clap::Args)]
 pub struct Args {
+    /// A file with settings; flags win over it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// The base: a directory or an .onnx file
     #[arg(long, value_name = "PATH")]
-    base: PathBuf,
+    base: Option<String>,
     /// The folder of the adapters
     #[arg(long, value_name = "DIR")]
-    adapters: Option<PathBuf>,
-    /// Address and port to listen at
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
-    listen: SocketAddr,
+    adapters: Option<String>,
+    /// Address and port to listen at [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
     /// Address and port of the same over gRPC, as Triton's clients speak it [default: none]
     #[arg(long, value_name = "ADDRESS")]
     grpc: Option<SocketAddr>,
     /// The name under which clients ask for the base itself [default: that of its folder]
     #[arg(long, value_name = "NAME")]
     base_name: Option<String>,
+    /// Another setting of the file, e.g. limits.texts=100 (repeatable)
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
     #[command(flatten)]
     base_args: BaseArgs,
 }
 
+impl Args {
+    fn config(&self) -> Result<Config> {
+        let mut flags = toml::Table::new();
+        for setting in &self.set {
+            let (key, value) =
+                setting.split_once('=').ok_or_else(|| anyhow!("--set {setting}: expected KEY=VALUE"))?;
+            config::set(&mut flags, key, value);
+        }
+        let listen = self.listen.map(|l| l.to_string());
+        let own = [
+            ("base", &self.base),
+            ("adapters", &self.adapters),
+            ("listen", &listen),
+            ("base_name", &self.base_name),
+        ];
+        for (key, value) in own {
+            if let Some(value) = value {
+                flags.insert(key.into(), toml::Value::String(value.clone()));
+            }
+        }
+        Ok(Config::layered(self.config.as_deref(), std::env::vars(), flags)?)
+    }
+}
+
 /// Runs `graft serve`.
 pub fn run(args: Args) -> Result<()> {
-    let base = args.base_args.open(&args.base)?;
-    let name = args.base_name.clone().unwrap_or_else(|| base.name());
+    let config = args.config()?;
+    let settings = config.settings(&|name| std::env::var(name).ok())?;
+    let base = config.base.as_deref().ok_or_else(|| anyhow!("which base? Name it with --base"))?;
+    let base = args.base_args.open(base)?;
+    let name = config.base_name.clone().unwrap_or_else(|| base.name());
     let store = Arc::new(Store::new(base, name, args.base_args.plugin_dir.clone())?);
-    if let Some(dir) = &args.adapters {
+    if let Some(dir) = &config.adapters {
+        http::clear_leftovers(dir).with_context(|| format!("can't read {}", dir.display()))?;
         for (name, e) in store.load_all(dir)? {
             eprintln!("adapter '{name}' is not served: {e}");
         }
     }
     let options = args.base_args.runtime.session("serve")?;
-    let engine = Arc::new(Engine::start(Arc::clone(&store), Limits::default(), options)?);
+    let engine = Engine::start(Arc::clone(&store), config.engine_limits(), options)?;
+    let engine = Arc::new(engine.with_rates(config.engine_rates()));
+    let app = http::App::new(Arc::clone(&engine), settings);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let listener = tokio::net::TcpListener::bind(args.listen).await;
-        let listener = listener.with_context(|| format!("can't listen at {}", args.listen))?;
+        let listener = tokio::net::TcpListener::bind(config.listen).await;
+        let listener = listener.with_context(|| format!("can't listen at {}", config.listen))?;
         let (count, at) = (store.list().len(), listener.local_addr()?);
         eprintln!(
             "{count} adapters on {} at http://{at}, {} ms after the start",
@@ -63,7 +103,7 @@ pub fn run(args: Args) -> Result<()> {
             stopped().await;
             drop(stop);
         });
-        let http = http::serve(listener, Arc::clone(&engine), until_dropped(stopping.clone()));
+        let http = http::serve(listener, app, until_dropped(stopping.clone()));
         let grpc = async {
             let Some(at) = args.grpc else { return anyhow::Ok(()) };
             let listener = tokio::net::TcpListener::bind(at).await;

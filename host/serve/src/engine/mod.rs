@@ -2,18 +2,22 @@
 
 mod passes;
 mod queue;
+mod scores;
 mod worker;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use graft_data::{EncodeOptions, Encoding, Tokenizer};
+use graft_graph::model::Role;
+use graft_graph::sites::{Site, SiteKind, sites};
 use graft_plugins::api::Row;
 use graft_runtime::SessionOptions;
-use graft_tasks::{Examples, Intake, TaskError};
+use graft_tasks::{Base, Examples, Intake, TaskError};
 use tokio::sync::oneshot;
 
 use crate::ask::{Answered, Ask, Refusal, Text, Times};
+use crate::rates::Rates;
 use crate::store::{Resident, Store};
 use queue::{Item, Pending, Queue};
 
@@ -53,7 +57,11 @@ pub struct Engine {
     pub store: Arc<Store>,
     /// How much is taken at once.
     pub limits: Limits,
+    /// How often each adapter may be asked.
+    pub rates: Rates,
     tokenizer: Tokenizer,
+    /// Token ids are below this.
+    vocabulary: usize,
     queue: Arc<Queue>,
     worker: std::sync::Mutex<Option<std::thread::JoinHandle<()>>>,
 }
@@ -85,7 +93,15 @@ impl Engine {
             what: "the thread that runs batches".into(),
             detail: e.to_string(),
         })?;
-        Ok(Engine { store, limits, tokenizer: *tokenizer, queue, worker: Some(thread).into() })
+        let (rates, worker) = (Rates::default(), Some(thread).into());
+        let vocabulary = rows_of_embeddings(&store.base).unwrap_or(tokenizer.vocab_size());
+        Ok(Engine { store, limits, rates, tokenizer: *tokenizer, vocabulary, queue, worker })
+    }
+
+    /// The same with limits on how often each adapter may be asked.
+    pub fn with_rates(mut self, rates: Rates) -> Engine {
+        self.rates = rates;
+        self
     }
 
     /// The tokenizer.
@@ -118,22 +134,44 @@ impl Engine {
     /// # Errors
     /// See [`Refusal`].
     pub async fn ask(self: &Arc<Engine>, ask: Ask) -> Result<Answered, Refusal> {
+        let resident = match self.resident(ask.adapter.as_deref()) {
+            Ok(found) => found,
+            Err(why) => {
+                self.store.metrics.refused(&why);
+                return Err(why);
+            }
+        };
+        self.ask_of(&resident, ask).await
+    }
+
+    /// As [`Engine::ask`], of an adapter that was found already: a revision that is replaced meanwhile still answers.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub async fn ask_of(self: &Arc<Engine>, resident: &Arc<Resident>, ask: Ask) -> Result<Answered, Refusal> {
         let began = Instant::now();
-        let resident = self.resident(ask.adapter.as_deref())?;
-        let answered = self.answer(ask, Arc::clone(&resident), began).await;
-        resident.tally.add(&answered, began.elapsed());
-        answered
+        let metrics = Arc::clone(&self.store.metrics);
+        let (want, texts) = (ask.want, ask.texts.len());
+        metrics.asked(want, texts);
+        let result = self.answer(resident, ask, began).await;
+        match &result {
+            Ok(answered) => metrics.answered(want, answered, began.elapsed()),
+            Err(why) => metrics.refused(why),
+        }
+        resident.tally.add(&result, began.elapsed());
+        result
     }
 
     async fn answer(
         self: &Arc<Engine>,
+        resident: &Arc<Resident>,
         ask: Ask,
-        resident: Arc<Resident>,
         began: Instant,
     ) -> Result<Answered, Refusal> {
-        self.check(&ask)?;
+        self.check(&ask.texts)?;
+        self.rates.take(resident.by.adapter.as_deref().unwrap_or(&self.store.base_name), ask.texts.len())?;
         let (want, deadline) = (ask.want, ask.deadline);
-        let (engine, for_tokens) = (Arc::clone(self), Arc::clone(&resident));
+        let (engine, for_tokens) = (Arc::clone(self), Arc::clone(resident));
         let prepared = tokio::task::spawn_blocking(move || engine.prepare(&ask, &for_tokens)).await;
         let Prepared { rows, tokens } =
             prepared.map_err(|_| Refusal::Internal("the tokenizer failed".into()))??;
@@ -141,7 +179,7 @@ impl Engine {
         let (reply, answer) = oneshot::channel();
         let pending = Arc::new(Pending::new(rows.len(), reply, deadline));
         let items = rows.into_iter().enumerate().map(|(place, (row, encoding))| Item {
-            resident: Arc::clone(&resident),
+            resident: Arc::clone(resident),
             want,
             row,
             encoding,
@@ -154,20 +192,28 @@ impl Engine {
         Ok(Answered { answers, tokens, by: resident.by.clone(), times })
     }
 
-    fn check(&self, ask: &Ask) -> Result<(), Refusal> {
-        if ask.texts.is_empty() {
-            return Err(Refusal::Invalid("there is no text to answer".into()));
+    /// Whether texts are within the limits.
+    ///
+    /// # Errors
+    /// [`Refusal::Empty`], [`Refusal::Invalid`].
+    pub fn check(&self, texts: &[Text]) -> Result<(), Refusal> {
+        if texts.is_empty() {
+            return Err(Refusal::Empty("there is no text to answer".into()));
         }
-        if ask.texts.len() > self.limits.texts {
-            let (n, most) = (ask.texts.len(), self.limits.texts);
+        if texts.len() > self.limits.texts {
+            let (n, most) = (texts.len(), self.limits.texts);
             return Err(Refusal::Invalid(format!("{n} texts in one request; at most {most} are taken")));
+        }
+        let blank = |t: &Text| matches!(t, Text::One(a) if a.trim().is_empty());
+        if let Some(i) = texts.iter().position(blank) {
+            return Err(Refusal::Empty(format!("text {} is empty", i + 1)));
         }
         let long = |t: &Text| match t {
             Text::One(a) => a.len(),
             Text::Pair(a, b) => a.len().saturating_add(b.len()),
             Text::Tokens(ids) => ids.len().saturating_mul(size_of::<i64>()),
         };
-        match ask.texts.iter().position(|t| long(t) > self.limits.text_bytes) {
+        match texts.iter().position(|t| long(t) > self.limits.text_bytes) {
             Some(i) => {
                 let most = self.limits.text_bytes;
                 Err(Refusal::Invalid(format!("text {} is longer than {most} bytes", i + 1)))
@@ -181,7 +227,7 @@ impl Engine {
         if form.is_none() {
             let whose =
                 resident.by.adapter.as_deref().map_or("the base".to_owned(), |n| format!("adapter '{n}'"));
-            return Err(Refusal::Invalid(format!("{whose} has no head, so it gives vectors alone")));
+            return Err(Refusal::Unfit(format!("{whose} has no head, so it gives vectors alone")));
         }
         let mut rows = Vec::with_capacity(ask.texts.len());
         for (i, text) in ask.texts.iter().enumerate() {
@@ -210,8 +256,8 @@ impl Engine {
                 Ok((Row::default(), encoding))
             }
             Text::Tokens(ids) => {
-                let most = self.tokenizer.vocab_size() as i64;
-                if let Some(id) = ids.iter().find(|id| !(0..most).contains(*id)) {
+                let most = self.vocabulary;
+                if let Some(id) = ids.iter().find(|id| !usize::try_from(**id).is_ok_and(|i| i < most)) {
                     return Err(Refusal::Invalid(format!("{id} is no token id; there are {most}")));
                 }
                 if ids.is_empty() {
@@ -243,6 +289,13 @@ impl Engine {
             let _ = thread.join();
         }
     }
+}
+
+/// Rows of the table that token ids are looked up in. It may have more than the tokenizer has tokens.
+fn rows_of_embeddings(base: &Base) -> Option<usize> {
+    let ids = base.model.input(Role::Ids)?;
+    let of_ids = |s: &Site| s.kind == SiteKind::Embedding && s.input == ids;
+    sites(&base.graph).iter().find(|s| of_ids(s)).map(|s| s.in_features)
 }
 
 impl Drop for Engine {

@@ -10,6 +10,7 @@ use graft_tasks::{Banks, Examples, Fitted, Parts, Program, TaskError, Tenant};
 use serde_json::Value;
 
 use super::queue::Item;
+use super::scores::scores;
 use crate::ask::{Refusal, Want};
 use crate::form::{Form, Way};
 use crate::store::{Resident, Store};
@@ -130,9 +131,9 @@ impl Passes {
             if answers[first].is_some() {
                 continue;
             }
-            let same = |i: &usize| {
-                items[*i].resident.id == items[first].resident.id && items[*i].want == items[first].want
-            };
+            let vector = |i: usize| items[i].want == Want::Vector;
+            let same =
+                |i: &usize| items[*i].resident.id == items[first].resident.id && vector(*i) == vector(first);
             let rows: Vec<usize> = (first..items.len()).filter(same).collect();
             let mut tensors = Vec::new();
             for (own, here, sizes) in banks.outputs(parts[first]) {
@@ -170,7 +171,6 @@ impl Passes {
                 tenant.parts.refill(&again);
             }
             banks.place(&store.base, tenant).map_err(internal)?;
-            tenant.parts.release();
             while banks.bytes_leased() > self.bank_bytes {
                 let idle = self.used.iter().filter(|(_, (tick, _))| *tick < self.batches);
                 let Some(oldest) = idle.min_by_key(|(_, (tick, _))| *tick).map(|(id, _)| *id) else { break };
@@ -194,13 +194,35 @@ fn examples<'i>(items: impl Iterator<Item = &'i Item> + Clone) -> Examples {
     }
 }
 
-/// The answers that an objective makes of its outputs for these rows.
+/// The answers that an objective makes of its outputs for these rows, which are of one adapter.
 fn decoded(form: &Form, items: &[&Item], tensors: Vec<api::Tensor>) -> Answers {
     let rows: Vec<api::Row> = items.iter().map(|i| i.row.clone()).collect();
-    let answers = form.objective().and_then(|o| Ok(o.decode(&rows, tensors)?));
-    match answers {
-        Ok(answers) => answers.into_iter().map(Ok).collect(),
-        Err(e) => items.iter().map(|_| Err(Refusal::Internal(e.to_string()))).collect(),
+    let numbers = items.iter().any(|i| i.want == Want::Scores).then(|| scores(&tensors, items.len()));
+    let words = || form.objective().and_then(|o| Ok(o.decode(&rows, tensors.clone())?));
+    let words = if items.iter().all(|i| i.want == Want::Scores) { None } else { Some(words()) };
+    let one = |(k, item): (usize, &&Item)| match (item.want, &numbers, &words) {
+        (Want::Scores, Some(Ok(all)), _) => all.get(k).cloned().ok_or_else(lost),
+        (Want::Scores, Some(Err(why)), _) => Err(why.clone()),
+        (_, _, Some(Ok(all))) => all.get(k).cloned().ok_or_else(lost),
+        // One row that can't be answered (ids without a text for spans) is no reason not to answer the others.
+        (_, _, Some(Err(_))) if items.len() > 1 => {
+            let alone = tensors.iter().map(|t| row_of(t, k)).collect();
+            decoded(form, &[item], alone).pop().unwrap_or_else(|| Err(lost()))
+        }
+        (_, _, Some(Err(e))) => Err(Refusal::Unfit(e.to_string())),
+        _ => Err(lost()),
+    };
+    items.iter().enumerate().map(one).collect()
+}
+
+fn lost() -> Refusal {
+    Refusal::Internal("an answer is missing".into())
+}
+
+fn row_of(t: &api::Tensor, row: usize) -> api::Tensor {
+    match t.to_f32s() {
+        Ok(values) => picked(&t.name, &t.shape, &values, &[], &[row]),
+        Err(_) => t.clone(),
     }
 }
 

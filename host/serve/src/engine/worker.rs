@@ -34,6 +34,7 @@ impl Worker {
     fn batch(&mut self, items: Vec<Item>) {
         items.iter().for_each(|i| i.pending.start());
         for group in self.passes.groups(&self.store, items) {
+            self.store.metrics.batch(group.iter().map(|i| i.encoding.ids.len()));
             match self.passes.run(&self.store, &group) {
                 Ok(answers) => group.iter().zip(answers).for_each(|(i, a)| match a {
                     Ok(answer) => i.pending.answer(i.place, answer),

@@ -52,6 +52,8 @@ impl From<Fault> for Status {
             Kind::Invalid => Code::InvalidArgument,
             Kind::Unsupported => Code::Unimplemented,
             Kind::TooLarge | Kind::Busy => Code::ResourceExhausted,
+            Kind::NoKey => Code::Unauthenticated,
+            Kind::Forbidden => Code::PermissionDenied,
             Kind::Late => Code::DeadlineExceeded,
             Kind::Unavailable => Code::Unavailable,
             Kind::Internal => Code::Internal,

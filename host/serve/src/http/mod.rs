@@ -1,45 +1,59 @@
 //! The dialects: routes, and what they have in common.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`app`] | what every handler has at hand: the engine, the keys, the limits |
+//! | `call` | a request: its key, which adapter it means, its body; the headers of an answer |
+//! | `tei` | Text Embeddings Inference |
+//! | `openai` | OpenAI, and what vLLM adds to it |
+//! | `both` | paths that two dialects own: the body decides |
+//! | `openapi` | the document that tells of all this, generated |
+//! | [`v2`] | KServe's Open Inference Protocol |
+//! | `admin` | uploading, removing and rolling back adapters; `/metrics` |
+//!
+//! A dialect is a module with `routes()`. Its paths exist below `/a/{adapter}` as well, where that adapter answers whatever
+//! the body says.
 
+mod admin;
+mod answers;
+pub mod app;
+mod both;
+mod call;
+mod inside;
+mod openai;
+mod openapi;
+mod tei;
 pub mod v2;
 
 use std::future::Future;
-use std::sync::Arc;
 
-use axum::Json;
 use axum::Router;
-use axum::extract::Path;
-use axum::extract::State;
-use axum::response::IntoResponse;
-use axum::routing::{get, post};
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::get;
 
-use crate::engine::Engine;
+pub use admin::clear_leftovers;
+pub use app::{App, Settings};
 
 /// All routes.
-pub fn router(engine: Arc<Engine>) -> Router {
+pub fn router(app: impl Into<App>) -> Router {
+    let app = app.into();
+    let dialects = || Router::new().merge(tei::routes()).merge(openai::routes()).merge(both::routes());
     Router::new()
-        .route("/health", get(health))
-        .route("/a/{adapter}/predict", post(predict))
+        .merge(dialects())
+        .nest("/a/{adapter}", dialects())
+        .merge(admin::routes())
         .merge(v2::routes())
-        .with_state(engine)
+        .route("/openapi.json", get(async || axum::Json(openapi::document())))
+        .layer(from_fn_with_state(app.clone(), counted))
+        .with_state(app)
 }
 
-async fn health(State(_): State<Arc<Engine>>) -> impl IntoResponse {
-    axum::http::StatusCode::OK
-}
-
-async fn predict(
-    State(engine): State<Arc<Engine>>,
-    Path(adapter): Path<String>,
-    Json(body): Json<serde_json::Value>,
-) -> impl IntoResponse {
-    let text = body["inputs"].as_str().unwrap_or_default().to_owned();
-    match engine.ask(crate::Ask::new(Some(&adapter), vec![crate::Text::One(text)], crate::Want::Answer)).await
-    {
-        Ok(a) => Json(
-            serde_json::json!({"answers": a.answers, "digest": &*a.by.digest, "us": a.times.inference.as_micros() as u64}),
-        ),
-        Err(e) => Json(serde_json::json!({"error": e.to_string()})),
-    }
+async fn counted(State(app): State<App>, request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    app.engine().store.metrics.responded(response.status().as_u16());
+    response
 }
 
 /// Serves until `until` is done, then answers what was taken.
@@ -48,8 +62,8 @@ async fn predict(
 /// What the listener says.
 pub async fn serve(
     listener: tokio::net::TcpListener,
-    engine: Arc<Engine>,
+    app: impl Into<App>,
     until: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    axum::serve(listener, router(engine)).with_graceful_shutdown(until).await
+    axum::serve(listener, router(app)).with_graceful_shutdown(until).await
 }

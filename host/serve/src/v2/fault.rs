@@ -16,6 +16,10 @@ pub enum Kind {
     Unsupported,
     /// More bytes than are taken.
     TooLarge,
+    /// A key is needed.
+    NoKey,
+    /// The key is not for this.
+    Forbidden,
     /// Too much waits already.
     Busy,
     /// The answer was not there in time.
@@ -53,8 +57,13 @@ impl From<Refusal> for Fault {
     fn from(refusal: Refusal) -> Fault {
         let kind = match refusal {
             Refusal::UnknownAdapter { .. } => Kind::NotFound,
-            Refusal::Invalid(_) | Refusal::TooLong { .. } => Kind::Invalid,
-            Refusal::Busy { retry_after } => {
+            Refusal::Invalid(_) | Refusal::Empty(_) | Refusal::Unfit(_) | Refusal::TooLong { .. } => {
+                Kind::Invalid
+            }
+            Refusal::TooLarge { .. } => Kind::TooLarge,
+            Refusal::NoKey => Kind::NoKey,
+            Refusal::Forbidden(_) => Kind::Forbidden,
+            Refusal::Busy { retry_after } | Refusal::Rate { retry_after, .. } => {
                 return Fault {
                     retry_after: Some(retry_after),
                     ..Fault::new(Kind::Busy, refusal.to_string())
@@ -72,8 +81,10 @@ impl From<StoreError> for Fault {
     fn from(e: StoreError) -> Fault {
         let kind = match e {
             StoreError::Unknown(_) => Kind::NotFound,
-            StoreError::Name(_) | StoreError::Exists(_) | StoreError::Task(_) => Kind::Invalid,
-            StoreError::Io { .. } => Kind::Internal,
+            StoreError::Name(_) | StoreError::Exists(_) | StoreError::Task(_) | StoreError::NoPrevious(_) => {
+                Kind::Invalid
+            }
+            StoreError::Io { .. } | StoreError::Replaced(_) => Kind::Internal,
         };
         Fault::new(kind, e.to_string())
     }

@@ -90,6 +90,8 @@ impl IntoResponse for Fault {
             Kind::Invalid => StatusCode::BAD_REQUEST,
             Kind::Unsupported => StatusCode::NOT_IMPLEMENTED,
             Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Kind::NoKey => StatusCode::UNAUTHORIZED,
+            Kind::Forbidden => StatusCode::FORBIDDEN,
             Kind::Busy => StatusCode::TOO_MANY_REQUESTS,
             Kind::Late | Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,

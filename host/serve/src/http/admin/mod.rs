@@ -1,0 +1,213 @@
+//! What changes the adapters, behind the administrator's key, and the numbers.
+
+mod upload;
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::app::App;
+use super::call::{Call, key_of, param, signed};
+use super::openai::{self, error, told};
+use super::openapi::{Operation, body};
+use crate::ask::Refusal;
+use crate::store::{Named, Resident, StoreError, check_name};
+
+pub use upload::clear_leftovers;
+
+/// What these routes take, for the OpenAPI document.
+pub(super) const OPERATIONS: [Operation; 7] = [
+    Operation::get("/admin/adapters", "The adapters and their revisions"),
+    Operation::get("/admin/adapters/{name}", "An adapter and its revisions"),
+    Operation::new("put", "/admin/adapters/{name}", "Uploads an adapter: a tar of its folder").archive(),
+    Operation::new("delete", "/admin/adapters/{name}", "Removes an adapter"),
+    Operation::post("/admin/adapters/{name}/rollback", "Goes back to the revision before"),
+    Operation::post("/admin/adapters/{name}/pin", "Keeps an adapter in memory").takes(body::<Pin>),
+    Operation::get("/metrics", "Numbers for Prometheus"),
+];
+
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route("/admin/adapters", get(list))
+        .route("/admin/adapters/{name}", get(state).put(put).delete(remove))
+        .route("/admin/adapters/{name}/rollback", post(roll_back))
+        .route("/admin/adapters/{name}/pin", post(pin))
+        .route("/metrics", get(metrics))
+}
+
+async fn metrics(State(app): State<App>, request: Request) -> Response {
+    match app.access().watch(key_of(request.headers())) {
+        Ok(()) => {
+            let text = app.engine().store.metrics.text(app.engine().waiting());
+            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+        }
+        Err(why) => openai::refused(&why),
+    }
+}
+
+/// The name in the address, if the key may change what it names.
+async fn allowed(app: &App, request: Request) -> Result<(String, Request), Refusal> {
+    app.access().administer(key_of(request.headers()))?;
+    let (mut parts, body) = request.into_parts();
+    let name = param(&mut parts, "name").await.unwrap_or_default();
+    check_name(&name).map_err(|e| Refusal::Invalid(e.to_string()))?;
+    Ok((name, Request::from_parts(parts, body)))
+}
+
+/// What went wrong with an adapter, with paths relative to the folder of the adapters.
+fn failed(app: &App, e: &StoreError) -> Response {
+    let (status, kind) = match e {
+        StoreError::Unknown(_) => (StatusCode::NOT_FOUND, "not_found_error"),
+        StoreError::Exists(_) | StoreError::NoPrevious(_) | StoreError::Replaced(_) => {
+            (StatusCode::CONFLICT, "conflict_error")
+        }
+        StoreError::Io { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "server_error"),
+        StoreError::Name(_) | StoreError::Task(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_adapter"),
+    };
+    let message = e.to_string();
+    let message = match app.settings().adapters.as_deref() {
+        Some(root) => openai::without(root, &message),
+        None => message,
+    };
+    error(status, kind, &message, Value::Null, Value::Null)
+}
+
+async fn list(State(app): State<App>, request: Request) -> Response {
+    if let Err(why) = app.access().administer(key_of(request.headers())) {
+        return openai::refused(&why);
+    }
+    let store = &app.engine().store;
+    let names = store.list().into_iter().filter_map(|r| r.by.adapter.clone());
+    let all: Vec<Value> = names.filter_map(|n| Some(about(&app, &store.named(&n)?))).collect();
+    Json(json!({ "adapters": all })).into_response()
+}
+
+async fn state(State(app): State<App>, request: Request) -> Response {
+    let answer = async {
+        let (name, _) = allowed(&app, request).await?;
+        let named = app.engine().store.named(&name).ok_or(Refusal::UnknownAdapter { name })?;
+        Ok(signed(&app, &named.current.by, Json(about(&app, &named)).into_response()))
+    };
+    told(answer.await)
+}
+
+async fn put(State(app): State<App>, request: Request) -> Response {
+    let answer = async {
+        let (name, request) = allowed(&app, request).await?;
+        let Some(root) = app.settings().adapters.clone() else {
+            return Err(Refusal::Forbidden("the server has no folder of adapters to put it in".into()));
+        };
+        let most = app.settings().upload_bytes;
+        let upload = upload::Upload::receive(&root, &name, request.into_body(), most).await?;
+        let store = Arc::clone(&app.engine().store);
+        let work = tokio::task::spawn_blocking(move || upload.install(&store));
+        let done = work.await.map_err(|_| Refusal::Internal("reading the adapter failed".into()))?;
+        Ok(match done? {
+            Ok(made) => shown(&app, &made),
+            Err(e) => failed(&app, &e),
+        })
+    };
+    told(answer.await)
+}
+
+async fn remove(State(app): State<App>, request: Request) -> Response {
+    let answer = async {
+        let (name, _) = allowed(&app, request).await?;
+        let (store, root) = (Arc::clone(&app.engine().store), app.settings().adapters.clone());
+        let work = tokio::task::spawn_blocking(move || {
+            let _order = store.changing_files();
+            let gone = store.unload(&name);
+            (gone, root.map_or(Ok(false), |root| upload::remove(&root, &name)))
+        });
+        let (gone, removed) =
+            work.await.map_err(|_| Refusal::Internal("removing the adapter failed".into()))?;
+        Ok(match (gone, removed) {
+            (Ok(gone), Ok(_)) => signed(&app, &gone.by, StatusCode::NO_CONTENT.into_response()),
+            // It could not be loaded, but it was there.
+            (Err(_), Ok(true)) => StatusCode::NO_CONTENT.into_response(),
+            (Err(e), Ok(false)) | (_, Err(e)) => failed(&app, &e),
+        })
+    };
+    told(answer.await)
+}
+
+async fn roll_back(State(app): State<App>, request: Request) -> Response {
+    let answer = async {
+        let (name, _) = allowed(&app, request).await?;
+        Ok(match app.engine().store.roll_back(&name) {
+            Ok(current) => shown(&app, &current),
+            Err(e) => failed(&app, &e),
+        })
+    };
+    told(answer.await)
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "PinRequest")]
+struct Pin {
+    #[serde(default = "yes")]
+    pinned: bool,
+}
+
+impl Default for Pin {
+    fn default() -> Pin {
+        Pin { pinned: true }
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+async fn pin(State(app): State<App>, request: Request) -> Response {
+    let answer = async {
+        let (name, request) = allowed(&app, request).await?;
+        let pin: Pin = Call::take(&app, request).await?.read_or_default()?;
+        let store = &app.engine().store;
+        Ok(
+            match store
+                .pin(&name, pin.pinned)
+                .and_then(|()| store.named(&name).ok_or(StoreError::Unknown(name)))
+            {
+                Ok(named) => shown(&app, &named.current),
+                Err(e) => failed(&app, &e),
+            },
+        )
+    };
+    told(answer.await)
+}
+
+fn shown(app: &App, resident: &Resident) -> Response {
+    let name = resident.by.adapter.as_deref().unwrap_or_default();
+    let body = app.engine().store.named(name).map_or(Value::Null, |n| about(app, &n));
+    signed(app, &resident.by, Json(body).into_response())
+}
+
+fn about(app: &App, named: &Named) -> Value {
+    let resident = &named.current;
+    let name = resident.by.adapter.as_deref().unwrap_or_default();
+    let info = resident.stored.as_ref().map(graft_adapters::info);
+    let revision = |r: &Resident| json!({ "revision": r.by.revision, "digest": r.by.digest });
+    json!({
+        "name": name,
+        "revision": resident.by.revision,
+        "digest": resident.by.digest,
+        "previous": named.previous.as_deref().map(revision),
+        "pinned": named.pinned,
+        "path": openai::place(app, resident, name),
+        "method": info.as_ref().map(|i| &i.method),
+        "objective": resident.objective(),
+        "labels": resident.labels,
+        "parameters": info.as_ref().map(|i| i.parameters + i.head_parameters),
+        "bytes": info.as_ref().map(|i| i.bytes),
+        "max_length": resident.max_length,
+    })
+}

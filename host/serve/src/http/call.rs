@@ -1,0 +1,114 @@
+//! A request: its key, which adapter it means, its body. The headers of an answer.
+
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequestParts, RawPathParams, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::response::Response;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::app::App;
+use crate::access::Key;
+use crate::ask::{Provenance, Refusal};
+
+/// A request.
+pub(super) struct Call {
+    /// The key that came with it.
+    pub(super) key: Option<Key>,
+    prefix: Option<String>,
+    body: Bytes,
+}
+
+/// Where clients of Hugging Face's say which adapter they mean.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[schemars(rename = "Parameters")]
+pub(super) struct Parameters {
+    pub(super) adapter_id: Option<String>,
+    pub(super) top_k: Option<usize>,
+    pub(super) truncate: Option<bool>,
+    pub(super) normalize: Option<bool>,
+}
+
+impl Call {
+    /// Reads a request.
+    pub(super) async fn take(app: &App, request: Request) -> Result<Call, Refusal> {
+        let (mut parts, body) = request.into_parts();
+        let prefix = param(&mut parts, "adapter").await;
+        let key = key_of(&parts.headers);
+        let body = bytes(body, app.settings().body_bytes).await?;
+        Ok(Call { key, prefix, body })
+    }
+
+    /// The body as JSON.
+    pub(super) fn read<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Refusal> {
+        serde_json::from_slice(&self.body)
+            .map_err(|e| Refusal::Invalid(format!("the body can't be read: {e}")))
+    }
+
+    /// The body as JSON, where there is one.
+    pub(super) fn read_or_default<T: DeserializeOwned + Default>(&self) -> Result<T, Refusal> {
+        if self.body.is_empty() { Ok(T::default()) } else { self.read() }
+    }
+
+    /// The name of the adapter that is meant: by the address, else as the model, else as a parameter.
+    pub(super) fn adapter<'a>(
+        &'a self,
+        model: &'a Option<String>,
+        parameters: Option<&'a Parameters>,
+    ) -> Option<&'a str> {
+        let of_body = model.as_deref().or_else(|| parameters.and_then(|p| p.adapter_id.as_deref()));
+        self.prefix.as_deref().or(of_body)
+    }
+}
+
+/// What stands in the place of `{name}` in the address.
+pub(super) async fn param(parts: &mut Parts, name: &str) -> Option<String> {
+    let params = RawPathParams::from_request_parts(parts, &()).await.ok()?;
+    params.iter().find(|(k, _)| *k == name).map(|(_, v)| v.to_owned())
+}
+
+/// The key in `Authorization: Bearer` or `x-api-key`.
+pub(super) fn key_of(headers: &HeaderMap) -> Option<Key> {
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
+    let bearer =
+        bearer.and_then(|v| v.split_once(' ')).filter(|(kind, _)| kind.eq_ignore_ascii_case("bearer"));
+    let given = bearer.map(|(_, key)| key).or_else(|| headers.get("x-api-key")?.to_str().ok());
+    given.map(|key| Key::new(key.trim()))
+}
+
+/// A body of at most `most` bytes.
+pub(super) async fn bytes(body: Body, most: usize) -> Result<Bytes, Refusal> {
+    match Limited::new(body, most).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(e) if e.downcast_ref::<LengthLimitError>().is_some() => Err(Refusal::TooLarge { most }),
+        Err(_) => Err(Refusal::Invalid("the body broke off".into())),
+    }
+}
+
+/// Says in the headers whose answer it is.
+pub(super) fn signed(app: &App, by: &Provenance, mut response: Response) -> Response {
+    let name = by.adapter.as_deref().unwrap_or(&app.engine().store.base_name);
+    let headers = response.headers_mut();
+    set(headers, "x-adapter", name);
+    set(headers, "x-adapter-revision", &by.revision.to_string());
+    set(headers, "x-adapter-digest", &by.digest);
+    response
+}
+
+/// Sets a header; a value that none can have is left out.
+pub(super) fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
+    if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+        headers.insert(HeaderName::from_static(name), value);
+    }
+}
+
+/// Says when to try again, where that makes sense.
+pub(super) fn retried(why: &Refusal, mut response: Response) -> Response {
+    if let Some(seconds) = why.retry_after() {
+        set(response.headers_mut(), "retry-after", &seconds.to_string());
+    }
+    response
+}

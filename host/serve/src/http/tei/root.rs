@@ -1,0 +1,54 @@
+//! `POST /`, which Hugging Face's clients ask when they are given the address of a server: what is answered depends on
+//! what the adapter gives, in the shape of Hugging Face's pipelines.
+
+use std::time::Instant;
+
+use axum::response::Response;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::predict::{Inputs, predictions};
+use super::{characters, done, embed};
+use crate::ask::{Ask, Refusal, Want};
+use crate::http::app::App;
+use crate::http::call::{Call, Parameters};
+
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "RootRequest")]
+pub(in crate::http) struct Request {
+    inputs: Value,
+    model: Option<String>,
+    parameters: Option<Parameters>,
+}
+
+pub(super) async fn answer(app: &App, call: &Call) -> Result<Response, Refusal> {
+    let began = Instant::now();
+    let request: Request = call.read()?;
+    let parameters = request.parameters.unwrap_or_default();
+    let resident = app.resident(call.key, call.adapter(&request.model, Some(&parameters)))?;
+    if request.inputs.get("source_sentence").is_some() {
+        return embed::similarity(app, call).await;
+    }
+    if matches!(resident.objective(), None | Some("embedding")) {
+        return embed::answer(app, call).await;
+    }
+    let inputs: Inputs =
+        serde_json::from_value(request.inputs).map_err(|e| Refusal::Invalid(e.to_string()))?;
+    let (texts, batch) = inputs.texts()?;
+    let chars = characters(&texts);
+    let truncate = parameters.truncate.unwrap_or(app.settings().truncate);
+    let answered = app.ask(&resident, Ask { truncate, ..Ask::new(None, texts, Want::Answer) }).await?;
+    let mut all = Vec::with_capacity(answered.answers.len());
+    for answer in &answered.answers {
+        let mut one = predictions(answer, &resident, false)?;
+        if let (Some(n), Some(list)) = (parameters.top_k, one.as_array_mut()) {
+            list.truncate(n);
+        }
+        all.push(one);
+    }
+    // The pipeline for labels gives a list for each text even of one text, that for spans does not.
+    let spans = resident.objective() == Some("token-classification");
+    let body = if spans && !batch { all.pop().unwrap_or_default() } else { json!(all) };
+    Ok(done(app, &answered, chars, began, body))
+}

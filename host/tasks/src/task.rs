@@ -96,6 +96,20 @@ impl Fitted {
         self.objective
     }
 
+    /// As [`Fitted::open`], with an objective of the caller's choice over the adapter's own head.
+    ///
+    /// # Errors
+    /// As [`Fitted::open`].
+    pub fn with_head(
+        base: &Base,
+        adapter: &StoredAdapter,
+        objective: Objective,
+        plugin_dirs: &[PathBuf],
+    ) -> Result<Fitted> {
+        base.require_states()?;
+        Fitted::build(base, adapter, Some(objective), plugin_dirs)
+    }
+
     /// The graph in a session of its own, which shares the base's weights.
     ///
     /// # Errors

@@ -341,10 +341,13 @@ impl<'a> Apart<'a> {
             for v in node.outputs.iter().flatten() {
                 let rows = self.kinds[v.index()] == Kind::Rows;
                 if rows && self.leafy[v.index()] && !matches!(axes.batch(*v), Batch::Axis(0)) {
-                    return Err(told(
-                        node,
-                        "the rows of the batch are not proven to be along its first axis",
-                    ));
+                    let known = axes.summary(*v);
+                    let reason =
+                        known.mixed_by.map_or_else(|| format!("{:?}", known.batch), |r| r.to_string());
+                    let why = format!(
+                        "its rows are not proven to be those of the batch, each for itself: {reason}"
+                    );
+                    return Err(told(node, &why));
                 }
             }
             f.take(node)?;

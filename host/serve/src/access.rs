@@ -113,6 +113,11 @@ impl Access {
         }
     }
 
+    /// Whether names of adapters are nobody's business without a key: some have keys, and this one, or none, opens nothing.
+    pub fn hides(&self, key: Option<Key>) -> bool {
+        (self.has_all || !self.closed.is_empty()) && self.grant(key).is_none()
+    }
+
     /// Whether a key may change the adapters.
     ///
     /// # Errors
@@ -173,6 +178,8 @@ mod tests {
         assert!(matches!(access.ask(None, "acme"), Err(Refusal::NoKey)));
         assert!(matches!(access.ask(key("wrong"), "acme"), Err(Refusal::NoKey)));
         assert!(matches!(access.ask(key("all"), "acme"), Err(Refusal::UnknownAdapter { .. })));
+        assert!(access.hides(None) && access.hides(key("wrong")) && !access.hides(key("all")));
+        assert!(!Access::default().hides(None));
     }
 
     #[test]

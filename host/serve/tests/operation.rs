@@ -119,6 +119,7 @@ async fn keys_open_what_they_are_for() {
     assert_eq!((ask(None, "lora").await, ask(Some("wrong"), "lora").await), (401, 401));
     assert_eq!((ask(Some("tenant"), "lora").await, ask(Some("root"), "lora").await), (200, 200));
     assert_eq!(ask(Some("watch"), "lora").await, 404, "as if it were not there");
+    assert_eq!((ask(Some("tenant"), "none").await, ask(None, "none").await), (404, 401));
     assert_eq!((ask(None, "ia3").await, ask(None, BASE).await), (200, 200), "without keys of their own");
     let ids = async |key: Option<&str>| {
         let list = house.send("GET", "/v1/models", key, "").await.ok();

@@ -1,6 +1,8 @@
 //! Operators of Graft's own domain. Each is a table row with a decomposition in standard operators, which goes into
 //! the model as a function: a runtime that has a kernel for the operator uses it, any other inlines the body.
 
+mod bank;
+
 use crate::builder::Builder;
 use crate::dim::Dim;
 use crate::ir::{Attr, Attrs, Fact, Function, GRAFT_DOMAIN, Graph, Node, ValueId};
@@ -25,6 +27,12 @@ pub struct Fused {
 pub const ATTENTION: &str = "Attention";
 /// The same, but a query that sees no key at all gets zeros.
 pub const GUARDED_ATTENTION: &str = "GuardedAttention";
+/// Product with the rows of a bank as columns: a row of a batch meets the rows of its own adapter.
+pub const BANK_DOWN: &str = "BankDown";
+/// Product with the rows of a bank.
+pub const BANK_UP: &str = "BankUp";
+/// What the adapters of a batch of low-rank ones add to a product.
+pub const BANK_LOW_RANK: &str = "BankLowRank";
 
 /// Every operator of Graft's own domain.
 pub const FUSED: &[Fused] = &[
@@ -84,6 +92,9 @@ pub const FUSED: &[Fused] = &[
             vec![b.op("MatMul", &[p, i[2]]), p]
         },
     },
+    bank::DOWN,
+    bank::UP,
+    bank::LOW_RANK,
 ];
 
 /// Whether a node is one of the two attention operators.

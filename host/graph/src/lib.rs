@@ -3,6 +3,7 @@
 //! Pure: the same graph in gives the same graph out, and nothing is read or written besides ONNX files.
 
 pub mod axes;
+pub mod batch;
 pub mod beside;
 pub mod builder;
 pub mod cse;

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use common::*;
 use graft_graph::Tensor;
-use graft_runtime::{Session, SessionOptions, View};
+use graft_runtime::{Session, SessionOptions, SessionSource, View};
 use models::*;
 
 /// Title, model, and the inputs' names and shapes.
@@ -38,23 +38,98 @@ fn main() {
     for (name, model, inputs) in cases {
         let tensors: Vec<Tensor> = inputs.iter().map(|(n, s)| random(s, n.len() as u64)).collect();
         let names: Vec<&str> = inputs.iter().map(|(n, _)| *n).collect();
-        let [kernel, body] = [true, false].map(|k| measure(&model, k, threads, &names, &tensors));
+        let source = model.source();
+        let [kernel, body] = [true, false].map(|k| measure(&source, k, threads, &names, &tensors));
         println!(
             "{name:<26} {:?} kernel {kernel:>8.0}   operators {body:>8.0}   {:.1} x",
             inputs[0].1,
             body / kernel
         );
     }
+    products(threads);
+}
+
+/// The products with rows of a bank, 32 rows in a batch, beside one of ONNX Runtime with a matrix; GFLOP/s are of what the
+/// ranks ask for, padding not counted.
+fn products(threads: usize) {
+    let ranks: [(&str, &[usize]); 3] =
+        [("8", &[8]), ("4 to 64", &[4, 64, 16, 8, 32]), ("8 or none", &[0, 8])];
+    let plain = model(
+        &[("x", &["m", "k"]), ("w", &["k", "n"])],
+        &[("y", &["m", "n"])],
+        vec![node("MatMul", &["x", "w"], &["y"])],
+    );
+    for (seq, k, n) in
+        [(64, 384, 384), (16, 384, 384), (128, 384, 384), (1, 384, 384), (64, 384, 1536), (64, 1536, 384)]
+    {
+        let tensors = [random(&[32 * seq, k], 1), random(&[k, n], 2)];
+        let time = measure(&plain.source(), true, threads, &["x", "w"], &tensors);
+        let rate = |multiplications: usize, time: f64| 2e-3 * multiplications as f64 / time;
+        println!(
+            "32 x {seq} positions, {k} x {n}: MatMul {time:.0} ({:.0} GFLOP/s)",
+            rate(32 * seq * k * n, time)
+        );
+        for (title, ranks) in ranks {
+            for op in [DOWN, UP, LOW_RANK] {
+                let ranks: Vec<usize> = (0..32).map(|b| ranks[b % ranks.len()]).collect();
+                let widths = if op == DOWN {
+                    k
+                } else if op == UP {
+                    n
+                } else {
+                    k + n
+                };
+                let work = seq * widths * ranks.iter().sum::<usize>();
+                let tensors = bank_inputs(op, seq, [k, n], &ranks);
+                let names: Vec<&str> = op.1.iter().map(|(n, _)| *n).collect();
+                let source = bank_model(op, |b, node, first| vec![node(b, first)]);
+                let [kernel, body] = [true, false].map(|k| measure(&source, k, threads, &names, &tensors));
+                println!(
+                    "    {:<12} rank {title:<10} kernel {kernel:>8.0} ({:>3.0} GFLOP/s)   operators {body:>8.0}   {:.1} x",
+                    op.0,
+                    rate(work, kernel),
+                    body / kernel
+                );
+            }
+        }
+    }
+}
+
+/// Inputs for rows of a batch with adapters of these ranks, each with rows of its own in the banks.
+fn bank_inputs(op: (&str, Inputs), seq: usize, [k, n]: [usize; 2], ranks: &[usize]) -> Vec<Tensor> {
+    let (batch, all, most) =
+        (ranks.len(), 1 + ranks.iter().sum::<usize>(), *ranks.iter().max().unwrap_or(&1));
+    let mut next = 0..all as i64;
+    next.next();
+    let rows: Vec<i64> = ranks
+        .iter()
+        .flat_map(|r| {
+            (0..most).map(|j| if j < *r { next.next().unwrap_or(0) } else { 0 }).collect::<Vec<_>>()
+        })
+        .collect();
+    let size = |dim: &str| match dim {
+        "batch" => batch,
+        "seq" => seq,
+        "in" => k,
+        "out" => n,
+        "rank" => most,
+        _ => all,
+    };
+    let tensor = |(name, dims): &(&str, &[&str])| match name.starts_with("rows") {
+        true => Tensor::new([batch, most], &rows).expect("as many numbers as the shape asks for"),
+        false => random(&dims.iter().map(|d| size(d)).collect::<Vec<_>>(), name.len() as u64),
+    };
+    op.1.iter().map(tensor).collect()
 }
 
 fn random(shape: &[usize], seed: u64) -> Tensor {
     Tensor::new(shape, &numbers(seed, shape.iter().product())).expect("as many numbers as the shape asks for")
 }
 
-fn measure(model: &Model, kernels: bool, threads: usize, names: &[&str], tensors: &[Tensor]) -> f64 {
+fn measure(source: &SessionSource, kernels: bool, threads: usize, names: &[&str], tensors: &[Tensor]) -> f64 {
     let runtime = runtime().expect("the library: set ORT_DYLIB_PATH");
     let options = SessionOptions { kernels, threads: Some(threads), ..SessionOptions::default() };
-    let mut s = Session::new(runtime, &model.source(), &options).expect("the model loads");
+    let mut s = Session::new(runtime, source, &options).expect("the model loads");
     let outputs: Vec<String> = s.outputs().iter().map(|p| p.name.clone()).collect();
     let outputs: Vec<&str> = outputs.iter().map(String::as_str).collect();
     let plan = s.plan(names, &outputs).expect("the names are the model's");

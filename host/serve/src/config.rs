@@ -73,6 +73,8 @@ pub struct LimitsConfig {
     pub texts: usize,
     /// Longest text, in bytes.
     pub text_bytes: usize,
+    /// Most bytes of adapters that are kept where batches read them; those that were not used for longest make room.
+    pub bank_bytes: usize,
     /// Largest body of a request, in bytes.
     pub body_bytes: usize,
     /// Largest adapter that is uploaded, in bytes.
@@ -88,6 +90,7 @@ impl Default for LimitsConfig {
             queue_rows: limits.queue_rows,
             texts: limits.texts,
             text_bytes: limits.text_bytes,
+            bank_bytes: limits.bank_bytes,
             body_bytes: settings.body_bytes,
             upload_bytes: settings.upload_bytes,
         }
@@ -161,6 +164,7 @@ impl Config {
             ("queue_rows", l.queue_rows),
             ("texts", l.texts),
             ("text_bytes", l.text_bytes),
+            ("bank_bytes", l.bank_bytes),
             ("body_bytes", l.body_bytes),
             ("upload_bytes", l.upload_bytes),
         ];
@@ -183,6 +187,7 @@ impl Config {
             queue_rows: l.queue_rows,
             texts: l.texts,
             text_bytes: l.text_bytes,
+            bank_bytes: l.bank_bytes,
         }
     }
 

@@ -4,21 +4,29 @@
 //! |---|---|
 //! | [`ask`] | what is asked and answered, and why something is refused: what every dialect of the wire is translated to and from |
 //! | [`store`] | the adapters: which there are, their revisions, loading and unloading |
+//! | [`form`] | what an adapter is run as: fragments in a session that many share, or a session of its own |
 //! | [`engine`] | from an [`Ask`] to an [`Answered`]: tokens, a queue, batches, the thread that runs them |
+//! | [`tally`] | what an adapter answered since it was loaded |
+//! | [`v2`] | the Open Inference Protocol (V2), whatever carries it |
 //! | [`access`] | who may ask for what: keys |
 //! | [`rates`] | how often each adapter may be asked |
 //! | [`metrics`] | what happens, in numbers |
 //! | [`config`] | what can be set: a file, the environment, flags |
 //! | [`http`] | the dialects |
+//! | [`grpc`] | V2 over gRPC |
 
 pub mod access;
 pub mod ask;
 pub mod config;
 pub mod engine;
+pub mod form;
+pub mod grpc;
 pub mod http;
 pub mod metrics;
 pub mod rates;
 pub mod store;
+pub mod tally;
+pub mod v2;
 
 pub use access::{Access, Key};
 pub use ask::{Answered, Ask, Provenance, Refusal, Text, Want};

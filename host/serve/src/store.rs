@@ -7,12 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockRea
 use graft_adapters::{StoredAdapter, digest_files, files_of, load};
 use graft_plugins::Objective;
 use graft_tasks::binding::objective_of;
-use graft_tasks::{Base, Fitted, TaskError};
+use graft_tasks::{Base, Fitted, Parts, TaskError};
 use indexmap::IndexMap;
 use serde_json::json;
 
 use crate::ask::{Provenance, Want};
+use crate::form::{Form, Rooms, Way};
 use crate::metrics::Metrics;
+use crate::tally::Tally;
 
 /// Longest name of an adapter.
 const MAX_NAME: usize = 128;
@@ -29,6 +31,9 @@ pub enum StoreError {
     /// There is one already.
     #[error("there is an adapter '{0}' already")]
     Exists(String),
+    /// It is another one by now.
+    #[error("the folder of adapter '{0}' holds other files than those that it was loaded from")]
+    Replaced(String),
     /// It was never replaced.
     #[error("there is no former revision of adapter '{0}' to go back to")]
     NoPrevious(String),
@@ -55,37 +60,39 @@ impl From<graft_adapters::Error> for StoreError {
 pub struct Resident {
     /// Name, revision and digest.
     pub by: Provenance,
-    /// The adapter as its folder has it; `None` for the base.
+    /// The adapter as its folder has it, without its tensors; `None` for the base.
     pub stored: Option<StoredAdapter>,
+    /// Its folder.
+    pub dir: PathBuf,
     /// Where texts are cut.
     pub max_length: Option<usize>,
     /// Distinguishes residents from each other, also from former ones of the same name.
     pub id: u64,
     /// The labels in the order of the head's outputs, or the names of its numbers; none for vectors.
     pub labels: Vec<String>,
-    own: Option<Fitted>,
-    vector: OnceLock<std::result::Result<Fitted, String>>,
+    /// What it answered.
+    pub tally: Tally,
+    own: Option<Form>,
+    vector: OnceLock<std::result::Result<Form, String>>,
 }
 
 impl Resident {
     /// The id of the adapter's own objective (`classification`); none for the base and for adapters without a head.
     pub fn objective(&self) -> Option<&str> {
-        self.own.as_ref()?.objective.as_ref().map(|o| o.id())
+        self.own.as_ref()?.objective().ok().map(|o| o.id())
     }
 
     /// The adapter with what makes the wanted of its hidden states; `None` where it has no objective of its own.
     ///
     /// # Errors
     /// Why vectors can't be had, in words.
-    pub fn fitted(&self, store: &Store, want: Want) -> std::result::Result<Option<&Fitted>, String> {
-        let gives_vectors = |f: &Fitted| f.objective.as_ref().is_some_and(|o| o.id() == VECTOR_OBJECTIVE);
+    pub fn form(&self, store: &Store, want: Want) -> std::result::Result<Option<&Form>, String> {
+        let gives_vectors = |f: &Form| f.is(VECTOR_OBJECTIVE);
         match want {
             Want::Answer | Want::Scores => Ok(self.own.as_ref()),
             Want::Vector if self.own.as_ref().is_some_and(gives_vectors) => Ok(self.own.as_ref()),
             Want::Vector => {
-                let made = self
-                    .vector
-                    .get_or_init(|| store.vectors_of(self.stored.as_ref()).map_err(|e| e.to_string()));
+                let made = self.vector.get_or_init(|| store.vectors_of(self).map_err(|e| e.to_string()));
                 made.as_ref().map(Some).map_err(Clone::clone)
             }
         }
@@ -114,9 +121,12 @@ pub struct Store {
     pub bare: Arc<Resident>,
     /// The name under which the base itself may be asked for.
     pub base_name: String,
+    /// The sessions that adapters share.
+    pub rooms: Rooms,
     /// What happens, in numbers.
     pub metrics: Arc<Metrics>,
     plugin_dirs: Vec<PathBuf>,
+    root: OnceLock<PathBuf>,
     adapters: RwLock<IndexMap<String, Named>>,
     /// The last revision of each name that there ever was, so that no number is given twice.
     revisions: Mutex<HashMap<String, u64>>,
@@ -132,14 +142,25 @@ impl Store {
     pub fn new(base: Base, base_name: String, plugin_dirs: Vec<PathBuf>) -> Result<Store, StoreError> {
         let by = Provenance { adapter: None, revision: 0, digest: base.digest()?.into() };
         let max_length = base.max_length(None, 0)?;
-        let (labels, vector) = (Vec::new(), OnceLock::new());
-        let bare = Resident { by, stored: None, max_length, id: 0, labels, own: None, vector };
+        let bare = Resident {
+            by,
+            stored: None,
+            dir: base.dir.clone(),
+            max_length,
+            id: 0,
+            labels: Vec::new(),
+            tally: Tally::default(),
+            own: None,
+            vector: OnceLock::new(),
+        };
         Ok(Store {
             base,
             bare: Arc::new(bare),
             base_name,
+            rooms: Rooms::default(),
             metrics: Arc::new(Metrics::new()),
             plugin_dirs,
+            root: OnceLock::new(),
             adapters: RwLock::default(),
             revisions: Mutex::default(),
             files: Mutex::default(),
@@ -147,10 +168,52 @@ impl Store {
         })
     }
 
-    fn vectors_of(&self, stored: Option<&StoredAdapter>) -> Result<Fitted, StoreError> {
+    /// A fitted adapter as it is run, with a place for it in the session that adapters share.
+    fn formed(&self, fitted: Fitted) -> Result<Option<Form>, StoreError> {
+        let mut form = Form::of(&self.base, fitted);
+        match form.as_mut().map(|f| &mut f.way) {
+            Some(Way::Shared(parts, _)) => self.rooms.cover(&self.base, parts)?,
+            Some(Way::Alone(fitted, why)) => tracing::info!("{} has passes of its own: {why}", fitted.name),
+            None => {}
+        }
+        Ok(form)
+    }
+
+    fn vectors_of(&self, resident: &Resident) -> Result<Form, StoreError> {
+        let fitted = self.fitted_vectors(resident)?;
+        let lost = || StoreError::Unknown(resident.by.adapter.as_deref().unwrap_or_default().to_owned());
+        self.formed(fitted)?.ok_or_else(lost)
+    }
+
+    fn fitted_vectors(&self, resident: &Resident) -> Result<Fitted, StoreError> {
         let objective = Objective::find(&self.plugin_dirs, VECTOR_OBJECTIVE, &json!({}));
         let objective = objective.map_err(TaskError::from)?;
-        Ok(Fitted::with_objective(&self.base, stored, objective, &self.plugin_dirs)?)
+        let stored = resident.stored.is_some().then(|| self.reload(resident)).transpose()?;
+        Ok(Fitted::with_objective(&self.base, stored.as_ref(), objective, &self.plugin_dirs)?)
+    }
+
+    /// The adapter of a resident with its tensors, from its folder.
+    fn reload(&self, resident: &Resident) -> Result<StoredAdapter, StoreError> {
+        let name = || resident.by.adapter.as_deref().unwrap_or_default().to_owned();
+        let (stored, digest) = read(&resident.dir)?;
+        if digest != *resident.by.digest {
+            return Err(StoreError::Replaced(name()));
+        }
+        Ok(stored)
+    }
+
+    /// A resident's parts with their tensors once more, from its folder.
+    ///
+    /// # Errors
+    /// An adapter that is not in its folder any more, or another one.
+    pub fn read_again(&self, resident: &Resident, want: Want) -> Result<Parts, StoreError> {
+        let own = resident.own.as_ref().is_some_and(|o| o.is(VECTOR_OBJECTIVE));
+        let fitted = match want {
+            Want::Vector if !own => self.fitted_vectors(resident)?,
+            _ => Fitted::open(&self.base, &self.reload(resident)?, &self.plugin_dirs)?,
+        };
+        let name = || resident.by.adapter.as_deref().unwrap_or_default().to_owned();
+        fitted.parts(&self.base).map_err(|_| StoreError::Replaced(name()))
     }
 
     fn adapters(&self) -> RwLockReadGuard<'_, IndexMap<String, Named>> {
@@ -198,17 +261,28 @@ impl Store {
     /// A name that can't be one; an adapter that can't be read or does not fit.
     pub fn fit(&self, name: &str, dir: &Path) -> Result<Resident, StoreError> {
         check_name(name)?;
-        let (stored, digest) = read(dir)?;
-        let own = Fitted::open(&self.base, &stored, &self.plugin_dirs)?;
-        let own = own.objective.is_some().then_some(own);
+        let (mut stored, digest) = read(dir)?;
+        let own = self.formed(Fitted::open(&self.base, &stored, &self.plugin_dirs)?)?;
         let labels = labels(&self.base, &stored);
+        stored.parameters.clear();
+        stored.head = None;
         let virtual_tokens = own.as_ref().map_or(0, |f| f.virtual_tokens);
         let trained = stored.graft.as_ref().and_then(|g| g.training.as_ref());
         let trained = trained.and_then(|t| usize::try_from(t.recipe.get("max_length")?.as_u64()?).ok());
         let max_length = self.base.max_length(trained, virtual_tokens)?;
         let by = Provenance { adapter: Some(name.into()), revision: 0, digest: digest.into() };
         let id = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        Ok(Resident { by, stored: Some(stored), max_length, id, labels, own, vector: OnceLock::new() })
+        Ok(Resident {
+            by,
+            stored: Some(stored),
+            dir: dir.to_path_buf(),
+            max_length,
+            id,
+            labels,
+            tally: Tally::default(),
+            own,
+            vector: OnceLock::new(),
+        })
     }
 
     /// Held by whoever changes files of adapters and then what answers, so that both happen in the same order.
@@ -274,29 +348,47 @@ impl Store {
     }
 
     /// Loads every folder below `root` that holds an adapter, each under its own name. What can't be loaded is told of
-    /// and left out.
+    /// and left out. The first `root` is where [`Store::root`] points from then on.
     ///
     /// # Errors
     /// When the folder can't be listed.
     pub fn load_all(&self, root: &Path) -> Result<Vec<(String, StoreError)>, StoreError> {
-        let io = |source| StoreError::Io { path: root.to_owned(), source };
-        let mut dirs: Vec<PathBuf> = Vec::new();
-        for entry in std::fs::read_dir(root).map_err(io)? {
-            let path = entry.map_err(io)?.path();
-            if !files_of(&path).is_empty() {
-                dirs.push(path);
-            }
-        }
-        dirs.sort();
+        let _ = self.root.set(root.to_owned());
         let mut failed = Vec::new();
-        for dir in dirs {
-            let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        for (name, dir) in folders(root)? {
             if let Err(e) = self.load(&name, &dir, true) {
                 failed.push((name, e));
             }
         }
         Ok(failed)
     }
+
+    /// The folder of the adapters, if there is one.
+    pub fn root(&self) -> Option<&Path> {
+        self.root.get().map(PathBuf::as_path)
+    }
+}
+
+/// The folders below `root` that hold an adapter, by name.
+///
+/// # Errors
+/// When the folder can't be listed.
+pub fn folders(root: &Path) -> Result<Vec<(String, PathBuf)>, StoreError> {
+    let io = |source| StoreError::Io { path: root.to_owned(), source };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(root).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        if holds_adapter(&path) {
+            found.push((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Whether a file of an adapter lies in a folder.
+pub fn holds_adapter(dir: &Path) -> bool {
+    !files_of(dir).is_empty()
 }
 
 /// An adapter and the digest of its files, which somebody may be replacing meanwhile.

@@ -1,6 +1,7 @@
 //! A task of Graft: base, method and objective bound to sessions. What training and answering share.
 
 mod adopt;
+mod banks;
 mod base;
 pub mod binding;
 mod checkpoint;
@@ -23,6 +24,7 @@ pub mod torch;
 mod words;
 
 pub use adopt::adopt;
+pub use banks::{Banks, Parts, Room, Tenant};
 pub use base::{Base, BaseOptions};
 pub use checkpoint::Checkpoint;
 pub use differences::{Agreement, compare as compare_with_differences};

@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use graft_adapters::StoredAdapter;
+use graft_graph::batch::{Leaf, Neutral};
 use graft_graph::hoist::hoist;
 use graft_graph::model::Model;
 use graft_graph::trim::trim;
-use graft_graph::{Graph, Tensor};
-use graft_plugins::api::{self, Metric};
+use graft_graph::{Graph, Tensor, ValueId};
+use graft_plugins::adapt::Start;
+use graft_plugins::api::{self, Init, Metric};
 use graft_plugins::{Adapted, Method, Objective, adapt, adapt_beside};
 use graft_runtime::{SessionOptions, View};
 use indexmap::IndexMap;
@@ -34,6 +36,10 @@ pub struct Fitted {
     pub(crate) graph: Graph,
     /// Parameters and settings by input name.
     pub(crate) values: HashMap<String, Tensor>,
+    /// Parameters and settings as inputs of the graph.
+    pub(crate) leaves: Vec<Leaf>,
+    /// Values of the base → what the method put in their place.
+    pub(crate) forward: HashMap<ValueId, ValueId>,
 }
 
 impl Fitted {
@@ -57,9 +63,13 @@ impl Fitted {
         })?;
         let name =
             adapter.dir.file_name().map_or_else(|| "adapter".into(), |n| n.to_string_lossy().into_owned());
-        let values = values(&adapted, tensors);
-        let virtual_tokens = adapted.virtual_tokens;
-        Ok(Fitted { name, objective, virtual_tokens, graph: adapted.graph, values })
+        Ok(Fitted::of(name, objective, adapted, tensors))
+    }
+
+    fn of(name: String, objective: Option<Objective>, adapted: Adapted, tensors: Vec<Tensor>) -> Fitted {
+        let (leaves, values) = (leaves(&adapted), values(&adapted, tensors));
+        let (virtual_tokens, forward) = (adapted.virtual_tokens, adapted.forward);
+        Fitted { name, objective, virtual_tokens, graph: adapted.graph, values, leaves, forward }
     }
 
     /// As [`Fitted::open`], with an objective of the caller's choice in the place of the adapter's own; without an adapter
@@ -78,14 +88,26 @@ impl Fitted {
             return Fitted::build(base, &headless(adapter), Some(objective), plugin_dirs);
         }
         let adapted = adapt(&base.graph, &base.model, None, Some(&objective), false)?;
-        let values = values(&adapted, Vec::new());
-        Ok(Fitted {
-            name: "base".into(),
-            objective: Some(objective),
-            virtual_tokens: 0,
-            graph: adapted.graph,
-            values,
-        })
+        Ok(Fitted::of("base".into(), Some(objective), adapted, Vec::new()))
+    }
+
+    /// The objective alone, where the rest is not needed any more.
+    pub fn into_objective(self) -> Option<Objective> {
+        self.objective
+    }
+
+    /// As [`Fitted::open`], with an objective of the caller's choice over the adapter's own head.
+    ///
+    /// # Errors
+    /// As [`Fitted::open`].
+    pub fn with_head(
+        base: &Base,
+        adapter: &StoredAdapter,
+        objective: Objective,
+        plugin_dirs: &[PathBuf],
+    ) -> Result<Fitted> {
+        base.require_states()?;
+        Fitted::build(base, adapter, Some(objective), plugin_dirs)
     }
 
     /// The graph in a session of its own, which shares the base's weights.
@@ -246,6 +268,28 @@ fn fitted(
     let adapted = adapt(&base.model, method.as_ref())?;
     let tensors = bind(base, adapter, &adapted)?;
     Ok((adapted, tensors))
+}
+
+/// Parameters and settings that something depends on, as inputs of the graph.
+fn leaves(adapted: &Adapted) -> Vec<Leaf> {
+    let neutral = |start: &Start| match start {
+        Start::Asked(Init::Zeros) => Neutral::Zeros,
+        Start::Asked(Init::Ones) => Neutral::Ones,
+        _ => Neutral::Other,
+    };
+    let params = adapted.params.iter().filter(|p| p.used).map(|p| Leaf {
+        value: p.value,
+        paddable: p.paddable.clone(),
+        is_param: true,
+        neutral: neutral(&p.neutral),
+    });
+    let settings = adapted.settings.iter().map(|s| Leaf {
+        value: s.value,
+        paddable: Vec::new(),
+        is_param: false,
+        neutral: Neutral::Zeros,
+    });
+    params.chain(settings).collect()
 }
 
 /// Parameters and settings by input name.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
-use graft_serve::{Config, Engine, Store, config, http};
+use graft_serve::{Config, Engine, Store, config, grpc, http};
 
 use crate::common::{BaseArgs, started};
 
@@ -33,6 +33,9 @@ pub struct Args {
     /// Address and port to listen at [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
+    /// Address and port of the same over gRPC, as Triton's clients speak it [default: none]
+    #[arg(long, value_name = "ADDRESS")]
+    grpc: Option<SocketAddr>,
     /// The name under which clients ask for the base itself [default: that of its folder]
     #[arg(long, value_name = "NAME")]
     base_name: Option<String>,
@@ -95,11 +98,29 @@ pub fn run(args: Args) -> Result<()> {
             store.base_name,
             started().elapsed().as_millis()
         );
-        http::serve(listener, app, stopped()).await?;
+        let (stop, stopping) = tokio::sync::watch::channel(());
+        tokio::spawn(async move {
+            stopped().await;
+            drop(stop);
+        });
+        let http = http::serve(listener, app, until_dropped(stopping.clone()));
+        let grpc = async {
+            let Some(at) = args.grpc else { return anyhow::Ok(()) };
+            let listener = tokio::net::TcpListener::bind(at).await;
+            let listener = listener.with_context(|| format!("can't listen at {at}"))?;
+            eprintln!("gRPC at {}", listener.local_addr()?);
+            Ok(grpc::serve(listener, Arc::clone(&engine), until_dropped(stopping)).await?)
+        };
+        tokio::try_join!(async { Ok(http.await?) }, grpc)?;
         anyhow::Ok(())
     })?;
     engine.stop();
     Ok(())
+}
+
+/// Done when the other end is gone: one signal stops all listeners.
+async fn until_dropped(mut other: tokio::sync::watch::Receiver<()>) {
+    while other.changed().await.is_ok() {}
 }
 
 /// Done when the person or the system asks to stop.

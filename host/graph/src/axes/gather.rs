@@ -77,6 +77,12 @@ fn gather_nd(step: &Step<'_>) -> Option<Vec<State>> {
         out.axes = Some(places.chain(data[depth..].iter().cloned()).collect());
         return Some(vec![out]);
     }
+    if let Some(tags) = components_in_order(step, &data[..depth], outer) {
+        let mut out = step.join(&[0])?;
+        (out.all, out.kept, out.diagonal) = (x.all, x.kept, x.diagonal);
+        out.axes = Some(tags.into_iter().chain(data[depth..].iter().cloned()).collect());
+        return Some(vec![out]);
+    }
     let numbers = step.graph.constant(step.node.input(1)?)?.to_i64s()?;
     if numbers.is_empty() {
         return None;
@@ -110,6 +116,33 @@ fn gather_nd(step: &Step<'_>) -> Option<Vec<State>> {
     (out.all, out.kept, out.diagonal) = (x.all, x.kept, x.diagonal);
     out.axes = Some(tags.into_iter().chain(data[depth..].iter().cloned()).collect());
     Some(vec![out])
+}
+
+/// The axes of what is picked where the indices are components, joined along their last axis, of which each counts along
+/// an axis of its own: exporters write `x[rows, positions]` so, with ranges for both.
+fn components_in_order(step: &Step<'_>, data: &[Axis], outer: &[Axis]) -> Option<Vec<Axis>> {
+    let indices = step.node.input(1)?;
+    let joined = step.graph.nodes.iter().find(|n| n.is("Concat") && n.output(0) == Some(indices))?;
+    let rank = i64::try_from(outer.len()).ok()?;
+    if ![-1, rank].contains(&joined.int("axis", 0)) || joined.inputs.len() != data.len() {
+        return None;
+    }
+    let mut tags: Vec<Axis> = outer.iter().map(|a| Axis::same(&a.dim)).collect();
+    let mut taken = vec![false; outer.len()];
+    for (part, picked) in joined.inputs.iter().zip(data) {
+        let state = step.states.get((*part)?.index())?.as_ref()?;
+        let (affine, axes) = (state.affine.as_ref()?, state.axes.as_deref()?);
+        if axes.len() != outer.len() + 1 || !affine.plus.is(0) {
+            return None;
+        }
+        let counts = |k: &usize| affine.of[*k].is(1) && outer[*k].dim == picked.dim && !taken[*k];
+        let k = (0..outer.len()).find(counts)?;
+        if (0..outer.len()).any(|j| j != k && !affine.of[j].is(0) && !axes[j].dim.is(1)) {
+            return None;
+        }
+        (taken[k], tags[k]) = (true, picked.clone());
+    }
+    Some(tags)
 }
 
 fn gather_elements(step: &Step<'_>) -> Option<Vec<State>> {

@@ -176,6 +176,8 @@ pub struct Adapted {
     pub hidden: Option<ValueId>,
     /// The base's pooled output, as the method leaves it.
     pub pooled: Option<ValueId>,
+    /// Values of the base → what the method put in their place, wherever they are read.
+    pub forward: HashMap<ValueId, ValueId>,
     /// `file:line` in the plugins' sources of the values and parameters that they made, where a plugin says it.
     pub places: HashMap<ValueId, String>,
     /// How the method asks for the head to be solved, if it does.

@@ -199,6 +199,7 @@ impl Writer {
             virtual_tokens: self.virtual_tokens.as_ref().map_or(0, |v| v.count),
             hidden,
             pooled,
+            forward: self.forward,
             places: self.places,
             solver: self.solver,
             convex: self.convex,

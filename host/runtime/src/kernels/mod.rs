@@ -3,14 +3,19 @@
 //! Each is optional. A model carries a `FunctionProto` of the same name whose body is made of standard operators; ONNX
 //! Runtime takes the kernel where it is registered and inlines the body where it is not.
 
+mod bank;
 mod gelu;
 mod layer_norm;
 mod par;
 mod simd;
+mod sixteen;
 mod softmax;
 
 use ort::operator::{ComputeContext, OperatorDomain, ShapeInferenceContext};
-use ort::value::{DynValueRef, Shape, ValueRefMut, ValueType};
+use ort::value::{
+    DynValueRef, PrimitiveTensorElementType, Shape, SymbolicDimensions, TensorElementType, ValueRefMut,
+    ValueType,
+};
 
 use self::par::{error, guard};
 
@@ -18,8 +23,18 @@ use self::par::{error, guard};
 pub const KERNEL_DOMAIN: &str = "graft";
 
 /// Names of the operators that Graft has kernels for.
-pub const KERNELS: [&str; 3] = [NAME_GELU_GRAD, NAME_LAYER_NORM_GRAD, NAME_SOFTMAX_GRAD];
+pub const KERNELS: [&str; 6] = [
+    NAME_BANK_DOWN,
+    NAME_BANK_LOW_RANK,
+    NAME_BANK_UP,
+    NAME_GELU_GRAD,
+    NAME_LAYER_NORM_GRAD,
+    NAME_SOFTMAX_GRAD,
+];
 
+const NAME_BANK_DOWN: &str = graft_graph::fused::BANK_DOWN;
+const NAME_BANK_LOW_RANK: &str = graft_graph::fused::BANK_LOW_RANK;
+const NAME_BANK_UP: &str = graft_graph::fused::BANK_UP;
 const NAME_GELU_GRAD: &str = "GeluGrad";
 const NAME_LAYER_NORM_GRAD: &str = "LayerNormGrad";
 const NAME_SOFTMAX_GRAD: &str = "SoftmaxGrad";
@@ -27,6 +42,9 @@ const NAME_SOFTMAX_GRAD: &str = "SoftmaxGrad";
 /// The kernels, ready to be registered with one session.
 pub(crate) fn domain() -> ort::Result<OperatorDomain> {
     OperatorDomain::new(KERNEL_DOMAIN)?
+        .add(bank::BankDown)?
+        .add(bank::BankLowRank)?
+        .add(bank::BankUp)?
         .add(gelu::GeluGrad)?
         .add(layer_norm::LayerNormGrad)?
         .add(softmax::SoftmaxGrad)
@@ -38,8 +56,25 @@ fn floats<'v>(
     input: &str,
     value: &'v Option<DynValueRef<'_>>,
 ) -> ort::Result<(&'v Shape, &'v [f32])> {
+    elements(kernel, input, value)
+}
+
+/// The same of 64-bit integers.
+fn ints<'v>(
+    kernel: &str,
+    input: &str,
+    value: &'v Option<DynValueRef<'_>>,
+) -> ort::Result<(&'v Shape, &'v [i64])> {
+    elements(kernel, input, value)
+}
+
+fn elements<'v, T: PrimitiveTensorElementType>(
+    kernel: &str,
+    input: &str,
+    value: &'v Option<DynValueRef<'_>>,
+) -> ort::Result<(&'v Shape, &'v [T])> {
     let value = value.as_ref().ok_or_else(|| error(kernel, &format!("input {input} is missing")))?;
-    value.try_extract_tensor::<f32>().map_err(|e| error(kernel, &format!("input {input}: {}", e.message())))
+    value.try_extract_tensor::<T>().map_err(|e| error(kernel, &format!("input {input}: {}", e.message())))
 }
 
 /// An output of the given shape; `None` when the graph does not use it.
@@ -74,6 +109,31 @@ fn same_shape(
             for output in outputs {
                 ctx.set_output(*output, like)?;
             }
+        }
+        Ok(())
+    })
+}
+
+/// Tells ONNX Runtime the shape of output 0, f32: each dimension is that of an axis of an input, `(input, axis)`. It may
+/// then plan memory, and let the output take the place of an input of that shape.
+fn dims(kernel: &str, ctx: &mut ShapeInferenceContext, from: &[(usize, usize)]) -> ort::Result<()> {
+    guard(kernel, || {
+        let inputs = ctx.inputs();
+        let dim = |(input, axis): &(usize, usize)| match inputs.get(*input) {
+            Some(ValueType::Tensor { shape, dimension_symbols, .. }) => {
+                let (size, symbol) = (*shape.get(*axis)?, dimension_symbols.get(*axis)?);
+                // A dimension with neither size nor name would count as -1.
+                (size >= 0 || !symbol.is_empty()).then(|| (size, symbol.clone()))
+            }
+            _ => None,
+        };
+        if let Some(dims) = from.iter().map(dim).collect::<Option<Vec<_>>>() {
+            let (sizes, symbols): (Vec<i64>, Vec<String>) = dims.into_iter().unzip();
+            let (shape, dimension_symbols) = (Shape::new(sizes), SymbolicDimensions::new(symbols));
+            ctx.set_output(
+                0,
+                &ValueType::Tensor { ty: TensorElementType::Float32, shape, dimension_symbols },
+            )?;
         }
         Ok(())
     })

@@ -97,7 +97,7 @@ mod avx {
     /// A register of AVX2. Only made by [`vectorised`](super::vectorised), once the processor is known to have AVX2
     /// and FMA: that is what makes every `unsafe` block here sound.
     #[derive(Clone, Copy)]
-    pub(crate) struct Avx(__m256);
+    pub(crate) struct Avx(pub(in crate::kernels) __m256);
 
     impl Eight for Avx {
         const FMA: bool = true;
@@ -138,6 +138,16 @@ mod avx {
             // SAFETY: see the type; the array has room for eight numbers.
             unsafe { _mm256_storeu_ps(out.as_mut_ptr(), self.0) };
             out
+        }
+        /// The same order as for any other: a step halves the number of sums.
+        #[inline(always)]
+        fn total(self) -> f32 {
+            // SAFETY: see the type.
+            unsafe {
+                let four = _mm_add_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
+                let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+                _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+            }
         }
     }
 }
@@ -191,21 +201,30 @@ pub(crate) fn has_avx512() -> bool {
 }
 
 /// Makes `pub(crate) fn $name(…)` that runs `$body::<Avx>` compiled for AVX2 and FMA (and AVX-512, with the same bits as
-/// the result) where the processor has them, and `$body::<Plain>` elsewhere.
+/// the result) where the processor has them, and `$body::<Plain>` elsewhere. With `sixteen` in front, bodies are over
+/// [`Sixteen`](super::sixteen::Sixteen): AVX-512's registers, or two of either kind.
 macro_rules! vectorised {
-    ($(#[$doc:meta])* $name:ident = $body:ident($($arg:ident: $type:ty),* $(,)?)) => {
+    (sixteen: $($rest:tt)*) => {
+        $crate::kernels::simd::vectorised! {
+            @[$crate::kernels::sixteen::Wide]
+            [$crate::kernels::sixteen::Two<$crate::kernels::simd::Avx>]
+            [$crate::kernels::sixteen::Two<$crate::kernels::simd::Plain>]
+            $($rest)*
+        }
+    };
+    (@[$wider:ty] [$wide:ty] [$plain:ty] $(#[$doc:meta])* $name:ident = $body:ident($($arg:ident: $type:ty),* $(,)?)) => {
         $(#[$doc])*
         pub(crate) fn $name($($arg: $type),*) {
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx2,fma")]
                 fn wide($($arg: $type),*) {
-                    $body::<$crate::kernels::simd::Avx>($($arg),*)
+                    $body::<$wide>($($arg),*)
                 }
                 // The same instructions on more registers, and twice as wide where the compiler makes the vectors.
                 #[target_feature(enable = "avx2,fma,avx512f,avx512vl,avx512bw,avx512dq")]
                 fn wider($($arg: $type),*) {
-                    $body::<$crate::kernels::simd::Avx>($($arg),*)
+                    $body::<$wider>($($arg),*)
                 }
                 if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
                     if $crate::kernels::simd::has_avx512() {
@@ -216,7 +235,12 @@ macro_rules! vectorised {
                     return unsafe { wide($($arg),*) };
                 }
             }
-            $body::<$crate::kernels::simd::Plain>($($arg),*)
+            $body::<$plain>($($arg),*)
+        }
+    };
+    ($($rest:tt)*) => {
+        $crate::kernels::simd::vectorised! {
+            @[$crate::kernels::simd::Avx] [$crate::kernels::simd::Avx] [$crate::kernels::simd::Plain] $($rest)*
         }
     };
 }
@@ -252,6 +276,15 @@ mod tests {
             |i, [c, s]| [V::splat(1.0).add(c), V::load(&ramp, i).mul_add(V::splat(1.0), s)],
             [c + 1.0, s + ramp[i]]
         )
+    }
+
+    #[test]
+    fn a_total_has_the_same_bits_in_a_register() {
+        let of: Vec<f32> = (0..80).map(|i| ((i * i) as f32 * 0.37).sin() * 10f32.powi(i % 7)).collect();
+        for at in 0..72 {
+            let (best, plain) = (Best::load(&of, at).total(), Plain::load(&of, at).total());
+            assert_eq!(best.to_bits(), plain.to_bits());
+        }
     }
 
     #[test]

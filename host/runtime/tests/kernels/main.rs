@@ -1,5 +1,6 @@
 //! Graft's kernels against their decompositions, run by ONNX Runtime's own operators.
 
+mod bank;
 #[path = "../common/mod.rs"]
 mod common;
 mod models;

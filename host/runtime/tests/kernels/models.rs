@@ -2,6 +2,10 @@
 
 #![allow(dead_code, reason = "tests and benchmark use their parts")]
 
+use graft_graph::fused::{self, BANK_DOWN, BANK_LOW_RANK, BANK_UP};
+use graft_graph::{Builder, DType, Dim, Graph as Ir, ValueId, onnx};
+use graft_runtime::SessionSource;
+
 use crate::common::*;
 
 /// A model of one node of domain `graft`, with the function that says what it means.
@@ -124,4 +128,44 @@ pub fn layer_norm_dx() -> Model {
 /// ONNX's own Gelu; wants opset 20.
 pub fn gelu_forward() -> Model {
     model(&[("x", ANY4)], &[("y", ANY4)], vec![node("Gelu", &["x"], &["y"])])
+}
+
+/// Names and shapes of an operator's inputs; integers where the name begins with "rows".
+pub type Inputs = &'static [(&'static str, &'static [&'static str])];
+
+pub const DOWN: (&str, Inputs) =
+    (BANK_DOWN, &[("x", &["batch", "seq", "in"]), ("bank", &["any", "in"]), ("rows", &["batch", "rank"])]);
+pub const UP: (&str, Inputs) =
+    (BANK_UP, &[("x", &["batch", "seq", "rank"]), ("bank", &["any", "out"]), ("rows", &["batch", "rank"])]);
+pub const LOW_RANK: (&str, Inputs) = (
+    BANK_LOW_RANK,
+    &[
+        ("y", &["batch", "seq", "out"]),
+        ("x", &["batch", "seq", "in"]),
+        ("a", &["any_a", "in"]),
+        ("rows_a", &["batch", "rank"]),
+        ("b", &["any_b", "out"]),
+        ("rows_b", &["batch", "rank"]),
+        ("scale", &["batch"]),
+    ],
+);
+
+/// A model of one of the operators; `around` makes its first input from the graph's and the outputs from its own.
+pub fn bank_model(
+    (op, inputs): (&str, Inputs),
+    around: impl Fn(&mut Builder<'_>, &dyn Fn(&mut Builder<'_>, ValueId) -> ValueId, ValueId) -> Vec<ValueId>,
+) -> SessionSource {
+    let mut g = Ir::new("g", onnx::WORKING_OPSET);
+    let mut values = Vec::new();
+    for (name, shape) in inputs {
+        let dtype = if name.starts_with("rows") { DType::I64 } else { DType::F32 };
+        values.push(g.add_input(name, dtype, shape.iter().map(|d| Dim::from(*d)).collect()));
+    }
+    let node = |b: &mut Builder<'_>, first: ValueId| {
+        let inputs: Vec<ValueId> = [first].into_iter().chain(values[1..].iter().copied()).collect();
+        fused::emit(b, op, &inputs, &[])
+    };
+    let outputs = around(&mut Builder::new(&mut g, ""), &node, values[0]);
+    g.outputs = outputs;
+    SessionSource::plain(onnx::to_bytes(&g))
 }

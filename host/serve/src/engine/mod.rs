@@ -34,11 +34,20 @@ pub struct Limits {
     pub texts: usize,
     /// Longest text, in bytes.
     pub text_bytes: usize,
+    /// Most bytes of adapters in banks; those that were not used for longest make room.
+    pub bank_bytes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { batch_rows: 32, batch_tokens: 8192, queue_rows: 4096, texts: 1024, text_bytes: 1 << 20 }
+        Limits {
+            batch_rows: 32,
+            batch_tokens: 8192,
+            queue_rows: 4096,
+            texts: 1024,
+            text_bytes: 1 << 20,
+            bank_bytes: 8 << 30,
+        }
     }
 }
 
@@ -76,7 +85,9 @@ impl Engine {
             });
         };
         let queue = Arc::new(Queue::new(limits));
-        let worker = worker::Worker::new(Arc::clone(&store), Arc::clone(&queue), tokenizer.pad_id(), options);
+        store.rooms.open(&store.base, options.clone())?;
+        let passes = passes::Passes::new(tokenizer.pad_id(), limits.bank_bytes, options);
+        let worker = worker::Worker::new(Arc::clone(&store), Arc::clone(&queue), passes);
         let thread = std::thread::Builder::new().name("inference".into()).spawn(move || worker.run());
         let thread = thread.map_err(|e| TaskError::Input {
             what: "the thread that runs batches".into(),
@@ -147,6 +158,7 @@ impl Engine {
             Ok(answered) => metrics.answered(want, answered, began.elapsed()),
             Err(why) => metrics.refused(why),
         }
+        resident.tally.add(&result, began.elapsed());
         result
     }
 
@@ -211,8 +223,8 @@ impl Engine {
     }
 
     fn prepare(&self, ask: &Ask, resident: &Resident) -> Result<Prepared, Refusal> {
-        let fitted = resident.fitted(&self.store, ask.want).map_err(Refusal::Invalid)?;
-        if fitted.is_none() {
+        let form = resident.form(&self.store, ask.want).map_err(Refusal::Invalid)?;
+        if form.is_none() {
             let whose =
                 resident.by.adapter.as_deref().map_or("the base".to_owned(), |n| format!("adapter '{n}'"));
             return Err(Refusal::Unfit(format!("{whose} has no head, so it gives vectors alone")));

@@ -1,93 +1,263 @@
 //! Which rows of a batch are run together, and running them.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Weak};
 
 use graft_graph::Tensor;
 use graft_plugins::api;
 use graft_runtime::{SessionOptions, View};
-use graft_tasks::{Examples, Fitted, Program, TaskError};
+use graft_tasks::{Banks, Examples, Fitted, Parts, Program, TaskError, Tenant};
 use serde_json::Value;
 
 use super::queue::Item;
 use super::scores::scores;
 use crate::ask::{Refusal, Want};
-use crate::store::Store;
+use crate::form::{Form, Way};
+use crate::store::{Resident, Store};
 
 /// Sessions of single adapters that are kept for their next rows.
 const KEPT: usize = 4;
+
+/// An answer for each row of a group.
+pub(super) type Answers = Vec<Result<Value, Refusal>>;
 
 /// The sessions.
 pub(super) struct Passes {
     pad: i64,
     options: SessionOptions,
+    /// Most bytes of adapters in banks.
+    bank_bytes: usize,
     /// Sessions of single adapters, least recently used first.
     alone: Vec<((u64, Want), Program)>,
+    banks: Option<Banks>,
+    /// When each adapter in the banks was used last.
+    used: HashMap<u64, (u64, Weak<Resident>)>,
+    batches: u64,
 }
 
 impl Passes {
-    pub(super) fn new(pad: i64, options: SessionOptions) -> Passes {
-        Passes { pad, options, alone: Vec::new() }
+    pub(super) fn new(pad: i64, bank_bytes: usize, options: SessionOptions) -> Passes {
+        let (alone, used) = (Vec::new(), HashMap::new());
+        Passes { pad, options, bank_bytes, alone, banks: None, used, batches: 0 }
     }
 
-    /// The rows that are run together.
-    pub(super) fn groups(&self, items: Vec<Item>) -> Vec<Vec<Item>> {
-        let mut groups: Vec<Vec<Item>> = Vec::new();
+    /// The rows that are run together: all that can be, and those of each other adapter.
+    pub(super) fn groups(&self, store: &Store, items: Vec<Item>) -> Vec<Vec<Item>> {
+        let mut groups: Vec<(Option<(u64, Want)>, Vec<Item>)> = Vec::new();
         for item in items {
-            let same = |g: &&mut Vec<Item>| g[0].resident.id == item.resident.id && g[0].want == item.want;
-            match groups.iter_mut().find(same) {
-                Some(group) => group.push(item),
-                None => groups.push(vec![item]),
+            let shared =
+                matches!(item.resident.form(store, item.want), Ok(Some(Form { way: Way::Shared(..), .. })));
+            let key = (!shared).then_some((item.resident.id, item.want));
+            match groups.iter_mut().find(|(k, _)| *k == key) {
+                Some((_, group)) => group.push(item),
+                None => groups.push((key, vec![item])),
             }
         }
-        groups
+        groups.into_iter().map(|(_, group)| group).collect()
     }
 
-    /// The answers to the rows of one adapter.
-    pub(super) fn run(&mut self, store: &Store, items: &[Item]) -> Result<Vec<Value>, Refusal> {
-        let internal = |e: TaskError| Refusal::Internal(e.to_string());
-        let Some(first) = items.first() else { return Ok(Vec::new()) };
-        let resident = &first.resident;
-        let fitted = resident.fitted(store, first.want).map_err(Refusal::Invalid)?;
-        let fitted = fitted.ok_or_else(|| Refusal::Invalid("the adapter has no head".into()))?;
-        let key = (resident.id, first.want);
+    /// The answers to the rows of a group.
+    pub(super) fn run(&mut self, store: &Store, items: &[Item]) -> Result<Answers, Refusal> {
+        let mut forms = Vec::with_capacity(items.len());
+        for item in items {
+            let form = item.resident.form(store, item.want).map_err(Refusal::Invalid)?;
+            forms.push(form.ok_or_else(|| Refusal::Invalid("the adapter has no head".into()))?);
+        }
+        match forms.first().map(|f| &f.way) {
+            None => Ok(Vec::new()),
+            Some(Way::Alone(fitted, _)) => self.alone(store, forms[0], fitted, items),
+            Some(Way::Shared(..)) => self.shared(store, &forms, items),
+        }
+    }
+
+    fn alone(
+        &mut self,
+        store: &Store,
+        form: &Form,
+        fitted: &Fitted,
+        items: &[Item],
+    ) -> Result<Answers, Refusal> {
+        let key = (items[0].resident.id, items[0].want);
         let mut program = match self.alone.iter().position(|(k, _)| *k == key) {
             Some(i) => self.alone.remove(i).1,
             None => fitted.program(&store.base, &self.options).map_err(internal)?,
         };
-        let answers = answers(store, fitted, &mut program, items, self.pad);
+        let (_, batch) = self.batch(store, items)?;
+        let mut run = || {
+            let get = |name: &str| batch.get(name).or_else(|| fitted.value(name)).map(View::from);
+            let outputs = program.run(&get)?;
+            let one = |n: String| Ok(api::Tensor::f32s(&n, outputs.shape(&n)?, outputs.f32s(&n)?));
+            fitted.outputs().into_iter().map(one).collect::<Result<Vec<_>, TaskError>>()
+        };
+        let tensors = run();
         if self.alone.len() >= KEPT {
             self.alone.remove(0);
         }
         self.alone.push((key, program));
-        answers
+        let rows: Vec<&Item> = items.iter().collect();
+        Ok(decoded(form, &rows, tensors.map_err(internal)?))
+    }
+
+    fn batch(&self, store: &Store, items: &[Item]) -> Result<(usize, HashMap<String, Tensor>), Refusal> {
+        let examples = examples(items.iter());
+        let all: Vec<usize> = (0..items.len()).collect();
+        let made = examples.base_batch(&store.base, &all, self.pad, None).map_err(internal)?;
+        Ok((items.len(), made.tensors))
+    }
+
+    fn shared(&mut self, store: &Store, forms: &[&Form], items: &[Item]) -> Result<Answers, Refusal> {
+        let mut parts: Vec<&Parts> = Vec::with_capacity(forms.len());
+        for form in forms {
+            match &form.way {
+                Way::Shared(own, _) => parts.push(own),
+                Way::Alone(..) => return Err(Refusal::Internal("rows of one session were mixed up".into())),
+            }
+        }
+        if let Some(room) = store.rooms.take() {
+            match &mut self.banks {
+                Some(banks) => banks.adopt(room),
+                none => *none = Some(Banks::new(room)),
+            }
+        }
+        let tenants: Vec<Tenant<'_>> =
+            items.iter().zip(&parts).map(|(i, parts)| Tenant { id: i.resident.id, parts }).collect();
+        self.place(store, &tenants, items)?;
+        let (_, batch) = self.batch(store, items)?;
+        let banks = self.banks.as_mut().ok_or_else(|| Refusal::Internal("there is no session".into()))?;
+        let outputs = banks.run(&batch, &tenants).map_err(internal)?;
+        // Rows of one adapter are decoded together.
+        let mut answers: Vec<Option<Result<Value, Refusal>>> = items.iter().map(|_| None).collect();
+        for first in 0..items.len() {
+            if answers[first].is_some() {
+                continue;
+            }
+            let vector = |i: usize| items[i].want == Want::Vector;
+            let same =
+                |i: &usize| items[*i].resident.id == items[first].resident.id && vector(*i) == vector(first);
+            let rows: Vec<usize> = (first..items.len()).filter(same).collect();
+            let mut tensors = Vec::new();
+            for (own, here, sizes) in banks.outputs(parts[first]) {
+                let shape = outputs.shape(&here).map_err(|e| internal(e.into()))?;
+                let values = outputs.f32s(&here).map_err(|e| internal(e.into()))?;
+                tensors.push(picked(&own, shape, values, &sizes, &rows));
+            }
+            let of: Vec<&Item> = rows.iter().map(|i| &items[*i]).collect();
+            for (row, answer) in rows.iter().zip(decoded(forms[first], &of, tensors)) {
+                answers[*row] = Some(answer);
+            }
+        }
+        Ok(answers.into_iter().flatten().collect())
+    }
+
+    /// Sees to it that the adapters are in the banks; those that were not used for longest make room.
+    fn place(&mut self, store: &Store, tenants: &[Tenant<'_>], items: &[Item]) -> Result<(), Refusal> {
+        let Some(banks) = &mut self.banks else { return Ok(()) };
+        self.batches += 1;
+        let gone: Vec<u64> =
+            self.used.iter().filter(|(_, (_, r))| r.strong_count() == 0).map(|(id, _)| *id).collect();
+        for id in gone {
+            banks.remove(id);
+            self.used.remove(&id);
+        }
+        for (tenant, item) in tenants.iter().zip(items) {
+            self.used.insert(tenant.id, (self.batches, Arc::downgrade(&item.resident)));
+            if banks.holds(tenant) {
+                continue;
+            }
+            if !tenant.parts.is_filled() {
+                let again = store
+                    .read_again(&item.resident, item.want)
+                    .map_err(|e| Refusal::Internal(e.to_string()))?;
+                tenant.parts.refill(&again);
+            }
+            banks.place(&store.base, tenant).map_err(internal)?;
+            while banks.bytes_leased() > self.bank_bytes {
+                let idle = self.used.iter().filter(|(_, (tick, _))| *tick < self.batches);
+                let Some(oldest) = idle.min_by_key(|(_, (tick, _))| *tick).map(|(id, _)| *id) else { break };
+                banks.remove(oldest);
+                self.used.remove(&oldest);
+            }
+        }
+        Ok(())
     }
 }
 
-fn answers(
-    store: &Store,
-    fitted: &Fitted,
-    program: &mut Program,
-    items: &[Item],
-    pad: i64,
-) -> Result<Vec<Value>, Refusal> {
-    let internal = |e: TaskError| Refusal::Internal(e.to_string());
-    let examples = Examples {
-        rows: items.iter().map(|i| i.row.clone()).collect(),
-        encodings: items.iter().map(|i| i.encoding.clone()).collect(),
+fn internal(e: TaskError) -> Refusal {
+    Refusal::Internal(e.to_string())
+}
+
+fn examples<'i>(items: impl Iterator<Item = &'i Item> + Clone) -> Examples {
+    Examples {
+        rows: items.clone().map(|i| i.row.clone()).collect(),
+        encodings: items.map(|i| i.encoding.clone()).collect(),
         ..Examples::default()
+    }
+}
+
+/// The answers that an objective makes of its outputs for these rows, which are of one adapter.
+fn decoded(form: &Form, items: &[&Item], tensors: Vec<api::Tensor>) -> Answers {
+    let rows: Vec<api::Row> = items.iter().map(|i| i.row.clone()).collect();
+    let numbers = items.iter().any(|i| i.want == Want::Scores).then(|| scores(&tensors, items.len()));
+    let words = || form.objective().and_then(|o| Ok(o.decode(&rows, tensors.clone())?));
+    let words = if items.iter().all(|i| i.want == Want::Scores) { None } else { Some(words()) };
+    let one = |(k, item): (usize, &&Item)| match (item.want, &numbers, &words) {
+        (Want::Scores, Some(Ok(all)), _) => all.get(k).cloned().ok_or_else(lost),
+        (Want::Scores, Some(Err(why)), _) => Err(why.clone()),
+        (_, _, Some(Ok(all))) => all.get(k).cloned().ok_or_else(lost),
+        // One row that can't be answered (ids without a text for spans) is no reason not to answer the others.
+        (_, _, Some(Err(_))) if items.len() > 1 => {
+            let alone = tensors.iter().map(|t| row_of(t, k)).collect();
+            decoded(form, &[item], alone).pop().unwrap_or_else(|| Err(lost()))
+        }
+        (_, _, Some(Err(e))) => Err(Refusal::Unfit(e.to_string())),
+        _ => Err(lost()),
     };
-    let all: Vec<usize> = (0..items.len()).collect();
-    let batch = examples.base_batch(&store.base, &all, pad, None).map_err(internal)?;
-    let batch: HashMap<String, Tensor> = batch.tensors;
-    let get = |name: &str| batch.get(name).or_else(|| fitted.value(name)).map(View::from);
-    let mut tensors = || {
-        let outputs = program.run(&get)?;
-        let one = |n: String| Ok(api::Tensor::f32s(&n, outputs.shape(&n)?, outputs.f32s(&n)?));
-        fitted.outputs().into_iter().map(one).collect::<Result<Vec<_>, TaskError>>()
-    };
-    let tensors = tensors().map_err(internal)?;
-    match items.first().map(|i| i.want) {
-        Some(Want::Scores) => scores(&tensors, items.len()),
-        _ => fitted.answers(&examples, tensors).map_err(internal),
+    items.iter().enumerate().map(one).collect()
+}
+
+fn lost() -> Refusal {
+    Refusal::Internal("an answer is missing".into())
+}
+
+fn row_of(t: &api::Tensor, row: usize) -> api::Tensor {
+    match t.to_f32s() {
+        Ok(values) => picked(&t.name, &t.shape, &values, &[], &[row]),
+        Err(_) => t.clone(),
+    }
+}
+
+/// Some rows of an output, cut to the sizes that are the adapter's own.
+fn picked(
+    name: &str,
+    shape: &[usize],
+    values: &[f32],
+    sizes: &[Option<usize>],
+    rows: &[usize],
+) -> api::Tensor {
+    let own: Vec<usize> = shape
+        .iter()
+        .skip(1)
+        .enumerate()
+        .map(|(k, d)| sizes.get(k).copied().flatten().map_or(*d, |s| s.min(*d)))
+        .collect();
+    let per: usize = shape.iter().skip(1).product();
+    let mut kept = Vec::with_capacity(rows.len() * own.iter().product::<usize>());
+    for row in rows {
+        if let Some(values) = values.get(row * per..(row + 1) * per) {
+            cut(values, &shape[1..], &own, &mut kept);
+        }
+    }
+    let shape: Vec<usize> = std::iter::once(rows.len()).chain(own).collect();
+    api::Tensor::f32s(name, &shape, &kept)
+}
+
+fn cut(values: &[f32], shape: &[usize], own: &[usize], kept: &mut Vec<f32>) {
+    match (shape, own) {
+        ([_, rest @ ..], [n, own @ ..]) if !rest.is_empty() => {
+            let per: usize = rest.iter().product();
+            values.chunks_exact(per.max(1)).take(*n).for_each(|v| cut(v, rest, own, kept));
+        }
+        ([_], [n]) => kept.extend(values.iter().take(*n)),
+        _ => kept.extend(values),
     }
 }

@@ -3,8 +3,6 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use graft_runtime::SessionOptions;
-
 use super::passes::Passes;
 use super::queue::{Item, Queue};
 use crate::ask::Refusal;
@@ -17,8 +15,8 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(store: Arc<Store>, queue: Arc<Queue>, pad: i64, options: SessionOptions) -> Worker {
-        Worker { store, queue, passes: Passes::new(pad, options) }
+    pub(super) fn new(store: Arc<Store>, queue: Arc<Queue>, passes: Passes) -> Worker {
+        Worker { store, queue, passes }
     }
 
     /// Runs batches until the queue is closed and empty.
@@ -35,10 +33,13 @@ impl Worker {
 
     fn batch(&mut self, items: Vec<Item>) {
         items.iter().for_each(|i| i.pending.start());
-        for group in self.passes.groups(items) {
+        for group in self.passes.groups(&self.store, items) {
             self.store.metrics.batch(group.iter().map(|i| i.encoding.ids.len()));
             match self.passes.run(&self.store, &group) {
-                Ok(answers) => group.iter().zip(answers).for_each(|(i, a)| i.pending.answer(i.place, a)),
+                Ok(answers) => group.iter().zip(answers).for_each(|(i, a)| match a {
+                    Ok(answer) => i.pending.answer(i.place, answer),
+                    Err(why) => i.pending.refuse(why),
+                }),
                 Err(why) => group.iter().for_each(|i| i.pending.refuse(why.clone())),
             }
         }

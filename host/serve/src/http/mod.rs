@@ -8,6 +8,7 @@
 //! | `openai` | OpenAI, and what vLLM adds to it |
 //! | `both` | paths that two dialects own: the body decides |
 //! | `openapi` | the document that tells of all this, generated |
+//! | [`v2`] | KServe's Open Inference Protocol |
 //! | `admin` | uploading, removing and rolling back adapters; `/metrics` |
 //!
 //! A dialect is a module with `routes()`. Its paths exist below `/a/{adapter}` as well, where that adapter answers whatever
@@ -22,6 +23,7 @@ mod inside;
 mod openai;
 mod openapi;
 mod tei;
+pub mod v2;
 
 use std::future::Future;
 
@@ -42,6 +44,7 @@ pub fn router(app: impl Into<App>) -> Router {
         .merge(dialects())
         .nest("/a/{adapter}", dialects())
         .merge(admin::routes())
+        .merge(v2::routes())
         .route("/openapi.json", get(async || axum::Json(openapi::document())))
         .layer(from_fn_with_state(app.clone(), counted))
         .with_state(app)

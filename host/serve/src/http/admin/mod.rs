@@ -66,7 +66,9 @@ async fn allowed(app: &App, request: Request) -> Result<(String, Request), Refus
 fn failed(app: &App, e: &StoreError) -> Response {
     let (status, kind) = match e {
         StoreError::Unknown(_) => (StatusCode::NOT_FOUND, "not_found_error"),
-        StoreError::Exists(_) | StoreError::NoPrevious(_) => (StatusCode::CONFLICT, "conflict_error"),
+        StoreError::Exists(_) | StoreError::NoPrevious(_) | StoreError::Replaced(_) => {
+            (StatusCode::CONFLICT, "conflict_error")
+        }
         StoreError::Io { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "server_error"),
         StoreError::Name(_) | StoreError::Task(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_adapter"),
     };

@@ -1,0 +1,117 @@
+//! Products with a few rows of a *bank*: a matrix `[rows, width]` that holds rows of many adapters. Its row 0 is the null
+//! row, all zeros. Each row of a batch names the rows of the bank that it uses, padded with 0.
+
+use crate::builder::Builder;
+use crate::dim::Dim;
+use crate::ir::{Attr, Fact, Graph, Node, ValueId};
+
+use super::{Fused, like};
+
+/// `x·bank[rows]ᵀ`: x `[batch, positions, width]`, bank `[any, width]`, rows `[batch, rank]` i64, out
+/// `[batch, positions, rank]`. A kernel may give zero for a null row where x is not finite.
+pub(super) const DOWN: Fused = Fused {
+    name: super::BANK_DOWN,
+    inputs: &["x", "bank", "rows"],
+    attributes: &[],
+    facts: |g, n| product_facts(g, n, 2),
+    body: |b, i| vec![down(b, i[0], i[1], i[2])],
+};
+
+/// `x·bank[rows]`: x `[batch, positions, rank]`, bank `[any, width]`, rows `[batch, rank]` i64, out
+/// `[batch, positions, width]`. A kernel may leave out null rows where x is not finite.
+pub(super) const UP: Fused = Fused {
+    name: super::BANK_UP,
+    inputs: &["x", "bank", "rows"],
+    attributes: &[],
+    facts: |g, n| product_facts(g, n, 1),
+    body: |b, i| vec![up(b, i[0], i[1], i[2])],
+};
+
+/// `y + (scale·(x·a[rows_a]ᵀ))·b[rows_b]`, LoRA (Hu et al. 2021) with an adapter of its own for each row of the batch:
+/// y `[batch, positions, out]`, x `[batch, positions, in]`, a `[any, in]`, rows_a `[batch, rank]` i64, b `[any, out]`,
+/// rows_b `[batch, rank]` i64, scale `[batch]`; out like y. Pairs of which either row is null add nothing: a kernel gives
+/// the bits of y where there is no other pair, the decomposition y + 0.
+pub(super) const LOW_RANK: Fused = Fused {
+    name: super::BANK_LOW_RANK,
+    inputs: &["y", "x", "a", "rows_a", "b", "rows_b", "scale"],
+    attributes: &[],
+    facts: |g, n| like(g, n, 0),
+    body: |b, i| {
+        let h = down(b, i[1], i[2], i[3]);
+        let axes = b.ints(&[1, 2]);
+        let scale = b.op("Unsqueeze", &[i[6], axes]);
+        let h = b.op("Mul", &[h, scale]);
+        let change = up(b, h, i[4], i[5]);
+        vec![b.op("Add", &[i[0], change])]
+    },
+};
+
+fn down(b: &mut Builder<'_>, x: ValueId, bank: ValueId, rows: ValueId) -> ValueId {
+    let own = b.op("Gather", &[bank, rows]);
+    let columns = b.op_with("Transpose", &[own], &[("perm", Attr::Ints(vec![0, 2, 1]))]);
+    b.op("MatMul", &[x, columns])
+}
+
+fn up(b: &mut Builder<'_>, x: ValueId, bank: ValueId, rows: ValueId) -> ValueId {
+    let own = b.op("Gather", &[bank, rows]);
+    b.op("MatMul", &[x, own])
+}
+
+/// Batch and positions of the first input, and the second dimension of input `last`.
+fn product_facts(graph: &Graph, node: &Node, last: usize) -> Option<Vec<Fact>> {
+    let x = node.input(0)?;
+    let shape = graph.shape(x).zip(graph.shape(node.input(last)?)).and_then(|(x, other)| {
+        match (&x[..], &other[..]) {
+            ([batch, positions, _], [_, last]) => Some([batch, positions, last].map(Dim::clone).to_vec()),
+            _ => None,
+        }
+    });
+    Some(vec![Fact { dtype: graph.dtype(x), shape, elements: None }])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::*;
+
+    fn graph() -> (Graph, [ValueId; 4]) {
+        let mut g = Graph::new("g", 20);
+        let (batch, seq, rank) = (Dim::from("batch"), Dim::from("seq"), Dim::from("rank"));
+        let x = g.add_input("x", DType::F32, vec![batch.clone(), seq, Dim::from(6)]);
+        let rows = g.add_input("rows", DType::I64, vec![batch.clone(), rank]);
+        let bank = g.add_input("bank", DType::F32, vec![Dim::from("bank"), Dim::from(6)]);
+        let scale = g.add_input("scale", DType::F32, vec![batch]);
+        (g, [x, rows, bank, scale])
+    }
+
+    #[test]
+    fn facts_of_the_banks_products_are_those_of_their_decompositions() {
+        let (mut g, [x, rows, bank, scale]) = graph();
+        let mut b = Builder::new(&mut g, "");
+        let h = emit(&mut b, BANK_DOWN, &[x, bank, rows], &[]);
+        let up = emit(&mut b, BANK_UP, &[h, bank, rows], &[]);
+        let y = emit(&mut b, BANK_LOW_RANK, &[x, x, bank, rows, bank, rows, scale], &[]);
+        g.outputs = vec![h, up, y];
+        let shapes =
+            |g: &Graph| g.outputs.iter().map(|v| (g.dtype(*v), g.shape(*v).cloned())).collect::<Vec<_>>();
+        let found = shapes(&g);
+        let size = |last: Dim| Some(vec![Dim::from("batch"), Dim::from("seq"), last]);
+        let wide = (Some(DType::F32), size(Dim::from(6)));
+        assert_eq!(found, [(Some(DType::F32), size(Dim::from("rank"))), wide.clone(), wide]);
+
+        crate::functions::inline(&mut g, &|_| true).unwrap();
+        assert!(g.nodes.iter().all(|n| n.domain.is_empty()));
+        for at in 0..g.nodes.len() {
+            crate::shape::infer_at(&mut g, at);
+        }
+        assert_eq!(shapes(&g), found);
+    }
+
+    #[test]
+    fn a_product_of_other_ranks_has_no_known_shape() {
+        let (mut g, [x, rows, bank, _]) = graph();
+        let mut b = Builder::new(&mut g, "");
+        let flat = b.as_matrix(x);
+        let h = emit(&mut b, BANK_DOWN, &[flat, bank, rows], &[]);
+        assert_eq!((g.dtype(h), g.shape(h)), (Some(DType::F32), None));
+    }
+}

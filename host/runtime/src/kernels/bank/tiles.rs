@@ -1,0 +1,208 @@
+//! The arithmetic of a bank's products. An element of a result is added up in an order that its own place alone fixes,
+//! never by what is computed beside it: positions and rows of the bank are only taken together for speed.
+
+use super::super::simd::vectorised;
+use super::super::sixteen::Sixteen;
+use super::down::down;
+use super::up::{Onto, up};
+
+/// Most positions that are worked on together.
+pub(super) const BLOCK: usize = 8;
+
+/// Rows of a bank that one row of a batch uses.
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'a> {
+    /// The whole bank, `[any, width]`.
+    pub bank: &'a [f32],
+    /// Elements of a row.
+    pub width: usize,
+    /// Numbers of the rows, within the bank.
+    pub rows: &'a [usize],
+}
+
+impl<'a> Rows<'a> {
+    #[inline(always)]
+    pub(super) fn get(&self, j: usize) -> &'a [f32] {
+        &self.bank[self.rows[j] * self.width..][..self.width]
+    }
+}
+
+/// How many of `left` positions come next.
+#[inline(always)]
+pub(super) fn step<V: Sixteen>(left: usize) -> usize {
+    match left {
+        8.. if V::ONE => 8,
+        4.. => 4,
+        _ => 1,
+    }
+}
+
+#[inline(always)]
+fn down_body<V: Sixteen>(
+    x: &[f32],
+    w: Rows<'_>,
+    places: &[usize],
+    rank: usize,
+    h: &mut [[f32; BLOCK]],
+    out: &mut [f32],
+) {
+    let (mut at, all) = (0, out.len() / rank);
+    while at < all {
+        let p = step::<V>(all - at);
+        let out = &mut out[at * rank..][..p * rank];
+        down::<V>(&x[at * w.width..], w, p, h);
+        out.fill(0.0);
+        for (place, h) in places.iter().zip(&*h) {
+            for (out, h) in out.chunks_exact_mut(rank).zip(h) {
+                out[*place] = *h;
+            }
+        }
+        at += p;
+    }
+}
+
+vectorised! {
+    sixteen:
+    /// `out[s, places[j]] = Σ_k x[s, k]·w[j, k]`, zero elsewhere: x `[positions, width]`, out `[positions, rank]`. `h` is
+    /// scratch, one for each row of `w`.
+    down_rows = down_body(
+        x: &[f32], w: Rows<'_>, places: &[usize], rank: usize, h: &mut [[f32; BLOCK]], out: &mut [f32]
+    )
+}
+
+#[inline(always)]
+fn up_body<V: Sixteen>(
+    x: &[f32],
+    w: Rows<'_>,
+    places: &[usize],
+    rank: usize,
+    h: &mut [[f32; BLOCK]],
+    out: &mut [f32],
+) {
+    let (mut at, all) = (0, out.len() / w.width);
+    while at < all {
+        let p = step::<V>(all - at);
+        let x = &x[at * rank..][..p * rank];
+        for (place, h) in places.iter().zip(&mut *h) {
+            for (x, h) in x.chunks_exact(rank).zip(h) {
+                *h = x[*place];
+            }
+        }
+        let out = &mut out[at * w.width..][..p * w.width];
+        up::<V>(h, w, p, Onto::Nothing, out);
+        at += p;
+    }
+}
+
+vectorised! {
+    sixteen:
+    /// `out[s] = Σ_j x[s, places[j]]·w[j]`: x `[positions, rank]`, out `[positions, width]`. `h` is scratch, one for each
+    /// row of `w`.
+    up_rows = up_body(
+        x: &[f32], w: Rows<'_>, places: &[usize], rank: usize, h: &mut [[f32; BLOCK]], out: &mut [f32]
+    )
+}
+
+#[inline(always)]
+fn low_rank_body<V: Sixteen>(
+    y: Option<&[f32]>,
+    x: &[f32],
+    a: Rows<'_>,
+    b: Rows<'_>,
+    scale: f32,
+    h: &mut [[f32; BLOCK]],
+    out: &mut [f32],
+) {
+    let (mut at, all) = (0, out.len() / b.width);
+    while at < all {
+        let p = step::<V>(all - at);
+        down::<V>(&x[at * a.width..], a, p, h);
+        for h in h.iter_mut() {
+            for h in h {
+                *h *= scale;
+            }
+        }
+        let out = &mut out[at * b.width..][..p * b.width];
+        let onto = y.map_or(Onto::Itself, |y| Onto::Other(&y[at * b.width..][..p * b.width]));
+        up::<V>(h, b, p, onto, out);
+        at += p;
+    }
+}
+
+vectorised! {
+    sixteen:
+    /// `out[s] = y[s] + Σ_j (scale · Σ_k x[s, k]·a[j, k])·b[j]`, y being in `out` already where it is not given: x
+    /// `[positions, a.width]`, y and out `[positions, b.width]`. `h` is scratch, one for each row.
+    low_rank_rows = low_rank_body(
+        y: Option<&[f32]>,
+        x: &[f32],
+        a: Rows<'_>,
+        b: Rows<'_>,
+        scale: f32,
+        h: &mut [[f32; BLOCK]],
+        out: &mut [f32],
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::simd::Plain;
+    use super::super::super::sixteen::Two;
+    use super::*;
+
+    type Slow = Two<Plain>;
+
+    fn ramp(count: usize, step: f32) -> Vec<f32> {
+        (0..count).map(|i| (i as f32 * step).sin()).collect()
+    }
+
+    fn close(a: &[f32], b: &[f32]) -> bool {
+        a.iter().zip(b).all(|(a, b)| (a - b).abs() < 2e-5)
+    }
+
+    #[test]
+    fn the_fastest_registers_agree_with_none_and_with_the_definition() {
+        let (k, n, all) = (45, 130, 23);
+        let numbers: Vec<usize> = (0..17).map(|j| 1 + j * 5 % all).collect();
+        let (x, y) = (ramp(all * k, 0.7), ramp(all * n, 0.3));
+        let (a, b) = (ramp(24 * k, 1.1), ramp(24 * n, 0.9));
+        let a = Rows { bank: &a, width: k, rows: &numbers };
+        let b = Rows { bank: &b, width: n, rows: &numbers };
+        let mut want = y.clone();
+        for s in 0..all {
+            for row in &numbers {
+                let dot: f32 = (0..k).map(|i| x[s * k + i] * a.bank[row * k + i]).sum();
+                (0..n).for_each(|i| want[s * n + i] += 0.5 * dot * b.bank[row * n + i]);
+            }
+        }
+        let mut h = vec![[0.0; BLOCK]; 17];
+        let [mut fast, mut slow, mut there] = [vec![0.0; all * n], vec![0.0; all * n], y.clone()];
+        low_rank_rows(Some(&y), &x, a, b, 0.5, &mut h, &mut fast);
+        low_rank_body::<Slow>(Some(&y), &x, a, b, 0.5, &mut h, &mut slow);
+        low_rank_rows(None, &x, a, b, 0.5, &mut h, &mut there);
+        assert!(close(&fast, &want) && close(&slow, &want));
+        assert_eq!(fast, there);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn one_register_and_two_give_the_same_bits() {
+        #[target_feature(enable = "avx2,fma")]
+        fn two(x: &[f32], a: Rows<'_>, b: Rows<'_>, h: &mut [[f32; BLOCK]], out: &mut [f32]) {
+            low_rank_body::<Two<super::super::super::simd::Avx>>(None, x, a, b, 0.7, h, out);
+        }
+        if !is_x86_feature_detected!("avx2") || !is_x86_feature_detected!("fma") {
+            return;
+        }
+        let numbers: Vec<usize> = (1..12).collect();
+        let (x, a, b) = (ramp(21 * 61, 0.7), ramp(12 * 61, 1.1), ramp(12 * 75, 0.9));
+        let a = Rows { bank: &a, width: 61, rows: &numbers };
+        let b = Rows { bank: &b, width: 75, rows: &numbers };
+        let mut h = vec![[0.0; BLOCK]; 11];
+        let [mut best, mut other] = [vec![0.25; 21 * 75], vec![0.25; 21 * 75]];
+        low_rank_rows(None, &x, a, b, 0.7, &mut h, &mut best);
+        // SAFETY: the processor has both features.
+        unsafe { two(&x, a, b, &mut h, &mut other) };
+        assert_eq!(best, other);
+    }
+}

@@ -1,0 +1,99 @@
+//! Sums of rows of a bank, up from a low rank.
+
+use super::super::simd::fma;
+use super::super::sixteen::Sixteen;
+use super::tiles::{BLOCK, Rows};
+
+/// What sums are added to.
+#[derive(Clone, Copy)]
+pub(super) enum Onto<'a> {
+    Nothing,
+    /// What is there already.
+    Itself,
+    Other(&'a [f32]),
+}
+
+/// Puts `Σ_j h[j][p]·w[j]` into `P` positions of `out`, `16·W` columns from `at` on, for as many such groups as there are.
+/// Gives the first column that is left.
+#[inline(always)]
+fn add<V: Sixteen, const P: usize, const W: usize>(
+    h: &[[f32; BLOCK]],
+    w: Rows<'_>,
+    mut at: usize,
+    onto: Onto<'_>,
+    out: &mut [f32],
+) -> usize {
+    let n = w.width;
+    while at + 16 * W <= n {
+        let mut sums = [[V::splat(0.0); W]; P];
+        for (row, h) in w.rows.iter().zip(h) {
+            let (from, _) = w.bank[row * n + at..][..16 * W].as_chunks::<16>();
+            let mut columns = [V::splat(0.0); W];
+            for (column, from) in columns.iter_mut().zip(from) {
+                *column = V::load(from);
+            }
+            for p in 0..P {
+                let factor = V::splat(h[p]);
+                for c in 0..W {
+                    sums[p][c] = factor.mul_add(columns[c], sums[p][c]);
+                }
+            }
+        }
+        for p in 0..P {
+            let (out, _) = out[p * n + at..][..16 * W].as_chunks_mut::<16>();
+            let other = match onto {
+                Onto::Nothing => {
+                    for c in 0..W {
+                        sums[p][c].store(&mut out[c]);
+                    }
+                    continue;
+                }
+                Onto::Itself => &*out,
+                Onto::Other(y) => y[p * n + at..][..16 * W].as_chunks::<16>().0,
+            };
+            for c in 0..W {
+                sums[p][c] = V::load(&other[c]).add(sums[p][c]);
+            }
+            for c in 0..W {
+                sums[p][c].store(&mut out[c]);
+            }
+        }
+        at += 16 * W;
+    }
+    at
+}
+
+/// `out[p] = onto[p] + Σ_j h[j][p]·w[j]` for `positions` positions, as [`step`](super::tiles::step) gives them.
+#[inline(always)]
+pub(super) fn up<V: Sixteen>(
+    h: &[[f32; BLOCK]],
+    w: Rows<'_>,
+    positions: usize,
+    onto: Onto<'_>,
+    out: &mut [f32],
+) {
+    let n = w.width;
+    let at = if V::ONE && positions == 8 {
+        let at = add::<V, 8, 3>(h, w, 0, onto, out);
+        add::<V, 8, 1>(h, w, at, onto, out)
+    } else if positions == 4 {
+        add::<V, 4, 1>(h, w, 0, onto, out)
+    } else {
+        let at = add::<V, 1, 4>(h, w, 0, onto, out);
+        add::<V, 1, 1>(h, w, at, onto, out)
+    };
+    for p in 0..positions {
+        for c in at..n {
+            let mut sum = 0.0;
+            for (row, h) in w.rows.iter().zip(h) {
+                sum = fma::<V::Half>(h[p], w.bank[row * n + c], sum);
+            }
+            let place = p * n + c;
+            out[place] = match onto {
+                Onto::Nothing => sum,
+                Onto::Itself => out[place] + sum,
+                Onto::Other(y) => y[place] + sum,
+            };
+        }
+    }
+}

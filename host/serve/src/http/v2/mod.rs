@@ -1,0 +1,165 @@
+//! The Open Inference Protocol (V2) over HTTP, with tensors as JSON or as bytes behind it, and the model repository.
+
+mod body;
+mod elements;
+mod encoding;
+mod metadata;
+mod reply;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::{DefaultBodyLimit, FromRef, Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::engine::Engine;
+use crate::v2::{Fault, Kind, MAX_CALL, infer, models, repository};
+
+/// The routes below `/v2`, for a state that has the engine.
+pub fn routes<S>() -> Router<S>
+where
+    S: Clone + Send + Sync + 'static,
+    Arc<Engine>: FromRef<S>,
+{
+    let mut routes = Router::new()
+        .route("/v2", get(metadata::server))
+        .route("/v2/health/live", get(async || StatusCode::OK))
+        .route("/v2/health/ready", get(async || StatusCode::OK))
+        .route("/v2/models/stats", get(metadata::all_statistics))
+        .route("/v2/repository/index", post(index))
+        .route("/v2/repository/models/{model}/load", post(load))
+        .route("/v2/repository/models/{model}/unload", post(unload))
+        .route("/v2/{*rest}", any(unknown));
+    for model in ["/v2/models/{model}", "/v2/models/{model}/versions/{version}"] {
+        routes = routes
+            .route(model, get(metadata::model))
+            .route(&format!("{model}/ready"), get(ready))
+            .route(&format!("{model}/config"), get(metadata::config))
+            .route(&format!("{model}/stats"), get(metadata::statistics))
+            .route(&format!("{model}/infer"), post(answer));
+    }
+    let method = async || fault(StatusCode::METHOD_NOT_ALLOWED, "this path is not for that method");
+    routes.method_not_allowed_fallback(method).layer(DefaultBodyLimit::max(MAX_CALL))
+}
+
+/// The model in a path.
+#[derive(Deserialize)]
+struct Model {
+    model: String,
+    #[serde(default)]
+    version: String,
+}
+
+/// A path with a model; `Err` where it is no text.
+type ModelPath = Result<Path<Model>, PathRejection>;
+/// A body; `Err` where it is too large or was cut off.
+type Body = Result<Bytes, BytesRejection>;
+
+impl From<PathRejection> for Fault {
+    fn from(e: PathRejection) -> Fault {
+        Fault::invalid(e.body_text())
+    }
+}
+
+impl From<BytesRejection> for Fault {
+    fn from(e: BytesRejection) -> Fault {
+        match e.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                Fault::new(Kind::TooLarge, format!("a call has at most {MAX_CALL} bytes"))
+            }
+            _ => Fault::invalid(e.body_text()),
+        }
+    }
+}
+
+fn fault(status: StatusCode, message: &str) -> Response {
+    (status, axum::Json(serde_json::json!({ "error": message }))).into_response()
+}
+
+impl IntoResponse for Fault {
+    /// The protocol's body with the status that Triton gives; too much work is 429, so that clients know to come back.
+    fn into_response(self) -> Response {
+        let status = match self.kind {
+            Kind::NotFound => StatusCode::NOT_FOUND,
+            Kind::Invalid => StatusCode::BAD_REQUEST,
+            Kind::Unsupported => StatusCode::NOT_IMPLEMENTED,
+            Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Kind::NoKey => StatusCode::UNAUTHORIZED,
+            Kind::Forbidden => StatusCode::FORBIDDEN,
+            Kind::Busy => StatusCode::TOO_MANY_REQUESTS,
+            Kind::Late | Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        let mut response = fault(status, &self.message);
+        if let Some(after) = self.retry_after {
+            response.headers_mut().insert("retry-after", after.as_secs().max(1).into());
+        }
+        response
+    }
+}
+
+async fn unknown() -> Response {
+    fault(StatusCode::NOT_FOUND, "there is no such path")
+}
+
+async fn ready(State(engine): State<Arc<Engine>>, path: ModelPath) -> Result<StatusCode, Fault> {
+    let Path(path) = path?;
+    models::find(&engine, &path.model, &path.version)?;
+    Ok(StatusCode::OK)
+}
+
+async fn answer(
+    State(engine): State<Arc<Engine>>,
+    path: ModelPath,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Fault> {
+    let Path(path) = path?;
+    // Before anything is read: whoever asks for a model that is not there is told that, whatever else is wrong.
+    models::find(&engine, &path.model, &path.version)?;
+    let body = encoding::unpacked(&headers, body?)?;
+    let call = body::read(body::header_length(&headers)?, &body)?;
+    let (request, shape) = call.into_request(path.model, path.version);
+    reply::write(&infer(&engine, request).await?, &shape, &engine.store.base_name)
+}
+
+/// The JSON object of a body that may be empty.
+fn object(body: &Bytes) -> Result<Value, Fault> {
+    if body.is_empty() {
+        return Ok(Value::Null);
+    }
+    let value: Value = serde_json::from_slice(body).map_err(|e| Fault::invalid(format!("the body: {e}")))?;
+    if value.is_object() { Ok(value) } else { Err(Fault::invalid("the body is no JSON object")) }
+}
+
+async fn index(State(engine): State<Arc<Engine>>, body: Body) -> Result<Response, Fault> {
+    let ready = match object(&body?)?.get("ready") {
+        None => false,
+        Some(Value::Bool(ready)) => *ready,
+        Some(_) => return Err(Fault::invalid("'ready' is true or false")),
+    };
+    Ok(metadata::index(&repository::index(&engine, ready).await?))
+}
+
+async fn load(State(engine): State<Arc<Engine>>, path: ModelPath, body: Body) -> Result<StatusCode, Fault> {
+    let Path(path) = path?;
+    let given = object(&body?)?;
+    if given.get("parameters").and_then(Value::as_object).is_some_and(|p| !p.is_empty()) {
+        return Err(Fault::new(Kind::Unsupported, repository::NO_PARAMETERS));
+    }
+    repository::load(&engine, &path.model).await?;
+    Ok(StatusCode::OK)
+}
+
+async fn unload(State(engine): State<Arc<Engine>>, path: ModelPath, body: Body) -> Result<StatusCode, Fault> {
+    let Path(path) = path?;
+    object(&body?)?;
+    repository::unload(&engine.store, &path.model)?;
+    Ok(StatusCode::OK)
+}

@@ -1,0 +1,240 @@
+//! From the tensors of a call to its answers.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+use super::fault::{Fault, Kind};
+use super::models::{self, OUTPUTS};
+use super::rows::Rows;
+use super::tensor::{Input, encode_bytes};
+use crate::ask::{Answered, Ask, Provenance, Refusal, Text, Want};
+use crate::engine::Engine;
+use crate::store::Resident;
+
+/// A call.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Request {
+    /// The model: an adapter, or the base under its name.
+    pub model: String,
+    /// The version; empty for the one that is served.
+    pub version: String,
+    /// The inputs.
+    pub inputs: Vec<Input>,
+    /// The outputs that are wanted; all where there is none.
+    pub outputs: Vec<String>,
+    /// How long the answer is of use.
+    pub timeout: Option<Duration>,
+}
+
+/// The elements of an output, one a row.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outputs {
+    /// Of BYTES.
+    Bytes(Vec<String>),
+    /// Of FP32.
+    Floats(Vec<f32>),
+}
+
+/// An output of a call.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Output {
+    /// Its name.
+    pub name: &'static str,
+    /// Its type, in the protocol's words.
+    pub datatype: &'static str,
+    /// Its elements.
+    pub data: Outputs,
+}
+
+/// What a call is answered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Response {
+    /// The model that was called.
+    pub model: String,
+    /// The version of it that answered.
+    pub version: u64,
+    /// The wanted outputs.
+    pub outputs: Vec<Output>,
+    /// What made all rows; `None` where they have several adapters.
+    pub by: Option<Provenance>,
+}
+
+impl Output {
+    /// How many elements there are.
+    pub fn rows(&self) -> usize {
+        match &self.data {
+            Outputs::Bytes(all) => all.len(),
+            Outputs::Floats(all) => all.len(),
+        }
+    }
+
+    /// The bytes of its elements.
+    ///
+    /// # Errors
+    /// In words: an element of 4 GiB.
+    pub fn to_raw(&self) -> Result<Vec<u8>, String> {
+        match &self.data {
+            Outputs::Bytes(all) => encode_bytes(all),
+            Outputs::Floats(all) => Ok(all.iter().flat_map(|x| x.to_le_bytes()).collect()),
+        }
+    }
+}
+
+/// The rows of one adapter.
+struct Group {
+    resident: Arc<Resident>,
+    places: Vec<usize>,
+    texts: Vec<Text>,
+}
+
+/// Answers a call: the rows of each adapter in one request to the engine, all at once.
+///
+/// # Errors
+/// See [`Fault`]. Nothing is answered where one row can't be.
+pub async fn infer(engine: &Arc<Engine>, request: Request) -> Result<Response, Fault> {
+    let model = models::find(engine, &request.model, &request.version)?;
+    let wanted = wanted(&request.outputs)?;
+    let rows = Rows::of(request.inputs, engine.limits.texts)?;
+    let count = rows.texts.len();
+    let groups = groups(engine, &model, rows)?;
+    let deadline = request.timeout.and_then(|t| Instant::now().checked_add(t));
+    let mut answers: Vec<Option<(Value, u64)>> = vec![None; count];
+    let (mut version, mut by) = (model.by.revision, Vec::new());
+    for (places, answered) in ask(engine, groups, deadline).await? {
+        if answered.by.adapter == model.by.adapter {
+            version = answered.by.revision;
+        }
+        for (place, answer) in places.into_iter().zip(answered.answers) {
+            answers[place] = Some((answer, answered.by.revision));
+        }
+        by.push(answered.by);
+    }
+    // A model that is replaced between the first look and its turn answers in another version.
+    if !request.version.is_empty() {
+        models::check_version(&request.model, model.by.revision, version)?;
+    }
+    let answers: Vec<(Value, u64)> = answers.into_iter().flatten().collect();
+    if answers.len() != count {
+        return Err(Fault::new(Kind::Internal, "a row was left without an answer"));
+    }
+    let outputs = OUTPUTS.iter().enumerate().filter(|(i, _)| wanted[*i]);
+    let outputs =
+        outputs.map(|(_, o)| Output { name: o.name, datatype: o.datatype, data: elements(o.name, &answers) });
+    let by = if by.len() == 1 { by.pop() } else { None };
+    Ok(Response { model: request.model, version, outputs: outputs.collect(), by })
+}
+
+/// Which of [`OUTPUTS`] are wanted.
+fn wanted(names: &[String]) -> Result<[bool; OUTPUTS.len()], Fault> {
+    let mut wanted = [names.is_empty(); OUTPUTS.len()];
+    for name in names {
+        let known = OUTPUTS.iter().position(|o| o.name == name);
+        let known = known.ok_or_else(|| {
+            let all = OUTPUTS.map(|o| o.name).join(", ");
+            Fault::invalid(format!("there is no output '{name}'; there are {all}"))
+        })?;
+        wanted[known] = true;
+    }
+    Ok(wanted)
+}
+
+/// The rows by adapter, in the order in which adapters first occur.
+fn groups(engine: &Engine, model: &Arc<Resident>, rows: Rows) -> Result<Vec<Group>, Fault> {
+    let mut groups: Vec<Group> = Vec::new();
+    let mut of_name = std::collections::HashMap::new();
+    for (place, (text, adapter)) in rows.texts.into_iter().zip(rows.adapters).enumerate() {
+        let group = match of_name.get(&adapter) {
+            Some(group) => *group,
+            None => {
+                let resident = match adapter.as_str() {
+                    "" => Arc::clone(model),
+                    name => engine.resident(Some(name))?,
+                };
+                let same = |g: &Group| g.resident.by.adapter == resident.by.adapter;
+                let group = groups.iter().position(same).unwrap_or(groups.len());
+                if group == groups.len() {
+                    groups.push(Group { resident, places: Vec::new(), texts: Vec::new() });
+                }
+                of_name.insert(adapter, group);
+                group
+            }
+        };
+        groups[group].places.push(place);
+        groups[group].texts.push(text);
+    }
+    Ok(groups)
+}
+
+/// The answers of all groups. Dropping the future gives up all of them.
+async fn ask(
+    engine: &Arc<Engine>,
+    groups: Vec<Group>,
+    deadline: Option<Instant>,
+) -> Result<Vec<(Vec<usize>, Answered)>, Fault> {
+    let mut running = JoinSet::new();
+    for Group { resident, places, texts } in groups {
+        let headless = matches!(resident.form(&engine.store, Want::Answer), Ok(None));
+        let want = if headless { Want::Vector } else { Want::Answer };
+        let ask = Ask { deadline, ..Ask::new(resident.by.adapter.as_deref(), texts, want) };
+        let engine = Arc::clone(engine);
+        running.spawn(async move { Ok::<_, Refusal>((places, engine.ask(ask).await?)) });
+    }
+    let mut all = Vec::new();
+    while let Some(done) = running.join_next().await {
+        all.push(done.map_err(|_| Fault::new(Kind::Internal, "a request to the engine failed"))??);
+    }
+    Ok(all)
+}
+
+/// The elements of an output.
+fn elements(name: &str, answers: &[(Value, u64)]) -> Outputs {
+    let label = |a: &Value| a.get("label").and_then(Value::as_str).unwrap_or_default().to_owned();
+    match name {
+        "score" => Outputs::Floats(answers.iter().map(|(a, _)| score(a)).collect()),
+        "label" => Outputs::Bytes(answers.iter().map(|(a, _)| label(a)).collect()),
+        "revision" => Outputs::Bytes(answers.iter().map(|(_, revision)| revision.to_string()).collect()),
+        _ => Outputs::Bytes(answers.iter().map(|(a, _)| a.to_string()).collect()),
+    }
+}
+
+/// The score of a label or the value of a regression.
+fn score(answer: &Value) -> f32 {
+    match answer.get("score").or_else(|| answer.get("value")) {
+        Some(score) => score.as_f64().map_or(f32::NAN, |x| x as f32),
+        None => 0.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn each_kind_of_answer_has_a_label_and_a_score() {
+        let answers = [
+            json!({ "label": "a", "score": 0.5, "probabilities": {} }),
+            json!({ "value": -2.5 }),
+            json!({ "vector": [1.0] }),
+            json!([{ "label": "PER", "score": 0.9 }]),
+            json!({ "label": "a", "score": null }),
+        ];
+        let answers: Vec<(Value, u64)> = answers.into_iter().map(|a| (a, 7)).collect();
+        let Outputs::Floats(scores) = elements("score", &answers) else { panic!("scores are floats") };
+        assert_eq!(scores[..4], [0.5, -2.5, 0.0, 0.0]);
+        assert!(scores[4].is_nan());
+        let text = |all: [&str; 5]| Outputs::Bytes(all.map(str::to_owned).to_vec());
+        assert_eq!(elements("label", &answers), text(["a", "", "", "", "a"]));
+        assert_eq!(elements("revision", &answers), text(["7"; 5]));
+    }
+
+    #[test]
+    fn outputs_that_do_not_exist_are_refused() {
+        assert_eq!(wanted(&[]).unwrap(), [true; 4]);
+        assert_eq!(wanted(&["json".into()]).unwrap(), [false, false, true, false]);
+        assert!(wanted(&["logits".into()]).unwrap_err().message.contains("label, score, json, revision"));
+    }
+}

@@ -1,0 +1,188 @@
+//! The Open Inference Protocol over gRPC, over a socket, answered by PEFT's own adapters.
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+
+mod support;
+
+use std::collections::HashMap;
+
+use graft_serve::grpc;
+use graft_serve::grpc::wire::grpc_inference_service_client::GrpcInferenceServiceClient;
+use graft_serve::grpc::wire::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
+use graft_serve::grpc::wire::{self, InferTensorContents, ModelInferRequest};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tonic::Code;
+use tonic::codec::CompressionEncoding;
+use tonic::transport::{Channel, Endpoint};
+
+use support::{BASE, House, bytes, int64s};
+
+/// A server, its client, and what stops it.
+struct Served {
+    house: House,
+    client: GrpcInferenceServiceClient<Channel>,
+    stop: oneshot::Sender<()>,
+    server: JoinHandle<()>,
+}
+
+async fn served() -> Option<Served> {
+    let house = House::new()?;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let engine = house.engine.clone();
+    let server = tokio::spawn(async move {
+        grpc::serve(listener, engine, async { drop(stopped.await) }).await.unwrap();
+    });
+    let channel = Endpoint::from_shared(format!("http://{at}")).unwrap().connect().await.unwrap();
+    Some(Served { house, client: GrpcInferenceServiceClient::new(channel), stop, server })
+}
+
+fn tensor(name: &str, datatype: &str, shape: &[i64]) -> InferInputTensor {
+    InferInputTensor {
+        name: name.into(),
+        datatype: datatype.into(),
+        shape: shape.to_vec(),
+        ..Default::default()
+    }
+}
+
+/// A call with texts and the adapters of its rows, as bytes.
+fn call(model: &str, texts: &[&str], adapters: &[&str]) -> ModelInferRequest {
+    let rows = [texts.len() as i64];
+    let mut inputs = vec![tensor("text", "BYTES", &rows)];
+    let mut raw_input_contents = vec![bytes(texts)];
+    if !adapters.is_empty() {
+        inputs.push(tensor("adapter", "BYTES", &[adapters.len() as i64]));
+        raw_input_contents.push(bytes(adapters));
+    }
+    ModelInferRequest { model_name: model.into(), inputs, raw_input_contents, ..Default::default() }
+}
+
+/// The call of the rows that PEFT answered.
+fn golden(house: &House, raw: bool) -> ModelInferRequest {
+    let tokens = house.tokens();
+    let mut inputs = ["input_ids", "attention_mask"].map(|name| tensor(name, "INT64", &[3, 9])).to_vec();
+    let mut raw_input_contents = Vec::new();
+    for (input, values) in inputs.iter_mut().zip(tokens) {
+        match raw {
+            true => raw_input_contents.push(int64s(&values)),
+            false => {
+                input.contents = Some(InferTensorContents { int64_contents: values, ..Default::default() })
+            }
+        }
+    }
+    ModelInferRequest {
+        model_name: "lora".into(),
+        id: "a call".into(),
+        inputs,
+        raw_input_contents,
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn tokens_are_answered_as_peft_answers_them() {
+    let Some(mut served) = served().await else { return };
+    let expected = served.house.expected("lora");
+    for raw in [true, false] {
+        let answer = served.client.model_infer(golden(&served.house, raw)).await.unwrap();
+        let header = |name: &str| answer.metadata().get(name).unwrap().to_str().unwrap().to_owned();
+        assert_eq!((header("x-adapter"), header("x-adapter-revision")), ("lora".into(), "1".into()));
+        assert_eq!(header("x-adapter-digest"), &*served.house.engine.store.find("lora").unwrap().by.digest);
+        let answer = answer.into_inner();
+        assert_eq!(
+            (answer.model_name.as_str(), answer.model_version.as_str(), answer.id.as_str()),
+            ("lora", "1", "a call")
+        );
+        let names: Vec<&str> = answer.outputs.iter().map(|o| o.name.as_str()).collect();
+        assert_eq!(names, ["label", "score", "json", "revision"]);
+        assert!(answer.outputs.iter().all(|o| o.shape == [3]));
+        let labels: Vec<&str> = expected.iter().map(|(l, _)| l.as_str()).collect();
+        assert_eq!(answer.raw_output_contents[0], bytes(&labels));
+        let scores = answer.raw_output_contents[1].as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
+        for (score, (_, wanted)) in scores.zip(&expected) {
+            assert!((f64::from(score) - wanted).abs() < 1e-5, "{score} instead of {wanted}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn rows_name_their_adapters_and_outputs_are_chosen() {
+    let Some(mut served) = served().await else { return };
+    let mut mixed = call("lora", &["owl", "owl", "owl"], &["", "ia3", BASE]);
+    mixed.outputs = vec![InferRequestedOutputTensor { name: "revision".into(), parameters: HashMap::new() }];
+    let answer = served.client.model_infer(mixed).await.unwrap();
+    assert!(answer.metadata().get("x-adapter").is_none());
+    assert_eq!(answer.get_ref().raw_output_contents, [bytes(&["1", "1", "0"])]);
+}
+
+#[tokio::test]
+async fn faults_have_their_codes() {
+    let Some(mut served) = served().await else { return };
+    let mut code = async |call: ModelInferRequest| served.client.model_infer(call).await.unwrap_err().code();
+    assert_eq!(code(call("nobody", &["a"], &[])).await, Code::NotFound);
+    assert_eq!(code(call("lora", &["a"], &["nobody"])).await, Code::NotFound);
+    let old = ModelInferRequest { model_version: "2".into(), ..call("lora", &["a"], &[]) };
+    assert_eq!(code(old).await, Code::NotFound);
+    assert_eq!(code(call("lora", &[], &[])).await, Code::InvalidArgument);
+    let cut = ModelInferRequest { raw_input_contents: vec![vec![9, 0, 0, 0]], ..call("lora", &["a"], &[]) };
+    assert_eq!(code(cut).await, Code::InvalidArgument);
+    let large = "a".repeat(graft_serve::v2::MAX_CALL + 1);
+    assert_eq!(code(call("lora", &[large.as_str()], &[])).await, Code::OutOfRange);
+    let mut packed = served.client.clone().send_compressed(CompressionEncoding::Gzip);
+    assert!(packed.model_infer(call("lora", &["a"], &[])).await.is_ok());
+    let bomb = packed.model_infer(call("lora", &[large.as_str()], &[])).await.unwrap_err();
+    assert_eq!(bomb.code(), Code::ResourceExhausted, "{bomb}");
+}
+
+#[tokio::test]
+async fn the_server_its_models_and_its_repository_say_what_they_are() {
+    let Some(mut served) = served().await else { return };
+    let client = &mut served.client;
+    assert!(client.server_live(wire::ServerLiveRequest {}).await.unwrap().into_inner().live);
+    assert!(client.server_ready(wire::ServerReadyRequest {}).await.unwrap().into_inner().ready);
+    let named = |name: &str| (name.to_owned(), String::new());
+    for (name, there) in [("lora", true), (BASE, true), ("nobody", false)] {
+        let (name, version) = named(name);
+        let reply = client.model_ready(wire::ModelReadyRequest { name, version }).await.unwrap().into_inner();
+        assert_eq!(reply.ready, there);
+    }
+    let server = client.server_metadata(wire::ServerMetadataRequest {}).await.unwrap().into_inner();
+    assert_eq!(server.name, "graft");
+    let (name, version) = named("lora");
+    let model =
+        client.model_metadata(wire::ModelMetadataRequest { name, version }).await.unwrap().into_inner();
+    assert_eq!((model.versions, model.inputs.len(), model.outputs.len()), (vec!["1".into()], 5, 4));
+    assert_eq!(model.properties["digest"], *served.house.engine.store.find("lora").unwrap().by.digest);
+    let (name, version) = named("lora");
+    let config = client.model_config(wire::ModelConfigRequest { name, version }).await.unwrap().into_inner();
+    assert_eq!(config.config.unwrap().input[0].data_type(), wire::DataType::TypeString);
+
+    let index = wire::RepositoryIndexRequest { ready: true, ..Default::default() };
+    let models = client.repository_index(index.clone()).await.unwrap().into_inner().models;
+    assert_eq!(models.len(), 5);
+    let unload = wire::RepositoryModelUnloadRequest { model_name: "lora".into(), ..Default::default() };
+    client.repository_model_unload(unload.clone()).await.unwrap();
+    assert_eq!(client.repository_index(index).await.unwrap().into_inner().models.len(), 4);
+    assert_eq!(client.repository_model_unload(unload).await.unwrap_err().code(), Code::NotFound);
+    let load = wire::RepositoryModelLoadRequest { model_name: "lora".into(), ..Default::default() };
+    client.repository_model_load(load).await.unwrap();
+    client.model_infer(call("lora", &["a", "b"], &[])).await.unwrap();
+    let (name, version) = named("lora");
+    let stats = client.model_statistics(wire::ModelStatisticsRequest { name, version }).await.unwrap();
+    assert_eq!(stats.into_inner().model_stats[0].inference_count, 2);
+}
+
+#[tokio::test]
+async fn what_was_taken_is_answered_before_the_server_ends() {
+    let Some(Served { mut client, stop, server, house }) = served().await else { return };
+    let texts = ["my old owl is on the table"; 200];
+    let answer = tokio::spawn(async move { client.model_infer(call("lora", &texts, &[])).await });
+    while house.engine.waiting() == 0 && !answer.is_finished() {
+        tokio::task::yield_now().await;
+    }
+    stop.send(()).unwrap();
+    assert_eq!(answer.await.unwrap().unwrap().into_inner().outputs[0].shape, [200]);
+    server.await.unwrap();
+}

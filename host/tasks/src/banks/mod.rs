@@ -1,0 +1,159 @@
+//! Many adapters in one session: each row of a batch has its own.
+//!
+//! [`Parts`] are the fragments of an adapter with its tensors; a [`Room`] is a session over the fragments of many;
+//! [`Banks`] hold the parameters of those that are placed in it. Adapters whose fragments a room has come and go without a
+//! new session. For others a larger room is made aside and [`Banks::adopt`]ed.
+
+mod parts;
+mod room;
+mod shelf;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use graft_graph::Tensor;
+use graft_runtime::{Outputs, View};
+
+pub use parts::Parts;
+pub use room::Room;
+use shelf::Shelf;
+
+use crate::base::Base;
+use crate::error::{Result, TaskError};
+
+/// Which adapter a row of a batch has.
+#[derive(Clone, Copy)]
+pub struct Tenant<'a> {
+    /// The number that it was placed under.
+    pub id: u64,
+    /// Its fragments.
+    pub parts: &'a Parts,
+}
+
+/// A room and the adapters in it.
+pub struct Banks {
+    room: Room,
+    /// For each fragment of the room its banks.
+    shelves: Vec<Shelf>,
+}
+
+impl Banks {
+    /// An empty room.
+    pub fn new(room: Room) -> Banks {
+        let shelves = room.fragments.iter().zip(&room.joined.fragments).map(|(_, p)| Shelf::new(p)).collect();
+        Banks { room, shelves }
+    }
+
+    /// Moves into another room; what is in banks that it has too stays where it is.
+    pub fn adopt(&mut self, room: Room) {
+        let mut old: HashMap<Arc<str>, Shelf> = HashMap::new();
+        for (f, shelf) in self.room.fragments.drain(..).zip(self.shelves.drain(..)) {
+            old.insert(Arc::clone(&f.signature), shelf);
+        }
+        let fragments = room.fragments.iter().zip(&room.joined.fragments);
+        self.shelves = fragments
+            .map(|(f, p)| old.remove(&f.signature).map_or_else(|| Shelf::new(p), |s| s.renamed(p)))
+            .collect();
+        self.room = room;
+    }
+
+    /// Whether the room has all fragments of an adapter.
+    pub fn covers(&self, parts: &Parts) -> bool {
+        self.room.covers(parts)
+    }
+
+    /// The session, for its profile.
+    pub fn session(&mut self) -> &mut graft_runtime::Session {
+        self.room.program.session()
+    }
+
+    /// Bytes that adapters take.
+    pub fn bytes(&self) -> usize {
+        self.shelves.iter().map(Shelf::bytes).sum()
+    }
+
+    /// Bytes of the rows that adapters have now.
+    pub fn bytes_leased(&self) -> usize {
+        self.shelves.iter().map(Shelf::bytes_leased).sum()
+    }
+
+    /// Whether all of it is in its banks.
+    pub fn holds(&self, tenant: &Tenant<'_>) -> bool {
+        let place = |s: &Arc<str>| self.room.place_of(s).is_some_and(|k| self.shelves[k].holds(tenant.id));
+        tenant.parts.signatures().all(place)
+    }
+
+    /// Writes an adapter into the banks; what is there already stays.
+    ///
+    /// # Errors
+    /// A fragment that the room lacks; what ONNX Runtime says of what is computed from parameters. The banks are as
+    /// before then.
+    pub fn place(&mut self, base: &Base, tenant: &Tenant<'_>) -> Result<()> {
+        for (k, own) in tenant.parts.own.iter().enumerate() {
+            let at = self.room.place_of(&own.fragment.signature).ok_or_else(|| TaskError::Input {
+                what: tenant.parts.name.clone(),
+                detail: "the session has no place for it".into(),
+            })?;
+            if self.shelves[at].holds(tenant.id) {
+                continue;
+            }
+            let leaves = tenant.parts.leaves(k).ok_or_else(|| TaskError::Input {
+                what: tenant.parts.name.clone(),
+                detail: "its tensors were let go".into(),
+            });
+            let values = leaves.and_then(|l| self.room.values(base, at, &l.iter().collect::<Vec<_>>()));
+            match values.and_then(|v| self.shelves[at].put(tenant.id, &v)) {
+                Ok(()) => {}
+                Err(e) => {
+                    self.remove(tenant.id);
+                    return Err(e);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes an adapter out of the banks.
+    pub fn remove(&mut self, id: u64) {
+        self.shelves.iter_mut().for_each(|s| s.remove(id));
+    }
+
+    /// Runs a batch: `inputs` are the base's, `rows` say for each row which adapter is its own.
+    ///
+    /// # Errors
+    /// An adapter that is not in its banks; what ONNX Runtime says.
+    pub fn run(&mut self, inputs: &HashMap<String, Tensor>, rows: &[Tenant<'_>]) -> Result<Outputs> {
+        let mut fed: HashMap<&str, Tensor> = HashMap::new();
+        let has: Vec<Vec<bool>> = self
+            .room
+            .fragments
+            .iter()
+            .map(|f| rows.iter().map(|t| t.parts.has(&f.signature)).collect())
+            .collect();
+        for ((shelf, placed), has) in self.shelves.iter().zip(&self.room.joined.fragments).zip(&has) {
+            shelf.feed(rows, has, &mut fed)?;
+            if let Some(name) = &placed.active {
+                fed.insert(name, Tensor::new([rows.len()], has)?);
+            }
+        }
+        let shelves = &self.shelves;
+        let bank = |name: &str| shelves.iter().find_map(|s| s.bank(name));
+        let get =
+            |name: &str| inputs.get(name).or_else(|| fed.get(name)).map(View::from).or_else(|| bank(name));
+        self.room.program.run(&get)
+    }
+
+    /// The outputs of the head of `parts`: its own name, the name in what [`Banks::run`] gives, and its sizes behind the
+    /// batch where they are fixed.
+    pub fn outputs(&self, parts: &Parts) -> Vec<(String, String, Vec<Option<usize>>)> {
+        let mut all = Vec::new();
+        for own in &parts.own {
+            let Some(at) = self.room.place_of(&own.fragment.signature) else { continue };
+            let names = own.fragment.outputs.iter().zip(&self.room.joined.fragments[at].outputs);
+            for (o, name) in names {
+                all.push((o.name.clone(), name.clone(), parts.sizes(&o.name)));
+            }
+        }
+        all
+    }
+}

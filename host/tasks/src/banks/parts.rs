@@ -1,0 +1,134 @@
+//! An adapter in fragments.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use graft_graph::Tensor;
+use graft_graph::batch::{Fragment, Member, Unbatchable, join, take_apart};
+
+use crate::base::Base;
+use crate::task::Fitted;
+
+/// For each fragment the tensors of its leaves.
+type Leaves = Vec<Vec<Tensor>>;
+
+/// A fragment of an adapter.
+pub(super) struct Own {
+    pub(super) fragment: Arc<Fragment>,
+}
+
+/// An adapter that can share a batch with others.
+pub struct Parts {
+    /// The adapter, for messages.
+    pub name: String,
+    pub(super) own: Vec<Own>,
+    /// For each fragment the tensors of its leaves, until they are in the banks.
+    leaves: Mutex<Option<Leaves>>,
+    signatures: HashSet<Arc<str>>,
+    /// Sizes of the outputs behind the batch.
+    sizes: HashMap<String, Vec<Option<usize>>>,
+}
+
+impl Fitted {
+    /// The adapter in fragments.
+    ///
+    /// # Errors
+    /// What keeps it from sharing a batch; it then has a pass of its own.
+    pub fn parts(&self, base: &Base) -> std::result::Result<Parts, Unbatchable> {
+        if self.virtual_tokens > 0 {
+            return Err(Unbatchable {
+                op: "virtual tokens".into(),
+                place: String::new(),
+                why: "lengthen every row of the batch".into(),
+            });
+        }
+        let member = Member {
+            graph: &self.graph,
+            forward: &self.forward,
+            leaves: &self.leaves,
+            roles: &base.model.inputs,
+        };
+        let (mut own, mut all_leaves) = (Vec::new(), Vec::new());
+        for fragment in take_apart(&base.graph, &member)? {
+            let name = |n: &usize| self.graph.name_of(self.leaves[*n].value);
+            let tensors = fragment.leaf_numbers.iter().map(|n| self.values.get(name(n)).cloned());
+            let leaves: Option<Vec<Tensor>> = tensors.collect();
+            let leaves = leaves.ok_or_else(|| Unbatchable {
+                op: "parameter".into(),
+                place: String::new(),
+                why: "has no value".into(),
+            })?;
+            own.push(Own { fragment: Arc::new(fragment) });
+            all_leaves.push(leaves);
+        }
+        let all: Vec<&Fragment> = own.iter().map(|o| &*o.fragment).collect();
+        join(&base.graph, &all)?;
+        let sizes = self.graph.outputs.iter().map(|v| {
+            let dims = self.graph.shape(*v).map_or(&[][..], Vec::as_slice);
+            let sizes = dims.iter().skip(1).map(|d| d.known().and_then(|n| usize::try_from(n).ok()));
+            (self.graph.name_of(*v).to_owned(), sizes.collect())
+        });
+        Ok(Parts {
+            name: self.name.clone(),
+            sizes: sizes.collect(),
+            signatures: own.iter().map(|o| Arc::clone(&o.fragment.signature)).collect(),
+            leaves: Mutex::new(Some(all_leaves)),
+            own,
+        })
+    }
+}
+
+impl Parts {
+    /// The structures of the fragments.
+    pub fn signatures(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.signatures.iter()
+    }
+
+    /// Takes each fragment from `known` where an equal one is there, and adds the others.
+    pub fn share(&mut self, known: &mut HashMap<Arc<str>, Arc<Fragment>>) {
+        for own in &mut self.own {
+            let kept =
+                known.entry(Arc::clone(&own.fragment.signature)).or_insert_with(|| Arc::clone(&own.fragment));
+            own.fragment = Arc::clone(kept);
+        }
+        self.signatures = self.own.iter().map(|o| Arc::clone(&o.fragment.signature)).collect();
+    }
+
+    /// Forgets the tensors: what is in the banks needs them no more.
+    pub fn release(&self) {
+        self.lock().take();
+    }
+
+    /// Takes the tensors of another reading of the same adapter.
+    pub fn refill(&self, other: &Parts) {
+        let tensors = other.lock().take();
+        *self.lock() = tensors;
+    }
+
+    /// Whether the tensors are there.
+    pub fn is_filled(&self) -> bool {
+        self.lock().is_some()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Leaves>> {
+        self.leaves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The fragments.
+    pub fn fragments(&self) -> impl Iterator<Item = &Arc<Fragment>> {
+        self.own.iter().map(|o| &o.fragment)
+    }
+
+    pub(super) fn has(&self, signature: &str) -> bool {
+        self.signatures.contains(signature)
+    }
+
+    /// The tensors of a fragment's leaves; none once they are released.
+    pub(super) fn leaves(&self, fragment: usize) -> Option<Vec<Tensor>> {
+        self.lock().as_ref()?.get(fragment).cloned()
+    }
+
+    pub(super) fn sizes(&self, output: &str) -> Vec<Option<usize>> {
+        self.sizes.get(output).cloned().unwrap_or_default()
+    }
+}

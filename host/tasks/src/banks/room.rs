@@ -1,0 +1,103 @@
+//! A session over the fragments of many adapters.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use graft_graph::batch::{Bank, Fragment, Joined, join};
+use graft_graph::{Graph, Tensor};
+use graft_runtime::{SessionOptions, View};
+
+use super::Parts;
+use crate::base::Base;
+use crate::error::{Result, TaskError};
+use crate::program::Program;
+
+/// A session over fragments.
+pub struct Room {
+    pub(super) fragments: Vec<Arc<Fragment>>,
+    pub(super) joined: Joined,
+    pub(super) program: Program,
+    places: HashMap<Arc<str>, usize>,
+    /// For each fragment what computes what its banks keep, where that takes more than moving parameters.
+    recipes: Vec<Option<Program>>,
+    options: SessionOptions,
+}
+
+impl Room {
+    /// A room for these fragments; of equal ones there is one.
+    ///
+    /// # Errors
+    /// What ONNX Runtime says of the graph.
+    pub fn new(base: &Base, fragments: &[Arc<Fragment>], options: &SessionOptions) -> Result<Room> {
+        let mut places = HashMap::new();
+        let mut kept: Vec<Arc<Fragment>> = Vec::new();
+        for f in fragments {
+            places.entry(Arc::clone(&f.signature)).or_insert_with(|| {
+                kept.push(Arc::clone(f));
+                kept.len() - 1
+            });
+        }
+        let all: Vec<&Fragment> = kept.iter().map(|f| &**f).collect();
+        let joined = join(&base.graph, &all).map_err(|e| TaskError::Input {
+            what: "adapters in one session".into(),
+            detail: e.to_string(),
+        })?;
+        let options = SessionOptions { name: "banks".into(), ..options.clone() };
+        let program = Program::new(base, &joined.graph, &options)?;
+        let recipes = kept.iter().map(|_| None).collect();
+        Ok(Room { fragments: kept, joined, program, places, recipes, options })
+    }
+
+    /// The graph of the session.
+    pub fn graph(&self) -> &Graph {
+        &self.joined.graph
+    }
+
+    /// Whether it has all fragments of an adapter.
+    pub fn covers(&self, parts: &Parts) -> bool {
+        parts.signatures().all(|s| self.places.contains_key(&**s))
+    }
+
+    pub(super) fn place_of(&self, signature: &str) -> Option<usize> {
+        self.places.get(signature).copied()
+    }
+
+    /// What each bank of fragment `at` keeps of an adapter with these leaves.
+    pub(super) fn values(&mut self, base: &Base, at: usize, leaves: &[&Tensor]) -> Result<Vec<Tensor>> {
+        let (fragment, banks) = (&self.fragments[at], &self.joined.fragments[at].banks);
+        let moved: Vec<Option<Tensor>> = banks.iter().map(|b| fragment.moved(b, leaves)).collect();
+        let rest: Vec<&Bank> =
+            banks.iter().zip(&moved).filter(|(_, m)| m.is_none()).map(|(b, _)| b).collect();
+        if rest.is_empty() {
+            return Ok(moved.into_iter().flatten().collect());
+        }
+        let lost = || TaskError::Input {
+            what: "parameters".into(),
+            detail: "what a bank keeps of them can't be computed".into(),
+        };
+        let program = match &mut self.recipes[at] {
+            Some(program) => program,
+            none => {
+                let graph = fragment.recipe(&base.graph, &rest).ok_or_else(lost)?;
+                let options = SessionOptions { name: "slots".into(), ..self.options.clone() };
+                none.insert(Program::new(base, &graph, &options)?)
+            }
+        };
+        let feed = |name: &str| {
+            let own = |i: usize| fragment.recipe_names(i, &banks[0]).0 == Some(name);
+            (0..leaves.len()).find(|i| own(*i)).map(|i| View::from(leaves[i]))
+        };
+        let outputs = program.run(&feed)?;
+        let mut values = Vec::new();
+        for (bank, moved) in banks.iter().zip(moved) {
+            values.push(match moved {
+                Some(t) => t,
+                None => {
+                    let name = fragment.recipe_names(0, bank).1;
+                    Tensor::new(outputs.shape(name)?, outputs.f32s(name)?)?
+                }
+            });
+        }
+        Ok(values)
+    }
+}

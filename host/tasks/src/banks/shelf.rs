@@ -1,0 +1,206 @@
+//! The banks of one fragment.
+
+use std::collections::HashMap;
+
+use graft_graph::Tensor;
+use graft_graph::batch::{Bank, Layout, Placed};
+use graft_runtime::View;
+
+use super::Tenant;
+use crate::error::{Result, TaskError};
+
+/// One bank's rows.
+struct Stored {
+    bank: Bank,
+    /// `[rows, …]`, the first one nobody's.
+    values: Vec<f32>,
+    shape: Vec<usize>,
+    /// Which of the indices says which rows are whose.
+    index: Option<usize>,
+}
+
+impl Stored {
+    fn width(&self) -> usize {
+        self.bank.row.iter().product()
+    }
+}
+
+/// Rows that are given out in step over several banks.
+#[derive(Default)]
+struct Index {
+    name: String,
+    whole: bool,
+    rows: usize,
+    free: Vec<usize>,
+}
+
+/// What an adapter has here.
+struct Lease {
+    /// For each index the rows.
+    rows: Vec<Vec<usize>>,
+    /// For each bank of numbers the number.
+    numbers: HashMap<String, f32>,
+}
+
+/// The banks of a fragment, and which adapter has which of their rows.
+pub(super) struct Shelf {
+    banks: Vec<Stored>,
+    indices: Vec<Index>,
+    leases: HashMap<u64, Lease>,
+}
+
+impl Shelf {
+    pub(super) fn new(placed: &Placed) -> Shelf {
+        let mut indices: Vec<Index> = Vec::new();
+        let mut banks = Vec::new();
+        for bank in &placed.banks {
+            let index = (bank.layout != Layout::Number).then(|| {
+                indices.iter().position(|i| i.name == bank.index).unwrap_or_else(|| {
+                    let whole = bank.layout == Layout::Row;
+                    indices.push(Index { name: bank.index.clone(), whole, rows: 1, free: Vec::new() });
+                    indices.len() - 1
+                })
+            });
+            let values = vec![bank.null; bank.row.iter().product()];
+            let shape = std::iter::once(1).chain(bank.row.iter().copied()).collect();
+            banks.push(Stored { bank: bank.clone(), values, shape, index });
+        }
+        Shelf { banks, indices, leases: HashMap::new() }
+    }
+
+    /// The same banks under the names that another room has for them.
+    pub(super) fn renamed(mut self, placed: &Placed) -> Shelf {
+        for (stored, bank) in self.banks.iter_mut().zip(&placed.banks) {
+            if let Some(i) = stored.index {
+                self.indices[i].name.clone_from(&bank.index);
+            }
+            for lease in self.leases.values_mut() {
+                if let Some(number) = lease.numbers.remove(&stored.bank.input) {
+                    lease.numbers.insert(bank.input.clone(), number);
+                }
+            }
+            stored.bank = bank.clone();
+        }
+        self
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.banks.iter().map(|b| size_of_val(&b.values[..])).sum()
+    }
+
+    pub(super) fn bytes_leased(&self) -> usize {
+        let rows = |b: &Stored| b.index.map_or(0, |i| self.indices[i].rows - 1 - self.indices[i].free.len());
+        self.banks.iter().map(|b| rows(b) * b.width() * size_of::<f32>()).sum()
+    }
+
+    pub(super) fn holds(&self, id: u64) -> bool {
+        self.leases.contains_key(&id)
+    }
+
+    /// Writes what an adapter has for each bank.
+    pub(super) fn put(&mut self, id: u64, values: &[Tensor]) -> Result<()> {
+        let bad = |detail: &str| TaskError::Input { what: "a bank".into(), detail: detail.into() };
+        let mut written: Vec<Option<Vec<f32>>> = Vec::new();
+        let mut counts: Vec<Option<usize>> = vec![None; self.indices.len()];
+        let mut numbers = HashMap::new();
+        for (stored, value) in self.banks.iter().zip(values) {
+            let rows = stored.bank.rows_of(value).ok_or_else(|| bad("a value does not fit its rows"))?;
+            let Some(index) = stored.index else {
+                let number = rows.first().copied().ok_or_else(|| bad("a number is missing"))?;
+                numbers.insert(stored.bank.input.clone(), number);
+                written.push(None);
+                continue;
+            };
+            let count = rows.len() / stored.width().max(1);
+            if counts[index].is_some_and(|c| c != count) || count == 0 {
+                return Err(bad("values that are kept in step have different numbers of rows"));
+            }
+            counts[index] = Some(count);
+            written.push(Some(rows));
+        }
+        let leased: Vec<Vec<usize>> =
+            self.indices.iter_mut().zip(&counts).map(|(i, n)| i.take(n.unwrap_or(0))).collect();
+        for (stored, rows) in self.banks.iter_mut().zip(written) {
+            let (Some(rows), Some(index)) = (rows, stored.index) else { continue };
+            let width = stored.width();
+            let needed = self.indices[index].rows;
+            if stored.shape[0] < needed {
+                // A little at a time: doubling would hold as much again as the adapters take.
+                let room = needed.next_multiple_of(64).max(needed + needed / 16);
+                stored.values.reserve_exact((room * width).saturating_sub(stored.values.len()));
+                stored.values.resize(needed * width, stored.bank.null);
+                stored.shape[0] = needed;
+            }
+            for (row, at) in rows.chunks_exact(width.max(1)).zip(&leased[index]) {
+                stored.values[at * width..][..width].copy_from_slice(row);
+            }
+        }
+        self.leases.insert(id, Lease { rows: leased, numbers });
+        Ok(())
+    }
+
+    pub(super) fn remove(&mut self, id: u64) {
+        if let Some(lease) = self.leases.remove(&id) {
+            for (index, rows) in self.indices.iter_mut().zip(lease.rows) {
+                index.free.extend(rows);
+            }
+        }
+    }
+
+    /// The indices and numbers of a batch; `has` says which rows have this fragment.
+    pub(super) fn feed<'s>(
+        &'s self,
+        rows: &[Tenant<'_>],
+        has: &[bool],
+        fed: &mut HashMap<&'s str, Tensor>,
+    ) -> Result<()> {
+        let lease = |t: &Tenant<'_>, has: bool| match (has, self.leases.get(&t.id)) {
+            (false, _) => Ok(None),
+            (true, Some(lease)) => Ok(Some(lease)),
+            // Never an answer from rows that are somebody else's by now.
+            (true, None) => Err(TaskError::Input {
+                what: t.parts.name.clone(),
+                detail: "it is not in its banks any more".into(),
+            }),
+        };
+        let leases: Vec<Option<&Lease>> =
+            rows.iter().zip(has).map(|(t, has)| lease(t, *has)).collect::<Result<_>>()?;
+        for (k, index) in self.indices.iter().enumerate() {
+            let of = |l: &Option<&Lease>| l.map_or(0, |l| l.rows[k].len());
+            let most = leases.iter().map(of).max().unwrap_or(0).max(1);
+            let mut places = vec![0i64; rows.len() * most];
+            for (to, lease) in places.chunks_exact_mut(most).zip(&leases) {
+                let Some(lease) = lease else { continue };
+                to.iter_mut().zip(&lease.rows[k]).for_each(|(to, row)| *to = *row as i64);
+            }
+            let shape = if index.whole { vec![rows.len()] } else { vec![rows.len(), most] };
+            fed.insert(&index.name, Tensor::new(shape, &places)?);
+        }
+        for stored in self.banks.iter().filter(|b| b.index.is_none()) {
+            let name = &stored.bank.input;
+            let number = |l: &Option<&Lease>| l.and_then(|l| l.numbers.get(name)).copied().unwrap_or(0.0);
+            let numbers: Vec<f32> = leases.iter().map(number).collect();
+            fed.insert(name, Tensor::new([rows.len()], &numbers)?);
+        }
+        Ok(())
+    }
+
+    /// A bank by the name of its input.
+    pub(super) fn bank(&self, name: &str) -> Option<View<'_>> {
+        let stored = self.banks.iter().find(|b| b.index.is_some() && b.bank.input == name)?;
+        View::new(&stored.shape, &stored.values).ok()
+    }
+}
+
+impl Index {
+    fn take(&mut self, count: usize) -> Vec<usize> {
+        let mut rows = Vec::with_capacity(count);
+        for _ in 0..count {
+            rows.push(self.free.pop().unwrap_or_else(|| {
+                self.rows += 1;
+                self.rows - 1
+            }));
+        }
+        rows
+    }
+}

@@ -29,6 +29,8 @@ pub struct Config {
     pub adapters: Option<PathBuf>,
     /// Address and port to listen at.
     pub listen: SocketAddr,
+    /// Address and port of the same over gRPC.
+    pub grpc: Option<SocketAddr>,
     /// The name under which clients ask for the base itself; that of its folder if not given.
     pub base_name: Option<String>,
     /// Further names of the base, for clients that have to send one and know none.
@@ -49,6 +51,7 @@ impl Default for Config {
             base: None,
             adapters: None,
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            grpc: None,
             base_name: None,
             base_aliases: Vec::new(),
             truncate: Settings::default().truncate,

@@ -113,6 +113,37 @@ impl Access {
         }
     }
 
+    /// Whether names of adapters are nobody's business without a key: some have keys, and this one, or none, opens nothing.
+    pub fn hides(&self, key: Option<Key>) -> bool {
+        (self.has_all || !self.closed.is_empty()) && self.grant(key).is_none()
+    }
+
+    /// Whether a key, or none, may ask every adapter.
+    ///
+    /// # Errors
+    /// [`Refusal::NoKey`], [`Refusal::Forbidden`].
+    pub fn ask_all(&self, key: Option<Key>) -> Result<(), Refusal> {
+        match self.grant(key) {
+            _ if self.closed.is_empty() && !self.has_all => Ok(()),
+            Some(g) if g.admin || (g.all && self.closed.is_empty()) => Ok(()),
+            Some(_) => Err(Refusal::Forbidden("that takes a key that opens every adapter".into())),
+            None => Err(Refusal::NoKey),
+        }
+    }
+
+    /// As [`Access::administer`], but open where there is no key at all: for what only names adapters of the folder.
+    ///
+    /// # Errors
+    /// As [`Access::administer`].
+    pub fn may_change(&self, key: Option<Key>) -> Result<(), Refusal> {
+        if self.grants.is_empty() { Ok(()) } else { self.administer(key) }
+    }
+
+    /// Whether there is no key at all.
+    pub fn is_open(&self) -> bool {
+        self.grants.is_empty()
+    }
+
     /// Whether a key may change the adapters.
     ///
     /// # Errors
@@ -173,6 +204,8 @@ mod tests {
         assert!(matches!(access.ask(None, "acme"), Err(Refusal::NoKey)));
         assert!(matches!(access.ask(key("wrong"), "acme"), Err(Refusal::NoKey)));
         assert!(matches!(access.ask(key("all"), "acme"), Err(Refusal::UnknownAdapter { .. })));
+        assert!(access.hides(None) && access.hides(key("wrong")) && !access.hides(key("all")));
+        assert!(!Access::default().hides(None));
     }
 
     #[test]
@@ -191,5 +224,8 @@ mod tests {
         assert!(matches!(access.administer(key("m")), Err(Refusal::Forbidden(_))));
         assert!(matches!(access.administer(None), Err(Refusal::NoKey)));
         assert!(access.administer(key("root")).is_ok());
+        assert!(access.ask_all(key("root")).is_ok() && access.ask_all(key("all")).is_err());
+        assert!(Access::default().ask_all(None).is_ok() && Access::default().may_change(None).is_ok());
+        assert!(access.may_change(None).is_err() && access.may_change(key("root")).is_ok());
     }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use graft_serve::{Config, Engine, Store, config, grpc, http};
 
 use crate::common::{BaseArgs, started};
@@ -55,10 +55,12 @@ impl Args {
             config::set(&mut flags, key, value);
         }
         let listen = self.listen.map(|l| l.to_string());
+        let grpc = self.grpc.map(|l| l.to_string());
         let own = [
             ("base", &self.base),
             ("adapters", &self.adapters),
             ("listen", &listen),
+            ("grpc", &grpc),
             ("base_name", &self.base_name),
         ];
         for (key, value) in own {
@@ -74,6 +76,9 @@ impl Args {
 pub fn run(args: Args) -> Result<()> {
     let config = args.config()?;
     let settings = config.settings(&|name| std::env::var(name).ok())?;
+    if config.grpc.is_some() && !settings.access.is_open() {
+        bail!("gRPC asks for no keys yet, so it can't be served beside keys: leave out one of the two");
+    }
     let base = config.base.as_deref().ok_or_else(|| anyhow!("which base? Name it with --base"))?;
     let base = args.base_args.open(base)?;
     let name = config.base_name.clone().unwrap_or_else(|| base.name());
@@ -105,7 +110,7 @@ pub fn run(args: Args) -> Result<()> {
         });
         let http = http::serve(listener, app, until_dropped(stopping.clone()));
         let grpc = async {
-            let Some(at) = args.grpc else { return anyhow::Ok(()) };
+            let Some(at) = config.grpc else { return anyhow::Ok(()) };
             let listener = tokio::net::TcpListener::bind(at).await;
             let listener = listener.with_context(|| format!("can't listen at {at}"))?;
             eprintln!("gRPC at {}", listener.local_addr()?);

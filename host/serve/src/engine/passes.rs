@@ -176,6 +176,7 @@ impl Passes {
                 let Some(oldest) = idle.min_by_key(|(_, (tick, _))| *tick).map(|(id, _)| *id) else { break };
                 banks.remove(oldest);
                 self.used.remove(&oldest);
+                store.metrics.evicted();
             }
         }
         Ok(())

@@ -173,7 +173,7 @@ impl Store {
 
     /// A fitted adapter as it is run, with a place for it in the session that adapters share.
     fn formed(&self, fitted: Fitted) -> Result<Option<Form>, StoreError> {
-        let mut form = Form::of(&self.base, fitted);
+        let mut form = Form::of(&self.base, &self.rooms, fitted);
         match form.as_mut().map(|f| &mut f.way) {
             Some(Way::Shared(parts, _)) => self.rooms.cover(&self.base, parts)?,
             Some(Way::Alone(fitted, why)) => tracing::info!("{} has passes of its own: {why}", fitted.name),
@@ -235,6 +235,12 @@ impl Store {
     /// The adapter of that name, what it replaced, whether it is pinned.
     pub fn named(&self, name: &str) -> Option<Named> {
         self.adapters().get(name).cloned()
+    }
+
+    /// Whether a resident is the current revision of a name that is pinned.
+    pub fn is_pinned(&self, resident: &Resident) -> bool {
+        let named = resident.by.adapter.as_deref().and_then(|name| self.named(name));
+        named.is_some_and(|n| n.pinned && n.current.id == resident.id)
     }
 
     /// All adapters, by name.

@@ -128,8 +128,8 @@ pub async fn infer(engine: &Arc<Engine>, request: Request) -> Result<Response, F
 }
 
 /// Which of [`OUTPUTS`] are wanted.
-fn wanted(names: &[String]) -> Result<[bool; OUTPUTS.len()], Fault> {
-    let mut wanted = [names.is_empty(); OUTPUTS.len()];
+fn wanted(names: &[String]) -> Result<Vec<bool>, Fault> {
+    let mut wanted = vec![names.is_empty(); OUTPUTS.len()];
     for name in names {
         let known = OUTPUTS.iter().position(|o| o.name == name);
         let known = known.ok_or_else(|| {

@@ -33,6 +33,8 @@ pub const BANK_DOWN: &str = "BankDown";
 pub const BANK_UP: &str = "BankUp";
 /// What the adapters of a batch of low-rank ones add to a product.
 pub const BANK_LOW_RANK: &str = "BankLowRank";
+/// The same to a product with a bias that is yet to be added.
+pub const BANK_LOW_RANK_BIAS: &str = "BankLowRankBias";
 
 /// Every operator of Graft's own domain.
 pub const FUSED: &[Fused] = &[
@@ -95,6 +97,7 @@ pub const FUSED: &[Fused] = &[
     bank::DOWN,
     bank::UP,
     bank::LOW_RANK,
+    bank::LOW_RANK_BIAS,
 ];
 
 /// Whether a node is one of the two attention operators.

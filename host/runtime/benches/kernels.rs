@@ -70,7 +70,7 @@ fn products(threads: usize) {
             rate(32 * seq * k * n, time)
         );
         for (title, ranks) in ranks {
-            for op in [DOWN, UP, LOW_RANK] {
+            for op in [DOWN, UP, LOW_RANK, LOW_RANK_BIAS] {
                 let ranks: Vec<usize> = (0..32).map(|b| ranks[b % ranks.len()]).collect();
                 let widths = if op == DOWN {
                     k
@@ -85,12 +85,18 @@ fn products(threads: usize) {
                 let source = bank_model(op, |b, node, first| vec![node(b, first)]);
                 let [kernel, body] = [true, false].map(|k| measure(&source, k, threads, &names, &tensors));
                 println!(
-                    "    {:<12} rank {title:<10} kernel {kernel:>8.0} ({:>3.0} GFLOP/s)   operators {body:>8.0}   {:.1} x",
+                    "    {:<15} rank {title:<10} kernel {kernel:>8.0} ({:>3.0} GFLOP/s)   operators {body:>8.0}   {:.1} x",
                     op.0,
                     rate(work, kernel),
                     body / kernel
                 );
             }
+            let ranks: Vec<usize> = (0..32).map(|b| ranks[b % ranks.len()]).collect();
+            let tensors = bank_inputs(LOW_RANK_BIAS, seq, [k, n], &ranks);
+            let names: Vec<&str> = LOW_RANK_BIAS.1.iter().map(|(n, _)| *n).collect();
+            let [one, two] =
+                [true, false].map(|t| measure(&biased_product(t), true, threads, &names, &tensors));
+            println!("    Neg, and a bias and an update by one operator {one:>8.0}   by two {two:>8.0}");
         }
     }
 }

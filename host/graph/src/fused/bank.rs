@@ -36,15 +36,30 @@ pub(super) const LOW_RANK: Fused = Fused {
     inputs: &["y", "x", "a", "rows_a", "b", "rows_b", "scale"],
     attributes: &[],
     facts: |g, n| like(g, n, 0),
+    body: |b, i| vec![low_rank(b, i[0], i)],
+};
+
+/// `(y + bias) + …`, as [`LOW_RANK`] of that sum: bias `[out]`. A kernel gives the bits of `y + bias` where there is no pair.
+pub(super) const LOW_RANK_BIAS: Fused = Fused {
+    name: super::BANK_LOW_RANK_BIAS,
+    inputs: &["y", "x", "a", "rows_a", "b", "rows_b", "scale", "bias"],
+    attributes: &[],
+    facts: |g, n| like(g, n, 0),
     body: |b, i| {
-        let h = down(b, i[1], i[2], i[3]);
-        let axes = b.ints(&[1, 2]);
-        let scale = b.op("Unsqueeze", &[i[6], axes]);
-        let h = b.op("Mul", &[h, scale]);
-        let change = up(b, h, i[4], i[5]);
-        vec![b.op("Add", &[i[0], change])]
+        let y = b.op("Add", &[i[0], i[7]]);
+        vec![low_rank(b, y, i)]
     },
 };
+
+/// The update by inputs 1 to 6 added to `y`.
+fn low_rank(b: &mut Builder<'_>, y: ValueId, i: &[ValueId]) -> ValueId {
+    let h = down(b, i[1], i[2], i[3]);
+    let axes = b.ints(&[1, 2]);
+    let scale = b.op("Unsqueeze", &[i[6], axes]);
+    let h = b.op("Mul", &[h, scale]);
+    let change = up(b, h, i[4], i[5]);
+    b.op("Add", &[y, change])
+}
 
 fn down(b: &mut Builder<'_>, x: ValueId, bank: ValueId, rows: ValueId) -> ValueId {
     let own = b.op("Gather", &[bank, rows]);
@@ -72,6 +87,7 @@ fn product_facts(graph: &Graph, node: &Node, last: usize) -> Option<Vec<Fact>> {
 #[cfg(test)]
 mod tests {
     use super::super::*;
+    use crate::tensor::Tensor;
 
     fn graph() -> (Graph, [ValueId; 4]) {
         let mut g = Graph::new("g", 20);
@@ -90,13 +106,15 @@ mod tests {
         let h = emit(&mut b, BANK_DOWN, &[x, bank, rows], &[]);
         let up = emit(&mut b, BANK_UP, &[h, bank, rows], &[]);
         let y = emit(&mut b, BANK_LOW_RANK, &[x, x, bank, rows, bank, rows, scale], &[]);
-        g.outputs = vec![h, up, y];
+        let bias = b.constant(Tensor::vector(&[0.5f32; 6]));
+        let biased = emit(&mut b, BANK_LOW_RANK_BIAS, &[x, x, bank, rows, bank, rows, scale, bias], &[]);
+        g.outputs = vec![h, up, y, biased];
         let shapes =
             |g: &Graph| g.outputs.iter().map(|v| (g.dtype(*v), g.shape(*v).cloned())).collect::<Vec<_>>();
         let found = shapes(&g);
         let size = |last: Dim| Some(vec![Dim::from("batch"), Dim::from("seq"), last]);
         let wide = (Some(DType::F32), size(Dim::from(6)));
-        assert_eq!(found, [(Some(DType::F32), size(Dim::from("rank"))), wide.clone(), wide]);
+        assert_eq!(found, [(Some(DType::F32), size(Dim::from("rank"))), wide.clone(), wide.clone(), wide]);
 
         crate::functions::inline(&mut g, &|_| true).unwrap();
         assert!(g.nodes.iter().all(|n| n.domain.is_empty()));

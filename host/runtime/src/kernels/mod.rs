@@ -23,9 +23,10 @@ use self::par::{error, guard};
 pub const KERNEL_DOMAIN: &str = "graft";
 
 /// Names of the operators that Graft has kernels for.
-pub const KERNELS: [&str; 6] = [
+pub const KERNELS: [&str; 7] = [
     NAME_BANK_DOWN,
     NAME_BANK_LOW_RANK,
+    NAME_BANK_LOW_RANK_BIAS,
     NAME_BANK_UP,
     NAME_GELU_GRAD,
     NAME_LAYER_NORM_GRAD,
@@ -34,6 +35,7 @@ pub const KERNELS: [&str; 6] = [
 
 const NAME_BANK_DOWN: &str = graft_graph::fused::BANK_DOWN;
 const NAME_BANK_LOW_RANK: &str = graft_graph::fused::BANK_LOW_RANK;
+const NAME_BANK_LOW_RANK_BIAS: &str = graft_graph::fused::BANK_LOW_RANK_BIAS;
 const NAME_BANK_UP: &str = graft_graph::fused::BANK_UP;
 const NAME_GELU_GRAD: &str = "GeluGrad";
 const NAME_LAYER_NORM_GRAD: &str = "LayerNormGrad";
@@ -43,7 +45,8 @@ const NAME_SOFTMAX_GRAD: &str = "SoftmaxGrad";
 pub(crate) fn domain() -> ort::Result<OperatorDomain> {
     OperatorDomain::new(KERNEL_DOMAIN)?
         .add(bank::BankDown)?
-        .add(bank::BankLowRank)?
+        .add(bank::BankLowRank { bias: false })?
+        .add(bank::BankLowRank { bias: true })?
         .add(bank::BankUp)?
         .add(gelu::GeluGrad)?
         .add(layer_norm::LayerNormGrad)?

@@ -1,10 +1,12 @@
 //! The products with rows of a bank: promises of their kernels, against decompositions where those say what is right.
 
-use graft_graph::fused::{self, BANK_DOWN, BANK_LOW_RANK, BANK_UP};
+use graft_graph::fused::{self, BANK_DOWN, BANK_LOW_RANK, BANK_LOW_RANK_BIAS, BANK_UP};
 use graft_graph::{Builder, DType, Dim, Graph, onnx};
 use graft_runtime::SessionSource;
 
 use super::*;
+
+mod bias;
 
 fn start(op: (&str, Inputs), kernels: bool, threads: usize) -> Option<Session> {
     load(&bank_model(op, |b, node, first| vec![node(b, first)]), kernels, threads)
@@ -30,6 +32,7 @@ struct Batch {
     x: Vec<Vec<f32>>,
     y: Vec<Vec<f32>>,
     banks: [Vec<f32>; 2],
+    bias: Vec<f32>,
 }
 
 /// Numbers below `below`, from a seed.
@@ -61,6 +64,7 @@ impl Batch {
             x: each(seed + 1000, k),
             y: each(seed + 2000, n),
             banks: [bank(seed + 3000, k), bank(seed + 4000, n)],
+            bias: numbers(seed + 5000, n),
         }
     }
 
@@ -96,15 +100,19 @@ impl Batch {
                     .expect("as many numbers as the shape asks for");
                 vec![("x", low), ("bank", bank(1)), ("rows", rows(1))]
             }
-            _ => vec![
-                ("y", y),
-                ("x", x),
-                ("a", bank(0)),
-                ("rows_a", rows(0)),
-                ("b", bank(1)),
-                ("rows_b", rows(1)),
-                ("scale", Tensor::vector(&self.scale)),
-            ],
+            _ => {
+                let bias = (op == BANK_LOW_RANK_BIAS).then(|| ("bias", Tensor::vector(&self.bias)));
+                let inputs = [
+                    ("y", y),
+                    ("x", x),
+                    ("a", bank(0)),
+                    ("rows_a", rows(0)),
+                    ("b", bank(1)),
+                    ("rows_b", rows(1)),
+                    ("scale", Tensor::vector(&self.scale)),
+                ];
+                inputs.into_iter().chain(bias).collect()
+            }
         }
     }
 
@@ -112,6 +120,16 @@ impl Batch {
         let owned = self.inputs(op);
         let inputs: Vec<(&str, &Tensor)> = owned.iter().map(|(n, t)| (*n, t)).collect();
         run(s, &inputs).remove(0)
+    }
+
+    /// The same with the bias added to `y`.
+    fn with_bias_in_y(&self) -> Batch {
+        let n = self.width[1];
+        let mut batch = self.clone();
+        for y in &mut batch.y {
+            y.iter_mut().enumerate().for_each(|(i, v)| *v += self.bias[i % n]);
+        }
+        batch
     }
 
     /// The batch of one of its rows.
@@ -145,7 +163,7 @@ fn products_with_a_bank_equal_their_decompositions() {
     for most in [1, 4, 9, 70].repeat(8) {
         shapes.push((1 + roll(5), 1 + roll(130), [1 + roll(200), 1 + roll(200)], most));
     }
-    for op in [DOWN, UP, LOW_RANK] {
+    for op in [DOWN, UP, LOW_RANK, LOW_RANK_BIAS] {
         let Some(mut kernel) = start(op, true, 2) else { return };
         let mut body = start(op, false, 2).expect("a runtime");
         for (seed, (batch, seq, width, most)) in shapes.iter().enumerate() {
@@ -160,8 +178,8 @@ fn products_with_a_bank_equal_their_decompositions() {
 
 #[test]
 fn a_row_of_a_batch_has_the_bits_that_it_has_alone_however_padded_on_any_number_of_threads() {
-    for (op, (seq, width)) in
-        [DOWN, UP, LOW_RANK].into_iter().zip([(70, [61, 40]), (37, [24, 45]), (70, [61, 45])])
+    for (op, seq, width) in
+        [(DOWN, 70, [61, 40]), (UP, 37, [24, 45]), (LOW_RANK, 70, [61, 45]), (LOW_RANK_BIAS, 70, [61, 45])]
     {
         let [Some(mut one), Some(mut two)] = [1, 2].map(|t| start(op, true, t)) else { return };
         let mut batch = Batch::new(11, &[8, 0, 3, 70, 8, 1, 17], seq, width);
@@ -198,7 +216,7 @@ fn a_row_of_a_batch_has_the_bits_that_it_has_alone_however_padded_on_any_number_
 
 #[test]
 fn what_is_no_number_elsewhere_changes_nothing() {
-    for op in [DOWN, UP, LOW_RANK] {
+    for op in [DOWN, UP, LOW_RANK, LOW_RANK_BIAS] {
         let Some(mut s) = start(op, true, 2) else { return };
         let clean = Batch::new(3, &[8, 0, 5], 9, [40, 56]);
         let mut poisoned = clean.clone();
@@ -239,32 +257,34 @@ fn a_row_without_adapter_keeps_the_bits_of_y() {
 
 #[test]
 fn the_output_may_take_the_place_of_y_and_of_nothing_that_is_read_again() {
-    let batch = Batch::new(21, &[3, 0, 8], 17, [24, 24]);
-    let Some(mut plain) = start(LOW_RANK, true, 2) else { return };
-    let mut negative = batch.clone();
-    negative.y.iter_mut().flatten().for_each(|v| *v = -*v);
-    let want = negative.run(&mut plain, BANK_LOW_RANK);
-    // y made by another node and read once; and read again afterwards.
-    let once = bank_model(LOW_RANK, |b, node, y| {
-        let y = b.op("Neg", &[y]);
-        let out = node(b, y);
-        vec![b.op("Neg", &[out])]
-    });
-    let again = bank_model(LOW_RANK, |b, node, y| {
-        let y = b.op("Neg", &[y]);
-        let out = node(b, y);
-        vec![b.op("Sub", &[y, out])]
-    });
-    let [once, again] = [once, again].map(|source| {
-        let mut s = load(&source, true, 2).expect("a runtime");
-        let first = batch.run(&mut s, BANK_LOW_RANK);
-        assert_eq!(bits(&first), bits(&batch.run(&mut s, BANK_LOW_RANK)));
-        first
-    });
-    let negative = negative.y.concat();
-    assert_eq!(bits(&once), bits(&want.iter().map(|v| -v).collect::<Vec<f32>>()));
-    let less: Vec<f32> = negative.iter().zip(&want).map(|(y, out)| y - out).collect();
-    assert_eq!(bits(&again), bits(&less));
+    for op in [LOW_RANK, LOW_RANK_BIAS] {
+        let batch = Batch::new(21, &[3, 0, 8], 17, [24, 24]);
+        let Some(mut plain) = start(op, true, 2) else { return };
+        let mut negative = batch.clone();
+        negative.y.iter_mut().flatten().for_each(|v| *v = -*v);
+        let want = negative.run(&mut plain, op.0);
+        // y made by another node and read once; and read again afterwards.
+        let once = bank_model(op, |b, node, y| {
+            let y = b.op("Neg", &[y]);
+            let out = node(b, y);
+            vec![b.op("Neg", &[out])]
+        });
+        let again = bank_model(op, |b, node, y| {
+            let y = b.op("Neg", &[y]);
+            let out = node(b, y);
+            vec![b.op("Sub", &[y, out])]
+        });
+        let [once, again] = [once, again].map(|source| {
+            let mut s = load(&source, true, 2).expect("a runtime");
+            let first = batch.run(&mut s, op.0);
+            assert_eq!(bits(&first), bits(&batch.run(&mut s, op.0)));
+            first
+        });
+        let negative = negative.y.concat();
+        assert_eq!(bits(&once), bits(&want.iter().map(|v| -v).collect::<Vec<f32>>()));
+        let less: Vec<f32> = negative.iter().zip(&want).map(|(y, out)| y - out).collect();
+        assert_eq!(bits(&again), bits(&less));
+    }
 }
 
 #[test]
@@ -351,4 +371,16 @@ fn what_does_not_fit_is_an_error_that_names_the_operator() {
     with(5, rows([2, 1], &[1, 0]), "rows_b is [2, 1]; they do not fit each other");
     with(3, rows([1, 2], &[1, 0]), "rows_a is [1, 2], not [2, rank]");
     with(6, zeros(&[3]), "scale has 3 elements, but the batch has 2 rows");
+
+    let with = |at: usize, other: Tensor, words: &str| {
+        let mut inputs = good().into_iter().chain([zeros(&[4])]).collect::<Vec<_>>();
+        inputs[at] = other;
+        expect(LOW_RANK_BIAS, &inputs, words);
+    };
+    with(3, rows([2, 2], &[1, 3, 0, 0]), "rows_a has 3, but a has 3 rows");
+    with(4, zeros(&[3, 3]), "b is [3, 3]");
+    with(6, zeros(&[3]), "scale has 3 elements, but the batch has 2 rows");
+    with(7, zeros(&[3]), "y is [2, 3, 4], bias is [3], not [4]");
+    with(7, zeros(&[1, 4]), "bias is [1, 4], not [4]");
+    with(7, zeros(&[]), "bias is [], not [4]");
 }

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "tests and benchmark use their parts")]
 
-use graft_graph::fused::{self, BANK_DOWN, BANK_LOW_RANK, BANK_UP};
+use graft_graph::fused::{self, BANK_DOWN, BANK_LOW_RANK, BANK_LOW_RANK_BIAS, BANK_UP};
 use graft_graph::{Builder, DType, Dim, Graph as Ir, ValueId, onnx};
 use graft_runtime::SessionSource;
 
@@ -149,18 +149,26 @@ pub const LOW_RANK: (&str, Inputs) = (
         ("scale", &["batch"]),
     ],
 );
+pub const LOW_RANK_BIAS: (&str, Inputs) = (
+    BANK_LOW_RANK_BIAS,
+    &[
+        ("y", &["batch", "seq", "out"]),
+        ("x", &["batch", "seq", "in"]),
+        ("a", &["any_a", "in"]),
+        ("rows_a", &["batch", "rank"]),
+        ("b", &["any_b", "out"]),
+        ("rows_b", &["batch", "rank"]),
+        ("scale", &["batch"]),
+        ("bias", &["out"]),
+    ],
+);
 
 /// A model of one of the operators; `around` makes its first input from the graph's and the outputs from its own.
 pub fn bank_model(
     (op, inputs): (&str, Inputs),
     around: impl Fn(&mut Builder<'_>, &dyn Fn(&mut Builder<'_>, ValueId) -> ValueId, ValueId) -> Vec<ValueId>,
 ) -> SessionSource {
-    let mut g = Ir::new("g", onnx::WORKING_OPSET);
-    let mut values = Vec::new();
-    for (name, shape) in inputs {
-        let dtype = if name.starts_with("rows") { DType::I64 } else { DType::F32 };
-        values.push(g.add_input(name, dtype, shape.iter().map(|d| Dim::from(*d)).collect()));
-    }
+    let (mut g, values) = with_inputs(inputs);
     let node = |b: &mut Builder<'_>, first: ValueId| {
         let inputs: Vec<ValueId> = [first].into_iter().chain(values[1..].iter().copied()).collect();
         fused::emit(b, op, &inputs, &[])
@@ -168,4 +176,31 @@ pub fn bank_model(
     let outputs = around(&mut Builder::new(&mut g, ""), &node, values[0]);
     g.outputs = outputs;
     SessionSource::plain(onnx::to_bytes(&g))
+}
+
+/// An update of what another node makes and a bias: by one operator, or by an addition and another.
+pub fn biased_product(together: bool) -> SessionSource {
+    let (mut g, values) = with_inputs(LOW_RANK_BIAS.1);
+    let mut b = Builder::new(&mut g, "");
+    let mut inputs = values;
+    inputs[0] = b.op("Neg", &[inputs[0]]);
+    let mut op = BANK_LOW_RANK_BIAS;
+    if !together {
+        let bias = inputs.remove(7);
+        inputs[0] = b.op("Add", &[inputs[0], bias]);
+        op = BANK_LOW_RANK;
+    }
+    let out = fused::emit(&mut b, op, &inputs, &[]);
+    g.outputs = vec![out];
+    SessionSource::plain(onnx::to_bytes(&g))
+}
+
+fn with_inputs(inputs: Inputs) -> (Ir, Vec<ValueId>) {
+    let mut g = Ir::new("g", onnx::WORKING_OPSET);
+    let mut values = Vec::new();
+    for (name, shape) in inputs {
+        let dtype = if name.starts_with("rows") { DType::I64 } else { DType::F32 };
+        values.push(g.add_input(name, dtype, shape.iter().map(|d| Dim::from(*d)).collect()));
+    }
+    (g, values)
 }

@@ -5,15 +5,19 @@ use ort::operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorInp
 use ort::value::TensorElementType::{Float32, Int64};
 
 use super::super::par::{chunks, error, guard};
-use super::super::{NAME_BANK_LOW_RANK, dims, floats, ints, output};
-use super::tiles::{BLOCK, low_rank_rows};
+use super::super::{NAME_BANK_LOW_RANK, NAME_BANK_LOW_RANK_BIAS, dims, floats, ints, output};
+use super::tiles::{BLOCK, Terms, low_rank_rows};
 use super::used::{Bank, Used, by_row, task};
 
 /// `BankLowRank(y, x, a, rows_a, b, rows_b, scale) → out`, LoRA (Hu et al. 2021): y and out `[batch, positions, out]`, x
 /// `[batch, positions, in]`, a `[any, in]`, b `[any, out]`, scale `[batch]`, all f32, rows_a and rows_b `[batch, rank]`
 /// i64. `out[i] = y[i] + (scale[i]·(x[i]·a[rows_a[i]]ᵀ))·b[rows_b[i]]`, without the pairs of rows of which one is 0; the bits
 /// of `y[i]` where no other is left. The output may take the place of y.
-pub(crate) struct BankLowRank;
+///
+/// `BankLowRankBias(y, …, scale, bias)`, bias `[out]` f32, gives what that gives of `y + bias`, to the same bits.
+pub(crate) struct BankLowRank {
+    pub(in super::super) bias: bool,
+}
 
 impl Operator for BankLowRank {
     type Kernel<'attr> = BankLowRankKernel;
@@ -21,7 +25,7 @@ impl Operator for BankLowRank {
     const INPLACES: &[(u32, u32)] = &[(0, 0)];
 
     fn name(&self) -> &str {
-        NAME_BANK_LOW_RANK
+        self.full_name()
     }
 
     fn versions(&self) -> std::ops::RangeInclusive<u32> {
@@ -29,7 +33,9 @@ impl Operator for BankLowRank {
     }
 
     fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
-        [Float32, Float32, Float32, Int64, Float32, Int64, Float32].map(OperatorInput::required)
+        let bias = self.bias.then_some(Float32);
+        let types = [Float32, Float32, Float32, Int64, Float32, Int64, Float32].into_iter().chain(bias);
+        types.map(OperatorInput::required)
     }
 
     fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
@@ -37,26 +43,35 @@ impl Operator for BankLowRank {
     }
 
     fn create_kernel<'attr>(&self, _: &KernelContext<'attr>) -> ort::Result<BankLowRankKernel> {
-        Ok(BankLowRankKernel)
+        Ok(BankLowRankKernel { name: self.full_name(), bias: self.bias })
     }
 
     fn infer_shape(&self, ctx: &mut ShapeInferenceContext) -> ort::Result<()> {
-        dims(NAME_BANK_LOW_RANK, ctx, &[(0, 0), (0, 1), (0, 2)])
+        dims(self.full_name(), ctx, &[(0, 0), (0, 1), (0, 2)])
+    }
+}
+
+impl BankLowRank {
+    fn full_name(&self) -> &'static str {
+        if self.bias { NAME_BANK_LOW_RANK_BIAS } else { NAME_BANK_LOW_RANK }
     }
 }
 
 /// The kernel of [`BankLowRank`].
-pub(crate) struct BankLowRankKernel;
+pub(crate) struct BankLowRankKernel {
+    name: &'static str,
+    bias: bool,
+}
 
 impl Kernel for BankLowRankKernel {
     fn compute(&mut self, ctx: &ComputeContext) -> ort::Result<()> {
-        guard(NAME_BANK_LOW_RANK, || run(ctx))
+        guard(self.name, || run(ctx, self.name, self.bias))
     }
 }
 
-fn run(ctx: &ComputeContext) -> ort::Result<()> {
-    let name = NAME_BANK_LOW_RANK;
+fn run(ctx: &ComputeContext, name: &str, biased: bool) -> ort::Result<()> {
     let (y, x, scale) = (ctx.input(0)?, ctx.input(1)?, ctx.input(6)?);
+    let bias = if biased { ctx.input(7)? } else { None };
     let (a, rows_a, b, rows_b) = (ctx.input(2)?, ctx.input(3)?, ctx.input(4)?, ctx.input(5)?);
     let (shape, before) = floats(name, "y", &y)?;
     // Where the output takes the place of y, no borrow of y may be left.
@@ -94,6 +109,11 @@ fn run(ctx: &ComputeContext) -> ort::Result<()> {
             &format!("scale has {} elements, but the batch has {batch} rows", scale.len()),
         ));
     }
+    let bias = if biased { Some(floats(name, "bias", &bias)?) } else { None };
+    if let Some((bias, _)) = bias.filter(|(bias, _)| bias[..] != shape[2..]) {
+        return Err(error(name, &format!("y is {shape:?}, bias is {bias:?}, not [{n}]")));
+    }
+    let bias = bias.map(|(_, bias)| bias);
     let used = Used::read(name, [a, b], batch, rank)?;
     let Some(mut out) = output(ctx, 0, shape)? else { return Ok(()) };
     let (_, out) = out.try_extract_tensor_mut::<f32>()?;
@@ -114,10 +134,20 @@ fn run(ctx: &ComputeContext) -> ort::Result<()> {
                 if let Some(y) = y {
                     out.copy_from_slice(y);
                 }
+                if let Some(bias) = bias {
+                    add_to_rows(bias, out);
+                }
                 continue;
             }
             let x = &x[(first + at.start) * k..(first + at.end) * k];
-            low_rank_rows(y, x, a, b, scale[row], &mut h[..places.len()], out);
+            low_rank_rows(Terms { y, bias }, x, a, b, scale[row], &mut h[..places.len()], out);
         }
     })
+}
+
+/// Adds `bias` to each row of `out`; it is not empty.
+fn add_to_rows(bias: &[f32], out: &mut [f32]) {
+    for row in out.chunks_exact_mut(bias.len()) {
+        row.iter_mut().zip(bias).for_each(|(v, bias)| *v += bias);
+    }
 }

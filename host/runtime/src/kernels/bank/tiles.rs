@@ -4,6 +4,7 @@
 use super::super::simd::vectorised;
 use super::super::sixteen::Sixteen;
 use super::down::down;
+pub(super) use super::up::Terms;
 use super::up::{Onto, up};
 
 /// Most positions that are worked on together.
@@ -105,7 +106,7 @@ vectorised! {
 
 #[inline(always)]
 fn low_rank_body<V: Sixteen>(
-    y: Option<&[f32]>,
+    terms: Terms<'_>,
     x: &[f32],
     a: Rows<'_>,
     b: Rows<'_>,
@@ -123,18 +124,18 @@ fn low_rank_body<V: Sixteen>(
             }
         }
         let out = &mut out[at * b.width..][..p * b.width];
-        let onto = y.map_or(Onto::Itself, |y| Onto::Other(&y[at * b.width..][..p * b.width]));
-        up::<V>(h, b, p, onto, out);
+        let y = terms.y.map(|y| &y[at * b.width..][..p * b.width]);
+        up::<V>(h, b, p, Onto::Sum(Terms { y, ..terms }), out);
         at += p;
     }
 }
 
 vectorised! {
     sixteen:
-    /// `out[s] = y[s] + Σ_j (scale · Σ_k x[s, k]·a[j, k])·b[j]`, y being in `out` already where it is not given: x
-    /// `[positions, a.width]`, y and out `[positions, b.width]`. `h` is scratch, one for each row.
+    /// `out[s] = (y[s] + bias) + Σ_j (scale · Σ_k x[s, k]·a[j, k])·b[j]`: x `[positions, a.width]`, y and out
+    /// `[positions, b.width]`. `h` is scratch, one for each row.
     low_rank_rows = low_rank_body(
-        y: Option<&[f32]>,
+        terms: Terms<'_>,
         x: &[f32],
         a: Rows<'_>,
         b: Rows<'_>,
@@ -177,9 +178,12 @@ mod tests {
         }
         let mut h = vec![[0.0; BLOCK]; 17];
         let [mut fast, mut slow, mut there] = [vec![0.0; all * n], vec![0.0; all * n], y.clone()];
-        low_rank_rows(Some(&y), &x, a, b, 0.5, &mut h, &mut fast);
-        low_rank_body::<Slow>(Some(&y), &x, a, b, 0.5, &mut h, &mut slow);
-        low_rank_rows(None, &x, a, b, 0.5, &mut h, &mut there);
+        let bias = ramp(n, 0.2);
+        want.chunks_mut(n).for_each(|row| row.iter_mut().zip(&bias).for_each(|(v, b)| *v += b));
+        let terms = |y| Terms { y, bias: Some(&bias) };
+        low_rank_rows(terms(Some(&y)), &x, a, b, 0.5, &mut h, &mut fast);
+        low_rank_body::<Slow>(terms(Some(&y)), &x, a, b, 0.5, &mut h, &mut slow);
+        low_rank_rows(terms(None), &x, a, b, 0.5, &mut h, &mut there);
         assert!(close(&fast, &want) && close(&slow, &want));
         assert_eq!(fast, there);
     }
@@ -188,8 +192,15 @@ mod tests {
     #[test]
     fn one_register_and_two_give_the_same_bits() {
         #[target_feature(enable = "avx2,fma")]
-        fn two(x: &[f32], a: Rows<'_>, b: Rows<'_>, h: &mut [[f32; BLOCK]], out: &mut [f32]) {
-            low_rank_body::<Two<super::super::super::simd::Avx>>(None, x, a, b, 0.7, h, out);
+        fn two(
+            terms: Terms<'_>,
+            x: &[f32],
+            a: Rows<'_>,
+            b: Rows<'_>,
+            h: &mut [[f32; BLOCK]],
+            out: &mut [f32],
+        ) {
+            low_rank_body::<Two<super::super::super::simd::Avx>>(terms, x, a, b, 0.7, h, out);
         }
         if !is_x86_feature_detected!("avx2") || !is_x86_feature_detected!("fma") {
             return;
@@ -200,9 +211,11 @@ mod tests {
         let b = Rows { bank: &b, width: 75, rows: &numbers };
         let mut h = vec![[0.0; BLOCK]; 11];
         let [mut best, mut other] = [vec![0.25; 21 * 75], vec![0.25; 21 * 75]];
-        low_rank_rows(None, &x, a, b, 0.7, &mut h, &mut best);
+        let bias = ramp(75, 0.2);
+        let terms = Terms { y: None, bias: Some(&bias) };
+        low_rank_rows(terms, &x, a, b, 0.7, &mut h, &mut best);
         // SAFETY: the processor has both features.
-        unsafe { two(&x, a, b, &mut h, &mut other) };
+        unsafe { two(terms, &x, a, b, &mut h, &mut other) };
         assert_eq!(best, other);
     }
 }

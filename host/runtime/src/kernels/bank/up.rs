@@ -8,9 +8,16 @@ use super::tiles::{BLOCK, Rows};
 #[derive(Clone, Copy)]
 pub(super) enum Onto<'a> {
     Nothing,
-    /// What is there already.
-    Itself,
-    Other(&'a [f32]),
+    Sum(Terms<'a>),
+}
+
+/// What sums are added to, itself a sum.
+#[derive(Clone, Copy)]
+pub(super) struct Terms<'a> {
+    /// What is there already, where it is not given.
+    pub y: Option<&'a [f32]>,
+    /// One for each column, added to `y` first.
+    pub bias: Option<&'a [f32]>,
 }
 
 /// Puts `Σ_j h[j][p]·w[j]` into `P` positions of `out`, `16·W` columns from `at` on, for as many such groups as there are.
@@ -41,18 +48,21 @@ fn add<V: Sixteen, const P: usize, const W: usize>(
         }
         for p in 0..P {
             let (out, _) = out[p * n + at..][..16 * W].as_chunks_mut::<16>();
-            let other = match onto {
-                Onto::Nothing => {
-                    for c in 0..W {
-                        sums[p][c].store(&mut out[c]);
-                    }
-                    continue;
+            if let Onto::Sum(Terms { y, bias }) = onto {
+                let y = y.map_or(&*out, |y| y[p * n + at..][..16 * W].as_chunks::<16>().0);
+                let mut terms = [V::splat(0.0); W];
+                for c in 0..W {
+                    terms[c] = V::load(&y[c]);
                 }
-                Onto::Itself => &*out,
-                Onto::Other(y) => y[p * n + at..][..16 * W].as_chunks::<16>().0,
-            };
-            for c in 0..W {
-                sums[p][c] = V::load(&other[c]).add(sums[p][c]);
+                if let Some(bias) = bias {
+                    let (bias, _) = bias[at..][..16 * W].as_chunks::<16>();
+                    for c in 0..W {
+                        terms[c] = terms[c].add(V::load(&bias[c]));
+                    }
+                }
+                for c in 0..W {
+                    sums[p][c] = terms[c].add(sums[p][c]);
+                }
             }
             for c in 0..W {
                 sums[p][c].store(&mut out[c]);
@@ -91,8 +101,10 @@ pub(super) fn up<V: Sixteen>(
             let place = p * n + c;
             out[place] = match onto {
                 Onto::Nothing => sum,
-                Onto::Itself => out[place] + sum,
-                Onto::Other(y) => y[place] + sum,
+                Onto::Sum(Terms { y, bias }) => {
+                    let y = y.map_or(out[place], |y| y[place]);
+                    bias.map_or(y, |bias| y + bias[c]) + sum
+                }
             };
         }
     }

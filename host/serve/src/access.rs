@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use axum::http::{HeaderMap, header};
 use serde::Deserialize;
 
 use crate::ask::Refusal;
@@ -39,6 +40,15 @@ impl Key {
     /// The digest of a key.
     pub fn new(secret: &str) -> Key {
         Key(*blake3::hash(secret.as_bytes()).as_bytes())
+    }
+
+    /// The key in `Authorization: Bearer` or `x-api-key`, which are the same in gRPC's metadata.
+    pub fn of(headers: &HeaderMap) -> Option<Key> {
+        let bearer = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
+        let bearer =
+            bearer.and_then(|v| v.split_once(' ')).filter(|(kind, _)| kind.eq_ignore_ascii_case("bearer"));
+        let given = bearer.map(|(_, key)| key).or_else(|| headers.get("x-api-key")?.to_str().ok());
+        given.map(|key| Key::new(key.trim()))
     }
 }
 
@@ -111,6 +121,14 @@ impl Access {
             false if self.grant(key).is_some() => Err(Refusal::UnknownAdapter { name: adapter.to_owned() }),
             false => Err(Refusal::NoKey),
         }
+    }
+
+    /// A list of what a key, or none, opens.
+    ///
+    /// # Errors
+    /// [`Refusal::NoKey`] where there is nothing in it, without a key that is known.
+    pub fn listed<T>(&self, key: Option<Key>, open: Vec<T>) -> Result<Vec<T>, Refusal> {
+        if open.is_empty() && self.grant(key).is_none() { Err(Refusal::NoKey) } else { Ok(open) }
     }
 
     /// Whether a key may change the adapters.

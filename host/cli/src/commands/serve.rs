@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use graft_serve::{Config, Engine, Store, config, grpc, http};
@@ -99,17 +100,22 @@ pub fn run(args: Args) -> Result<()> {
             started().elapsed().as_millis()
         );
         let (stop, stopping) = tokio::sync::watch::channel(());
+        let (draining, grace) = (app.clone(), Duration::from_secs(config.drain_seconds));
         tokio::spawn(async move {
             stopped().await;
+            tokio::select! {
+                () = draining.drain(grace) => {}
+                () = stopped() => {}
+            }
             drop(stop);
         });
-        let http = http::serve(listener, app, until_dropped(stopping.clone()));
+        let http = http::serve(listener, app.clone(), until_dropped(stopping.clone()));
         let grpc = async {
             let Some(at) = args.grpc else { return anyhow::Ok(()) };
             let listener = tokio::net::TcpListener::bind(at).await;
             let listener = listener.with_context(|| format!("can't listen at {at}"))?;
             eprintln!("gRPC at {}", listener.local_addr()?);
-            Ok(grpc::serve(listener, Arc::clone(&engine), until_dropped(stopping)).await?)
+            Ok(grpc::serve(listener, app, until_dropped(stopping)).await?)
         };
         tokio::try_join!(async { Ok(http.await?) }, grpc)?;
         anyhow::Ok(())

@@ -2,7 +2,6 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`app`] | what every handler has at hand: the engine, the keys, the limits |
 //! | `call` | a request: its key, which adapter it means, its body; the headers of an answer |
 //! | `tei` | Text Embeddings Inference |
 //! | `openai` | OpenAI, and what vLLM adds to it |
@@ -16,10 +15,8 @@
 
 mod admin;
 mod answers;
-pub mod app;
 mod both;
 mod call;
-mod inside;
 mod openai;
 mod openapi;
 mod tei;
@@ -33,8 +30,8 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::get;
 
+pub use crate::app::{App, Settings};
 pub use admin::clear_leftovers;
-pub use app::{App, Settings};
 
 /// All routes.
 pub fn router(app: impl Into<App>) -> Router {

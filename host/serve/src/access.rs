@@ -131,6 +131,11 @@ impl Access {
         if open.is_empty() && self.grant(key).is_none() { Err(Refusal::NoKey) } else { Ok(open) }
     }
 
+    /// Whether names of adapters are nobody's business without a key: some have keys, and this one, or none, opens nothing.
+    pub fn hides(&self, key: Option<Key>) -> bool {
+        (self.has_all || !self.closed.is_empty()) && self.grant(key).is_none()
+    }
+
     /// Whether a key may change the adapters.
     ///
     /// # Errors
@@ -191,6 +196,8 @@ mod tests {
         assert!(matches!(access.ask(None, "acme"), Err(Refusal::NoKey)));
         assert!(matches!(access.ask(key("wrong"), "acme"), Err(Refusal::NoKey)));
         assert!(matches!(access.ask(key("all"), "acme"), Err(Refusal::UnknownAdapter { .. })));
+        assert!(access.hides(None) && access.hides(key("wrong")) && !access.hides(key("all")));
+        assert!(!Access::default().hides(None));
     }
 
     #[test]

@@ -113,6 +113,11 @@ impl App {
             let known = found.by.adapter.as_deref().unwrap_or(&engine.store.base_name);
             self.access().ask(key, known).map(|()| found)
         });
+        let found = found.map_err(|why| match why {
+            // A name that nobody has must not look different from one that is closed.
+            Refusal::UnknownAdapter { .. } if self.access().hides(key) => Refusal::NoKey,
+            why => why,
+        });
         found.inspect_err(|why| engine.store.metrics.refused(why))
     }
 

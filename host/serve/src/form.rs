@@ -11,7 +11,7 @@ use graft_tasks::{Base, Fitted, Parts, Room, TaskError};
 /// How an adapter is run.
 pub enum Way {
     /// With others; its objective decodes the outputs.
-    Shared(Parts, Objective),
+    Shared(Box<Parts>, Objective),
     /// In a pass of its own, and why.
     Alone(Box<Fitted>, Unbatchable),
 }
@@ -26,12 +26,13 @@ pub struct Form {
 
 impl Form {
     /// The form of a fitted adapter; `None` where it has no objective.
-    pub fn of(base: &Base, fitted: Fitted) -> Option<Form> {
+    pub fn of(base: &Base, rooms: &Rooms, fitted: Fitted) -> Option<Form> {
         let virtual_tokens = fitted.virtual_tokens;
-        match fitted.parts(base) {
+        let checked = |p: Parts| if rooms.knows(&p) { Ok(p) } else { p.check(base).map(|()| p) };
+        match fitted.parts(base).and_then(checked) {
             Ok(parts) => {
                 let objective = fitted.into_objective()?;
-                Some(Form { way: Way::Shared(parts, objective), virtual_tokens })
+                Some(Form { way: Way::Shared(Box::new(parts), objective), virtual_tokens })
             }
             Err(why) => {
                 fitted.objective.as_ref()?;
@@ -75,6 +76,12 @@ pub struct Rooms {
 impl Rooms {
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether all fragments of an adapter were asked for before.
+    fn knows(&self, parts: &Parts) -> bool {
+        let known = self.known();
+        parts.signatures().all(|s| known.fragments.contains_key(s))
     }
 
     /// From now on sessions are made, the first one at once.

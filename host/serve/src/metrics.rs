@@ -127,7 +127,11 @@ impl Metrics {
             resident: gauge(&r, "graft_adapters_resident", "Adapters in memory"),
             loads: counter(&r, "graft_adapter_loads_total", "Adapters loaded or replaced"),
             unloads: counter(&r, "graft_adapter_unloads_total", "Adapters taken away on demand"),
-            evictions: counter(&r, "graft_adapter_evictions_total", "Adapters put out for want of room"),
+            evictions: counter(
+                &r,
+                "graft_adapter_evictions_total",
+                "Adapters put out of the banks for want of room",
+            ),
             seconds: Durations::new(&r, "graft_request", "_seconds", "a request"),
             tei: Tei {
                 count: counters(&r, "te_request_count", "Requests", "method"),
@@ -216,10 +220,9 @@ impl Metrics {
         self.resident.set(resident as i64);
     }
 
-    /// An adapter was put out to make room; there are `resident` left.
-    pub fn evicted(&self, resident: usize) {
+    /// An adapter was put out of the banks to make room.
+    pub(crate) fn evicted(&self) {
         self.evictions.inc();
-        self.resident.set(resident as i64);
     }
 
     /// Everything, as Prometheus reads it; `waiting` rows wait.

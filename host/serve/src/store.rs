@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use graft_adapters::{StoredAdapter, digest_files, files_of, load};
+use graft_adapters::{AdapterInfo, StoredAdapter, digest_files, files_of, info, load};
 use graft_plugins::Objective;
 use graft_tasks::binding::objective_of;
 use graft_tasks::{Base, Fitted, Parts, TaskError};
@@ -68,6 +68,8 @@ pub struct Resident {
     pub max_length: Option<usize>,
     /// Distinguishes residents from each other, also from former ones of the same name.
     pub id: u64,
+    /// What it is, in a few lines; `None` for the base.
+    pub info: Option<AdapterInfo>,
     /// The labels in the order of the head's outputs, or the names of its numbers; none for vectors.
     pub labels: Vec<String>,
     /// What it answered.
@@ -148,6 +150,7 @@ impl Store {
             dir: base.dir.clone(),
             max_length,
             id: 0,
+            info: None,
             labels: Vec::new(),
             tally: Tally::default(),
             own: None,
@@ -170,7 +173,7 @@ impl Store {
 
     /// A fitted adapter as it is run, with a place for it in the session that adapters share.
     fn formed(&self, fitted: Fitted) -> Result<Option<Form>, StoreError> {
-        let mut form = Form::of(&self.base, fitted);
+        let mut form = Form::of(&self.base, &self.rooms, fitted);
         match form.as_mut().map(|f| &mut f.way) {
             Some(Way::Shared(parts, _)) => self.rooms.cover(&self.base, parts)?,
             Some(Way::Alone(fitted, why)) => tracing::info!("{} has passes of its own: {why}", fitted.name),
@@ -234,6 +237,12 @@ impl Store {
         self.adapters().get(name).cloned()
     }
 
+    /// Whether a resident is the current revision of a name that is pinned.
+    pub fn is_pinned(&self, resident: &Resident) -> bool {
+        let named = resident.by.adapter.as_deref().and_then(|name| self.named(name));
+        named.is_some_and(|n| n.pinned && n.current.id == resident.id)
+    }
+
     /// All adapters, by name.
     pub fn list(&self) -> Vec<Arc<Resident>> {
         let mut all: Vec<Arc<Resident>> = self.adapters().values().map(|n| Arc::clone(&n.current)).collect();
@@ -263,7 +272,7 @@ impl Store {
         check_name(name)?;
         let (mut stored, digest) = read(dir)?;
         let own = self.formed(Fitted::open(&self.base, &stored, &self.plugin_dirs)?)?;
-        let labels = labels(&self.base, &stored);
+        let (labels, info) = (labels(&self.base, &stored), info(&stored));
         stored.parameters.clear();
         stored.head = None;
         let virtual_tokens = own.as_ref().map_or(0, |f| f.virtual_tokens);
@@ -278,6 +287,7 @@ impl Store {
             dir: dir.to_path_buf(),
             max_length,
             id,
+            info: Some(info),
             labels,
             tally: Tally::default(),
             own,

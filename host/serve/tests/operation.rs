@@ -51,6 +51,10 @@ async fn an_adapter_is_uploaded_replaced_rolled_back_and_removed() {
         (&json!(1), &json!("lora"), &json!("mine"))
     );
     assert_eq!((&state["previous"], &state["pinned"]), (&Value::Null, &json!(false)));
+    assert!(state["parameters"].as_u64().unwrap() > 0 && state["bytes"].as_u64().unwrap() > 0);
+    let vector = json!({ "input": "my apple", "model": "mine" }).to_string();
+    let vector = house.send("POST", "/v1/embeddings", Some("root"), vector).await;
+    assert_eq!(vector.status, 200, "{}", vector.text);
     let first = score(&house, "mine").await;
     assert_eq!(score(&house, "lora").await, first, "the same files, the same answer and digest");
 
@@ -120,6 +124,7 @@ async fn keys_open_what_they_are_for() {
     assert_eq!((ask(None, "lora").await, ask(Some("wrong"), "lora").await), (401, 401));
     assert_eq!((ask(Some("tenant"), "lora").await, ask(Some("root"), "lora").await), (200, 200));
     assert_eq!(ask(Some("watch"), "lora").await, 404, "as if it were not there");
+    assert_eq!((ask(Some("tenant"), "none").await, ask(None, "none").await), (404, 401));
     assert_eq!((ask(None, "ia3").await, ask(None, BASE).await), (200, 200), "without keys of their own");
     let ids = async |key: Option<&str>| {
         let list = house.send("GET", "/v1/models", key, "").await.ok();

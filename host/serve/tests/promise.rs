@@ -115,7 +115,7 @@ impl House {
         }
         let (mut adapters, mut alone) = (Vec::new(), Vec::new());
         for one in &stored {
-            let labels = one.as_ref().and_then(|s| s.graft.is_none().then(|| s.head.as_ref()).flatten());
+            let labels = one.as_ref().and_then(|s| s.head.as_ref().filter(|_| s.graft.is_none()));
             let labels = labels.filter(|h| h.module.is_none()).map(|h| h.tensors["bias"].len());
             let objective = match labels {
                 Some(n) => {
@@ -130,7 +130,7 @@ impl House {
                 None => Fitted::with_objective(&base, one.as_ref(), embed(), &plugins()),
             };
             let fitted = fitted.unwrap();
-            match fitted.parts(&base) {
+            match fitted.parts(&base).and_then(|p| p.check(&base).map(|()| p)) {
                 Ok(parts) => adapters.push((fitted, parts)),
                 Err(e) => alone.push(format!("{}: {e}", fitted.name)),
             }

@@ -114,6 +114,10 @@ async fn an_adapter_is_there_for_its_keys_alone() {
         assert_eq!(ask(&house, "ia3", key, &["", BASE]).await.status, 200, "they have no keys of their own");
         assert_eq!(code(client.model_infer(keyed(key, call("default", &["ia3"]))).await), Code::Ok);
     }
+    for (key, status) in [(None, 401), (Some("tenant"), 404)] {
+        assert_eq!(ask(&house, "nobody", key, &[""]).await.status, status, "a name that nobody has");
+        assert_eq!(ask(&house, "ia3", key, &["nobody"]).await.status, status);
+    }
     let mut request = tonic::Request::new(call("lora", &[""]));
     request.metadata_mut().insert("x-api-key", "tenant".parse().unwrap());
     assert_eq!(code(client.model_infer(request).await), Code::Ok);

@@ -56,10 +56,12 @@ impl Args {
             config::set(&mut flags, key, value);
         }
         let listen = self.listen.map(|l| l.to_string());
+        let grpc = self.grpc.map(|l| l.to_string());
         let own = [
             ("base", &self.base),
             ("adapters", &self.adapters),
             ("listen", &listen),
+            ("grpc", &grpc),
             ("base_name", &self.base_name),
         ];
         for (key, value) in own {
@@ -111,7 +113,7 @@ pub fn run(args: Args) -> Result<()> {
         });
         let http = http::serve(listener, app.clone(), until_dropped(stopping.clone()));
         let grpc = async {
-            let Some(at) = args.grpc else { return anyhow::Ok(()) };
+            let Some(at) = config.grpc else { return anyhow::Ok(()) };
             let listener = tokio::net::TcpListener::bind(at).await;
             let listener = listener.with_context(|| format!("can't listen at {at}"))?;
             eprintln!("gRPC at {}", listener.local_addr()?);

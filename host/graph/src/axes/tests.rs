@@ -288,6 +288,29 @@ fn a_mask_that_is_gathered_by_number_is_followed_but_not_out_of_order() {
 }
 
 #[test]
+fn a_mask_that_is_picked_by_ranges_is_followed_but_not_crossed_or_shifted() {
+    // mask[rows, positions], as exporters write it: one range a component, spread over [batch, 1, seq].
+    for (crossed, start, follows) in [(false, 0, true), (true, 0, false), (false, 1, false)] {
+        let mut l = Lab::new();
+        let (from, step, none) = (l.integer(start), l.integer(1), l.ints(&[0]));
+        let (batch, seq, one) = (l.size(0), l.size(1), l.ints(&[1]));
+        let full = l.with("Concat", &[batch, one, seq, one], &[("axis", Attr::Int(0))]);
+        let column = |l: &mut Lab, size: ValueId, axes: &[i64]| {
+            let size = l.op("Squeeze", &[size, none]);
+            let range = l.op("Range", &[from, size, step]);
+            let axes = l.ints(axes);
+            let range = l.op("Unsqueeze", &[range, axes]);
+            l.op("Expand", &[range, full])
+        };
+        let (rows, places) = (column(&mut l, batch, &[1, 2, 3]), column(&mut l, seq, &[0, 1, 3]));
+        let both = if crossed { [places, rows] } else { [rows, places] };
+        let indices = l.with("Concat", &both, &[("axis", Attr::Int(-1))]);
+        let y = l.op("GatherND", &[l.mask, indices]);
+        assert_eq!(l.batch(y), if follows { Batch::Axis(0) } else { Batch::Unknown }, "{crossed} {start}");
+    }
+}
+
+#[test]
 fn an_operator_without_a_rule_makes_unknown_what_it_is_fed_and_is_named() {
     let mut l = Lab::new();
     let y = l.op("Det", &[l.x]);

@@ -51,11 +51,10 @@ pub fn join(base: &Graph, fragments: &[&Fragment]) -> Result<Joined, Unbatchable
         Place::All(v) => Some(*v),
         Place::Input(..) => None,
     }) {
-        if !stand_in.contains_key(&v) {
+        stand_in.entry(v).or_insert_with(|| {
             let fact = graph.fact(v).clone();
-            let made = graph.add_value("joined", fact);
-            stand_in.insert(v, made);
-        }
+            graph.add_value("joined", fact)
+        });
     }
     for n in &mut graph.nodes {
         for v in n.inputs.iter_mut().flatten() {

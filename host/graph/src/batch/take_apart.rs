@@ -430,10 +430,10 @@ impl Build<'_, '_> {
         let a = self.apart;
         let g = a.m.graph;
         let through = a.alias.get(&v).copied();
-        if through.is_none() || (through == Some(v) && self.map.contains_key(&(v, false))) {
-            if let Some(known) = self.known(v) {
-                return known;
-            }
+        if through.is_none_or(|from| from == v)
+            && let Some(known) = self.known(v)
+        {
+            return known;
         }
         if let Some(leaf) = a.leaf_of.get(&v) {
             return self.leaf(v, *leaf);

@@ -7,6 +7,7 @@ use graft_graph::Tensor;
 use graft_plugins::api;
 use graft_runtime::{SessionOptions, View};
 use graft_tasks::{Banks, Examples, Fitted, Parts, Program, TaskError, Tenant};
+use indexmap::IndexMap;
 use serde_json::Value;
 
 use super::queue::Item;
@@ -43,17 +44,16 @@ impl Passes {
 
     /// The rows that are run together: all that can be, and those of each other adapter.
     pub(super) fn groups(&self, store: &Store, items: Vec<Item>) -> Vec<Vec<Item>> {
-        let mut groups: Vec<(Option<(u64, Want)>, Vec<Item>)> = Vec::new();
+        let mut shared = Vec::new();
+        let mut alone: IndexMap<(u64, Want), Vec<Item>> = IndexMap::new();
         for item in items {
-            let shared =
-                matches!(item.resident.form(store, item.want), Ok(Some(Form { way: Way::Shared(..), .. })));
-            let key = (!shared).then_some((item.resident.id, item.want));
-            match groups.iter_mut().find(|(k, _)| *k == key) {
-                Some((_, group)) => group.push(item),
-                None => groups.push((key, vec![item])),
+            match item.resident.form(store, item.want) {
+                Ok(Some(Form { way: Way::Shared(..), .. })) => shared.push(item),
+                _ => alone.entry((item.resident.id, item.want)).or_default().push(item),
             }
         }
-        groups.into_iter().map(|(_, group)| group).collect()
+        let shared = (!shared.is_empty()).then_some(shared);
+        shared.into_iter().chain(alone.into_values()).collect()
     }
 
     /// The answers to the rows of a group.
@@ -172,10 +172,12 @@ impl Passes {
             }
             banks.place(&store.base, tenant).map_err(internal)?;
             while banks.bytes_leased() > self.bank_bytes {
-                let idle = self.used.iter().filter(|(_, (tick, _))| *tick < self.batches);
+                let pinned = |r: &Weak<Resident>| r.upgrade().is_some_and(|r| store.is_pinned(&r));
+                let idle = self.used.iter().filter(|(_, (tick, r))| *tick < self.batches && !pinned(r));
                 let Some(oldest) = idle.min_by_key(|(_, (tick, _))| *tick).map(|(id, _)| *id) else { break };
                 banks.remove(oldest);
                 self.used.remove(&oldest);
+                store.metrics.evicted();
             }
         }
         Ok(())

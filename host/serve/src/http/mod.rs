@@ -5,13 +5,13 @@
 //! | `call` | a request: its key, which adapter it means, its body; the headers of an answer |
 //! | `tei` | Text Embeddings Inference |
 //! | `openai` | OpenAI, and what vLLM adds to it |
+//! | [`v2`] | the Open Inference Protocol |
 //! | `both` | paths that two dialects own: the body decides |
 //! | `openapi` | the document that tells of all this, generated |
-//! | [`v2`] | KServe's Open Inference Protocol |
 //! | `admin` | uploading, removing and rolling back adapters; `/metrics` |
 //!
 //! A dialect is a module with `routes()`. Its paths exist below `/a/{adapter}` as well, where that adapter answers whatever
-//! the body says.
+//! the body says; those of [`v2`] do not, as they name a model anyway.
 
 mod admin;
 mod answers;

@@ -79,7 +79,7 @@ pub async fn load(store: &Arc<Store>, name: &str) -> Result<(), Fault> {
 }
 
 fn load_now(store: &Store, name: &str) -> Result<(), StoreError> {
-    let former = store.find(name).and_then(|r| Some(r.stored.as_ref()?.dir.clone()));
+    let former = store.find(name).map(|r| r.dir.clone());
     if former.is_none() && name == store.base_name {
         return Ok(());
     }

@@ -61,8 +61,6 @@ impl Fitted {
             own.push(Own { fragment: Arc::new(fragment) });
             all_leaves.push(leaves);
         }
-        let all: Vec<&Fragment> = own.iter().map(|o| &*o.fragment).collect();
-        join(&base.graph, &all)?;
         let sizes = self.graph.outputs.iter().map(|v| {
             let dims = self.graph.shape(*v).map_or(&[][..], Vec::as_slice);
             let sizes = dims.iter().skip(1).map(|d| d.known().and_then(|n| usize::try_from(n).ok()));
@@ -79,6 +77,16 @@ impl Fitted {
 }
 
 impl Parts {
+    /// Whether every operator has a rule for rows that differ. Where fragments of the same structures are in a session
+    /// already, it is known.
+    ///
+    /// # Errors
+    /// The operator that has none.
+    pub fn check(&self, base: &Base) -> std::result::Result<(), Unbatchable> {
+        let all: Vec<&Fragment> = self.own.iter().map(|o| &*o.fragment).collect();
+        join(&base.graph, &all).map(drop)
+    }
+
     /// The structures of the fragments.
     pub fn signatures(&self) -> impl Iterator<Item = &Arc<str>> {
         self.signatures.iter()

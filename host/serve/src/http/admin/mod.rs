@@ -196,7 +196,7 @@ fn shown(app: &App, resident: &Resident) -> Response {
 fn about(app: &App, named: &Named) -> Value {
     let resident = &named.current;
     let name = resident.by.adapter.as_deref().unwrap_or_default();
-    let info = resident.stored.as_ref().map(graft_adapters::info);
+    let info = resident.info.as_ref();
     let revision = |r: &Resident| json!({ "revision": r.by.revision, "digest": r.by.digest });
     json!({
         "name": name,
@@ -205,11 +205,11 @@ fn about(app: &App, named: &Named) -> Value {
         "previous": named.previous.as_deref().map(revision),
         "pinned": named.pinned,
         "path": openai::place(app, resident, name),
-        "method": info.as_ref().map(|i| &i.method),
+        "method": info.map(|i| &i.method),
         "objective": resident.objective(),
         "labels": resident.labels,
-        "parameters": info.as_ref().map(|i| i.parameters + i.head_parameters),
-        "bytes": info.as_ref().map(|i| i.bytes),
+        "parameters": info.map(|i| i.parameters + i.head_parameters),
+        "bytes": info.map(|i| i.bytes),
         "max_length": resident.max_length,
     })
 }

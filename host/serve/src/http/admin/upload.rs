@@ -93,8 +93,9 @@ impl Upload {
         let _order = store.changing_files();
         graft_adapters::install(&place, &files)?;
         if let Some(stored) = &mut made.stored {
-            stored.dir = place;
+            stored.dir = place.clone();
         }
+        made.dir = place;
         store.publish(made, true)
     }
 }

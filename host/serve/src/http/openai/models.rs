@@ -53,7 +53,7 @@ fn card(app: &App, resident: &Resident) -> Value {
 pub(in crate::http) fn place(app: &App, resident: &Resident, name: &str) -> String {
     let relative = || {
         let root = app.settings().adapters.as_deref()?.canonicalize().ok()?;
-        let dir: &Path = &resident.stored.as_ref()?.dir;
+        let dir: &Path = &resident.dir;
         let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
         Some(dir.strip_prefix(&root).ok()?.to_string_lossy().into_owned())
     };

@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use axum::http::{HeaderMap, header};
 use serde::Deserialize;
 
 use crate::ask::Refusal;
@@ -39,6 +40,15 @@ impl Key {
     /// The digest of a key.
     pub fn new(secret: &str) -> Key {
         Key(*blake3::hash(secret.as_bytes()).as_bytes())
+    }
+
+    /// The key in `Authorization: Bearer` or `x-api-key`, which are the same in gRPC's metadata.
+    pub fn of(headers: &HeaderMap) -> Option<Key> {
+        let bearer = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
+        let bearer =
+            bearer.and_then(|v| v.split_once(' ')).filter(|(kind, _)| kind.eq_ignore_ascii_case("bearer"));
+        let given = bearer.map(|(_, key)| key).or_else(|| headers.get("x-api-key")?.to_str().ok());
+        given.map(|key| Key::new(key.trim()))
     }
 }
 
@@ -113,35 +123,17 @@ impl Access {
         }
     }
 
+    /// A list of what a key, or none, opens.
+    ///
+    /// # Errors
+    /// [`Refusal::NoKey`] where there is nothing in it, without a key that is known.
+    pub fn listed<T>(&self, key: Option<Key>, open: Vec<T>) -> Result<Vec<T>, Refusal> {
+        if open.is_empty() && self.grant(key).is_none() { Err(Refusal::NoKey) } else { Ok(open) }
+    }
+
     /// Whether names of adapters are nobody's business without a key: some have keys, and this one, or none, opens nothing.
     pub fn hides(&self, key: Option<Key>) -> bool {
         (self.has_all || !self.closed.is_empty()) && self.grant(key).is_none()
-    }
-
-    /// Whether a key, or none, may ask every adapter.
-    ///
-    /// # Errors
-    /// [`Refusal::NoKey`], [`Refusal::Forbidden`].
-    pub fn ask_all(&self, key: Option<Key>) -> Result<(), Refusal> {
-        match self.grant(key) {
-            _ if self.closed.is_empty() && !self.has_all => Ok(()),
-            Some(g) if g.admin || (g.all && self.closed.is_empty()) => Ok(()),
-            Some(_) => Err(Refusal::Forbidden("that takes a key that opens every adapter".into())),
-            None => Err(Refusal::NoKey),
-        }
-    }
-
-    /// As [`Access::administer`], but open where there is no key at all: for what only names adapters of the folder.
-    ///
-    /// # Errors
-    /// As [`Access::administer`].
-    pub fn may_change(&self, key: Option<Key>) -> Result<(), Refusal> {
-        if self.grants.is_empty() { Ok(()) } else { self.administer(key) }
-    }
-
-    /// Whether there is no key at all.
-    pub fn is_open(&self) -> bool {
-        self.grants.is_empty()
     }
 
     /// Whether a key may change the adapters.
@@ -224,8 +216,5 @@ mod tests {
         assert!(matches!(access.administer(key("m")), Err(Refusal::Forbidden(_))));
         assert!(matches!(access.administer(None), Err(Refusal::NoKey)));
         assert!(access.administer(key("root")).is_ok());
-        assert!(access.ask_all(key("root")).is_ok() && access.ask_all(key("all")).is_err());
-        assert!(Access::default().ask_all(None).is_ok() && Access::default().may_change(None).is_ok());
-        assert!(access.may_change(None).is_err() && access.may_change(key("root")).is_ok());
     }
 }

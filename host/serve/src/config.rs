@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::access::{ADMIN_ENV, ALL_ENV, KeyFile, METRICS_ENV};
+use crate::app::Settings;
 use crate::engine::Limits;
-use crate::http::Settings;
 use crate::rates::Rates;
 
 /// How variables of the environment begin that stand for a setting: `GRAFT_SERVE_LIMITS__TEXTS` is `limits.texts`.
@@ -39,6 +39,8 @@ pub struct Config {
     pub truncate: bool,
     /// The file with the keys.
     pub keys_file: Option<PathBuf>,
+    /// How long requests are still taken after the server was asked to stop, while it already says that it is not ready.
+    pub drain_seconds: u64,
     /// How much is taken at once.
     pub limits: LimitsConfig,
     /// How often adapters may be asked.
@@ -56,6 +58,7 @@ impl Default for Config {
             base_aliases: Vec::new(),
             truncate: Settings::default().truncate,
             keys_file: None,
+            drain_seconds: 0,
             limits: LimitsConfig::default(),
             rates: RatesConfig::default(),
         }

@@ -9,6 +9,8 @@
 //! | [`tally`] | what an adapter answered since it was loaded |
 //! | [`v2`] | the Open Inference Protocol (V2), whatever carries it |
 //! | [`access`] | who may ask for what: keys |
+//! | [`app`] | a server: its engine, keys and limits, whether it takes requests; who asks it |
+//! | `inside` | paths below the folder of the adapters |
 //! | [`rates`] | how often each adapter may be asked |
 //! | [`metrics`] | what happens, in numbers |
 //! | [`config`] | what can be set: a file, the environment, flags |
@@ -16,12 +18,14 @@
 //! | [`grpc`] | V2 over gRPC |
 
 pub mod access;
+pub mod app;
 pub mod ask;
 pub mod config;
 pub mod engine;
 pub mod form;
 pub mod grpc;
 pub mod http;
+mod inside;
 pub mod metrics;
 pub mod rates;
 pub mod store;
@@ -29,6 +33,7 @@ pub mod tally;
 pub mod v2;
 
 pub use access::{Access, Key};
+pub use app::{App, Caller};
 pub use ask::{Answered, Ask, Provenance, Refusal, Text, Want};
 pub use config::Config;
 pub use engine::{Engine, Limits};

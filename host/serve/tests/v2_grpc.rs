@@ -4,22 +4,24 @@
 mod support;
 
 use std::collections::HashMap;
+use std::time::Duration;
 
-use graft_serve::grpc;
 use graft_serve::grpc::wire::grpc_inference_service_client::GrpcInferenceServiceClient;
 use graft_serve::grpc::wire::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use graft_serve::grpc::wire::{self, InferTensorContents, ModelInferRequest};
+use graft_serve::{App, grpc};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tonic::Code;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request};
 
-use support::{BASE, House, bytes, int64s};
+use support::{ADMIN, BASE, House, bytes, int64s};
 
 /// A server, its client, and what stops it.
 struct Served {
     house: House,
+    app: App,
     client: GrpcInferenceServiceClient<Channel>,
     stop: oneshot::Sender<()>,
     server: JoinHandle<()>,
@@ -30,12 +32,20 @@ async fn served() -> Option<Served> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
-    let engine = house.engine.clone();
+    let app = house.app();
+    let of_server = app.clone();
     let server = tokio::spawn(async move {
-        grpc::serve(listener, engine, async { drop(stopped.await) }).await.unwrap();
+        grpc::serve(listener, of_server, async { drop(stopped.await) }).await.unwrap();
     });
     let channel = Endpoint::from_shared(format!("http://{at}")).unwrap().connect().await.unwrap();
-    Some(Served { house, client: GrpcInferenceServiceClient::new(channel), stop, server })
+    Some(Served { house, app, client: GrpcInferenceServiceClient::new(channel), stop, server })
+}
+
+/// A request with the administrator's key.
+fn keyed<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("x-api-key", ADMIN.parse().unwrap());
+    request
 }
 
 fn tensor(name: &str, datatype: &str, shape: &[i64]) -> InferInputTensor {
@@ -163,11 +173,11 @@ async fn the_server_its_models_and_its_repository_say_what_they_are() {
     let models = client.repository_index(index.clone()).await.unwrap().into_inner().models;
     assert_eq!(models.len(), 5);
     let unload = wire::RepositoryModelUnloadRequest { model_name: "lora".into(), ..Default::default() };
-    client.repository_model_unload(unload.clone()).await.unwrap();
+    client.repository_model_unload(keyed(unload.clone())).await.unwrap();
     assert_eq!(client.repository_index(index).await.unwrap().into_inner().models.len(), 4);
-    assert_eq!(client.repository_model_unload(unload).await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(client.repository_model_unload(keyed(unload)).await.unwrap_err().code(), Code::NotFound);
     let load = wire::RepositoryModelLoadRequest { model_name: "lora".into(), ..Default::default() };
-    client.repository_model_load(load).await.unwrap();
+    client.repository_model_load(keyed(load)).await.unwrap();
     client.model_infer(call("lora", &["a", "b"], &[])).await.unwrap();
     let (name, version) = named("lora");
     let stats = client.model_statistics(wire::ModelStatisticsRequest { name, version }).await.unwrap();
@@ -175,8 +185,18 @@ async fn the_server_its_models_and_its_repository_say_what_they_are() {
 }
 
 #[tokio::test]
+async fn a_server_that_will_stop_is_not_ready_and_still_answers() {
+    let Some(mut served) = served().await else { return };
+    served.app.drain(Duration::ZERO).await;
+    let client = &mut served.client;
+    assert!(!client.server_ready(wire::ServerReadyRequest {}).await.unwrap().into_inner().ready);
+    assert!(client.server_live(wire::ServerLiveRequest {}).await.unwrap().into_inner().live);
+    client.model_infer(call("lora", &["a"], &[])).await.unwrap();
+}
+
+#[tokio::test]
 async fn what_was_taken_is_answered_before_the_server_ends() {
-    let Some(Served { mut client, stop, server, house }) = served().await else { return };
+    let Some(Served { mut client, stop, server, house, .. }) = served().await else { return };
     let texts = ["my old owl is on the table"; 200];
     let answer = tokio::spawn(async move { client.model_infer(call("lora", &texts, &[])).await });
     while house.engine.waiting() == 0 && !answer.is_finished() {

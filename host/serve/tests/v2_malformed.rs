@@ -11,7 +11,7 @@ use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use support::House;
+use support::{ADMIN, House};
 
 /// JSON of any kind, small.
 fn junk() -> impl Strategy<Value = Value> {
@@ -93,7 +93,7 @@ fn call() -> impl Strategy<Value = Value> {
 #[test]
 fn every_call_is_answered_or_refused() {
     let Some(house) = House::new() else { return };
-    let router = http::router(house.engine.clone());
+    let router = http::router(house.app());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let bytes = prop_oneof![
         4 => Just(Vec::new()),
@@ -114,7 +114,7 @@ fn every_call_is_answered_or_refused() {
     let mut runner = TestRunner::new(Config { cases: 1000, failure_persistence: None, ..Config::default() });
     let outcome = runner.run(&(paths, body, bytes, header), |(path, body, bytes, header)| {
         let head = body.to_string().into_bytes();
-        let mut request = Request::builder().method(Method::POST).uri(path);
+        let mut request = Request::builder().method(Method::POST).uri(path).header("x-api-key", ADMIN);
         if let Some(off) = header {
             request = request.header("inference-header-content-length", head.len() as i64 + off);
         }

@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use graft_serve::{Config, Engine, Store, config, grpc, http};
 
 use crate::common::{BaseArgs, started};
@@ -76,9 +77,6 @@ impl Args {
 pub fn run(args: Args) -> Result<()> {
     let config = args.config()?;
     let settings = config.settings(&|name| std::env::var(name).ok())?;
-    if config.grpc.is_some() && !settings.access.is_open() {
-        bail!("gRPC asks for no keys yet, so it can't be served beside keys: leave out one of the two");
-    }
     let base = config.base.as_deref().ok_or_else(|| anyhow!("which base? Name it with --base"))?;
     let base = args.base_args.open(base)?;
     let name = config.base_name.clone().unwrap_or_else(|| base.name());
@@ -104,17 +102,22 @@ pub fn run(args: Args) -> Result<()> {
             started().elapsed().as_millis()
         );
         let (stop, stopping) = tokio::sync::watch::channel(());
+        let (draining, grace) = (app.clone(), Duration::from_secs(config.drain_seconds));
         tokio::spawn(async move {
             stopped().await;
+            tokio::select! {
+                () = draining.drain(grace) => {}
+                () = stopped() => {}
+            }
             drop(stop);
         });
-        let http = http::serve(listener, app, until_dropped(stopping.clone()));
+        let http = http::serve(listener, app.clone(), until_dropped(stopping.clone()));
         let grpc = async {
             let Some(at) = config.grpc else { return anyhow::Ok(()) };
             let listener = tokio::net::TcpListener::bind(at).await;
             let listener = listener.with_context(|| format!("can't listen at {at}"))?;
             eprintln!("gRPC at {}", listener.local_addr()?);
-            Ok(grpc::serve(listener, Arc::clone(&engine), until_dropped(stopping)).await?)
+            Ok(grpc::serve(listener, app, until_dropped(stopping)).await?)
         };
         tokio::try_join!(async { Ok(http.await?) }, grpc)?;
         anyhow::Ok(())

@@ -34,7 +34,6 @@ pub fn request(call: ModelInferRequest) -> Result<(Request, String), Fault> {
     }
     let request = Request {
         model: call.model_name,
-        version: call.model_version,
         inputs,
         outputs: call.outputs.into_iter().map(|o| o.name).collect(),
         timeout: timeout(call.parameters.get("timeout").map(whole))?,

@@ -7,24 +7,34 @@ mod describe;
 pub mod wire;
 
 use std::future::Future;
-use std::sync::Arc;
 
 use tonic::codec::CompressionEncoding;
-use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
+use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
 use tonic::{Code, Request, Response, Status};
 
-use crate::engine::Engine;
+use crate::access::Key;
+use crate::app::{App, Caller};
+use crate::ask::Refusal;
 use crate::v2::{EXTENSIONS, Fault, Kind, MAX_CALL, SERVER, VERSION, infer, models, provenance, repository};
 use wire::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
 
-/// The service over an engine.
+/// The service of a server.
 pub struct Service {
-    engine: Arc<Engine>,
+    app: App,
+}
+
+impl Service {
+    /// What came with a request, and who sent it.
+    fn taken<T>(&self, request: Request<T>) -> (Caller, T) {
+        let key = Key::of(request.metadata().as_ref());
+        (Caller { app: self.app.clone(), key }, request.into_inner())
+    }
 }
 
 /// The service, ready to be routed to. Calls are of limited size, also after they were unpacked.
-pub fn service(engine: Arc<Engine>) -> GrpcInferenceServiceServer<Service> {
-    let mut service = GrpcInferenceServiceServer::new(Service { engine }).max_decoding_message_size(MAX_CALL);
+pub fn service(app: impl Into<App>) -> GrpcInferenceServiceServer<Service> {
+    let service = GrpcInferenceServiceServer::new(Service { app: app.into() });
+    let mut service = service.max_decoding_message_size(MAX_CALL);
     for packed in [CompressionEncoding::Gzip, CompressionEncoding::Deflate] {
         service = service.accept_compressed(packed).send_compressed(packed);
     }
@@ -37,11 +47,11 @@ pub fn service(engine: Arc<Engine>) -> GrpcInferenceServiceServer<Service> {
 /// What the listener says.
 pub async fn serve(
     listener: tokio::net::TcpListener,
-    engine: Arc<Engine>,
+    app: impl Into<App>,
     until: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), tonic::transport::Error> {
     let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
-    let router = tonic::transport::Server::builder().add_service(service(engine));
+    let router = tonic::transport::Server::builder().add_service(service(app));
     router.serve_with_incoming_shutdown(incoming, until).await
 }
 
@@ -58,7 +68,17 @@ impl From<Fault> for Status {
             Kind::Unavailable => Code::Unavailable,
             Kind::Internal => Code::Internal,
         };
-        Status::new(code, fault.message)
+        let mut metadata = MetadataMap::new();
+        if let Some(after) = fault.retry_after {
+            metadata.insert("retry-after", after.into());
+        }
+        Status::with_metadata(code, fault.message, metadata)
+    }
+}
+
+impl From<Refusal> for Status {
+    fn from(why: Refusal) -> Status {
+        Fault::from(why).into()
     }
 }
 
@@ -71,7 +91,7 @@ impl GrpcInferenceService for Service {
     }
 
     async fn server_ready(&self, _: Request<wire::ServerReadyRequest>) -> Answer<wire::ServerReadyResponse> {
-        Ok(Response::new(wire::ServerReadyResponse { ready: true }))
+        Ok(Response::new(wire::ServerReadyResponse { ready: self.app.ready().is_ok() }))
     }
 
     /// A model that is not there is not ready; that is no fault of the call.
@@ -79,8 +99,8 @@ impl GrpcInferenceService for Service {
         &self,
         request: Request<wire::ModelReadyRequest>,
     ) -> Answer<wire::ModelReadyResponse> {
-        let wire::ModelReadyRequest { name, version } = request.into_inner();
-        let ready = match models::find(&self.engine, &name, &version) {
+        let (caller, wire::ModelReadyRequest { name, version }) = self.taken(request);
+        let ready = match models::find(&caller, &name, &version) {
             Ok(_) => true,
             Err(fault) if fault.kind == Kind::NotFound => false,
             Err(fault) => return Err(fault.into()),
@@ -103,18 +123,18 @@ impl GrpcInferenceService for Service {
         &self,
         request: Request<wire::ModelMetadataRequest>,
     ) -> Answer<wire::ModelMetadataResponse> {
-        let wire::ModelMetadataRequest { name, version } = request.into_inner();
-        let model = models::find(&self.engine, &name, &version)?;
-        Ok(Response::new(describe::metadata(&self.engine.store, name, &model)))
+        let (caller, wire::ModelMetadataRequest { name, version }) = self.taken(request);
+        let model = models::find(&caller, &name, &version)?;
+        Ok(Response::new(describe::metadata(&self.app.engine().store, name, &model)))
     }
 
     async fn model_config(
         &self,
         request: Request<wire::ModelConfigRequest>,
     ) -> Answer<wire::ModelConfigResponse> {
-        let wire::ModelConfigRequest { name, version } = request.into_inner();
-        let model = models::find(&self.engine, &name, &version)?;
-        let config = describe::config(&self.engine.store, name, &model);
+        let (caller, wire::ModelConfigRequest { name, version }) = self.taken(request);
+        let model = models::find(&caller, &name, &version)?;
+        let config = describe::config(&self.app.engine().store, name, &model);
         Ok(Response::new(wire::ModelConfigResponse { config: Some(config) }))
     }
 
@@ -122,14 +142,14 @@ impl GrpcInferenceService for Service {
         &self,
         request: Request<wire::ModelInferRequest>,
     ) -> Answer<wire::ModelInferResponse> {
-        let call = request.into_inner();
+        let (caller, call) = self.taken(request);
         // As over HTTP: a model that is not there comes before all else.
-        models::find(&self.engine, &call.model_name, &call.model_version)?;
+        let model = models::find(&caller, &call.model_name, &call.model_version)?;
         let (request, id) = convert::request(call)?;
-        let answer = infer(&self.engine, request).await?;
+        let answer = infer(&caller, &model, request).await?;
         let by = answer.by.clone();
         let mut response = Response::new(convert::response(answer, id)?);
-        for (name, value) in by.iter().flat_map(|by| provenance(by, &self.engine.store.base_name)) {
+        for (name, value) in by.iter().flat_map(|by| provenance(by, &self.app.engine().store.base_name)) {
             if let Ok(value) = AsciiMetadataValue::try_from(value) {
                 response.metadata_mut().insert(AsciiMetadataKey::from_static(name), value);
             }
@@ -141,11 +161,11 @@ impl GrpcInferenceService for Service {
         &self,
         request: Request<wire::ModelStatisticsRequest>,
     ) -> Answer<wire::ModelStatisticsResponse> {
-        let wire::ModelStatisticsRequest { name, version } = request.into_inner();
-        let store = &self.engine.store;
+        let (caller, wire::ModelStatisticsRequest { name, version }) = self.taken(request);
+        let store = &self.app.engine().store;
         let models = match name.is_empty() {
-            true => models::all(store),
-            false => vec![models::find(&self.engine, &name, &version)?],
+            true => caller.residents()?,
+            false => vec![models::find(&caller, &name, &version)?],
         };
         let model_stats = models.iter().map(|m| describe::statistics(store, m)).collect();
         Ok(Response::new(wire::ModelStatisticsResponse { model_stats }))
@@ -155,9 +175,9 @@ impl GrpcInferenceService for Service {
         &self,
         request: Request<wire::RepositoryIndexRequest>,
     ) -> Answer<wire::RepositoryIndexResponse> {
-        let wire::RepositoryIndexRequest { repository_name, ready } = request.into_inner();
+        let (caller, wire::RepositoryIndexRequest { repository_name, ready }) = self.taken(request);
         only_repository(&repository_name)?;
-        let models = repository::index(&self.engine, ready).await?.into_iter().map(describe::entry);
+        let models = repository::index(&caller, ready).await?.into_iter().map(describe::entry);
         Ok(Response::new(wire::RepositoryIndexResponse { models: models.collect() }))
     }
 
@@ -165,13 +185,14 @@ impl GrpcInferenceService for Service {
         &self,
         request: Request<wire::RepositoryModelLoadRequest>,
     ) -> Answer<wire::RepositoryModelLoadResponse> {
-        let wire::RepositoryModelLoadRequest { repository_name, model_name, parameters } =
-            request.into_inner();
+        let (caller, wire::RepositoryModelLoadRequest { repository_name, model_name, parameters }) =
+            self.taken(request);
+        let store = caller.administer()?;
         only_repository(&repository_name)?;
         if !parameters.is_empty() {
             return Err(Fault::new(Kind::Unsupported, repository::NO_PARAMETERS).into());
         }
-        repository::load(&self.engine, &model_name).await?;
+        repository::load(store, &model_name).await?;
         Ok(Response::new(wire::RepositoryModelLoadResponse {}))
     }
 
@@ -179,9 +200,11 @@ impl GrpcInferenceService for Service {
         &self,
         request: Request<wire::RepositoryModelUnloadRequest>,
     ) -> Answer<wire::RepositoryModelUnloadResponse> {
-        let wire::RepositoryModelUnloadRequest { repository_name, model_name, .. } = request.into_inner();
+        let (caller, wire::RepositoryModelUnloadRequest { repository_name, model_name, .. }) =
+            self.taken(request);
+        let store = caller.administer()?;
         only_repository(&repository_name)?;
-        repository::unload(&self.engine.store, &model_name)?;
+        repository::unload(store, &model_name)?;
         Ok(Response::new(wire::RepositoryModelUnloadResponse {}))
     }
 }

@@ -8,10 +8,10 @@ use axum::routing::post;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::app::App;
 use super::call::Call;
 use super::openapi::{Operation, body};
 use super::{openai, tei};
+use crate::app::App;
 use crate::ask::Refusal;
 
 /// What these routes take, for the OpenAPI document.

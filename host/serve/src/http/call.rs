@@ -1,17 +1,19 @@
 //! A request: its key, which adapter it means, its body. The headers of an answer.
 
+use std::convert::Infallible;
+
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequestParts, RawPathParams, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::app::App;
 use crate::access::Key;
+use crate::app::{App, Caller};
 use crate::ask::{Provenance, Refusal};
 
 /// A request.
@@ -20,6 +22,14 @@ pub(super) struct Call {
     pub(super) key: Option<Key>,
     prefix: Option<String>,
     body: Bytes,
+}
+
+impl FromRequestParts<App> for Caller {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Caller, Infallible> {
+        Ok(Caller { app: app.clone(), key: Key::of(&parts.headers) })
+    }
 }
 
 /// Where clients of Hugging Face's say which adapter they mean.
@@ -37,7 +47,7 @@ impl Call {
     pub(super) async fn take(app: &App, request: Request) -> Result<Call, Refusal> {
         let (mut parts, body) = request.into_parts();
         let prefix = param(&mut parts, "adapter").await;
-        let key = key_of(&parts.headers);
+        let key = Key::of(&parts.headers);
         let body = bytes(body, app.settings().body_bytes).await?;
         Ok(Call { key, prefix, body })
     }
@@ -68,15 +78,6 @@ impl Call {
 pub(super) async fn param(parts: &mut Parts, name: &str) -> Option<String> {
     let params = RawPathParams::from_request_parts(parts, &()).await.ok()?;
     params.iter().find(|(k, _)| *k == name).map(|(_, v)| v.to_owned())
-}
-
-/// The key in `Authorization: Bearer` or `x-api-key`.
-pub(super) fn key_of(headers: &HeaderMap) -> Option<Key> {
-    let bearer = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-    let bearer =
-        bearer.and_then(|v| v.split_once(' ')).filter(|(kind, _)| kind.eq_ignore_ascii_case("bearer"));
-    let given = bearer.map(|(_, key)| key).or_else(|| headers.get("x-api-key")?.to_str().ok());
-    given.map(|key| Key::new(key.trim()))
 }
 
 /// A body of at most `most` bytes.

@@ -2,7 +2,6 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`app`] | what every handler has at hand: the engine, the keys, the limits |
 //! | `call` | a request: its key, which adapter it means, its body; the headers of an answer |
 //! | `tei` | Text Embeddings Inference |
 //! | `openai` | OpenAI, and what vLLM adds to it |
@@ -16,10 +15,8 @@
 
 mod admin;
 mod answers;
-pub mod app;
 mod both;
 mod call;
-mod inside;
 mod openai;
 mod openapi;
 mod tei;
@@ -30,11 +27,11 @@ use std::future::Future;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::get;
 
+pub use crate::app::{App, Settings};
 pub use admin::clear_leftovers;
-pub use app::{App, Settings};
 
 /// All routes.
 pub fn router(app: impl Into<App>) -> Router {
@@ -44,27 +41,10 @@ pub fn router(app: impl Into<App>) -> Router {
         .merge(dialects())
         .nest("/a/{adapter}", dialects())
         .merge(admin::routes())
-        .merge(v2::routes().layer(from_fn_with_state(app.clone(), guarded)))
+        .merge(v2::routes())
         .route("/openapi.json", get(async || axum::Json(openapi::document())))
         .layer(from_fn_with_state(app.clone(), counted))
         .with_state(app)
-}
-
-/// Rows of one call may name adapters each, so that a call needs a key that opens all of them; changes need the
-/// administrator's where there is one.
-async fn guarded(State(app): State<App>, request: Request, next: Next) -> Response {
-    let key = call::key_of(request.headers());
-    let path = request.uri().path();
-    let changes = path.ends_with("/load") || path.ends_with("/unload");
-    let allowed = match (changes, path.starts_with("/v2/health/")) {
-        (true, _) => app.access().may_change(key),
-        (_, true) => Ok(()),
-        (false, false) => app.access().ask_all(key),
-    };
-    match allowed {
-        Ok(()) => next.run(request).await,
-        Err(why) => crate::v2::Fault::from(why).into_response(),
-    }
 }
 
 async fn counted(State(app): State<App>, request: Request, next: Next) -> Response {

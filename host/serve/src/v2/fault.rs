@@ -1,7 +1,5 @@
 //! Why a call has no answer, whatever carries it.
 
-use std::time::Duration;
-
 use crate::ask::Refusal;
 use crate::store::StoreError;
 
@@ -37,8 +35,8 @@ pub struct Fault {
     pub kind: Kind,
     /// In words.
     pub message: String,
-    /// When to try again, where that helps.
-    pub retry_after: Option<Duration>,
+    /// Whole seconds after which to try again, where that helps.
+    pub retry_after: Option<u64>,
 }
 
 impl Fault {
@@ -63,17 +61,12 @@ impl From<Refusal> for Fault {
             Refusal::TooLarge { .. } => Kind::TooLarge,
             Refusal::NoKey => Kind::NoKey,
             Refusal::Forbidden(_) => Kind::Forbidden,
-            Refusal::Busy { retry_after } | Refusal::Rate { retry_after, .. } => {
-                return Fault {
-                    retry_after: Some(retry_after),
-                    ..Fault::new(Kind::Busy, refusal.to_string())
-                };
-            }
+            Refusal::Busy { .. } | Refusal::Rate { .. } => Kind::Busy,
             Refusal::Deadline => Kind::Late,
             Refusal::Stopping => Kind::Unavailable,
             Refusal::Internal(_) => Kind::Internal,
         };
-        Fault::new(kind, refusal.to_string())
+        Fault { retry_after: refusal.retry_after(), ..Fault::new(kind, refusal.to_string()) }
     }
 }
 

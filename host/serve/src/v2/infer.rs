@@ -7,20 +7,18 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use super::fault::{Fault, Kind};
-use super::models::{self, OUTPUTS};
+use super::models::OUTPUTS;
 use super::rows::Rows;
 use super::tensor::{Input, encode_bytes};
+use crate::app::Caller;
 use crate::ask::{Answered, Ask, Provenance, Refusal, Text, Want};
-use crate::engine::Engine;
 use crate::store::Resident;
 
 /// A call.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Request {
-    /// The model: an adapter, or the base under its name.
+    /// The model as the caller names it.
     pub model: String,
-    /// The version; empty for the one that is served.
-    pub version: String,
     /// The inputs.
     pub inputs: Vec<Input>,
     /// The outputs that are wanted; all where there is none.
@@ -90,31 +88,24 @@ struct Group {
     texts: Vec<Text>,
 }
 
-/// Answers a call: the rows of each adapter in one request to the engine, all at once.
+/// Answers a call to a model that was found: the rows of each adapter in one request to the engine, all at once. The model
+/// answers as the revision that it is, though it may be replaced meanwhile.
 ///
 /// # Errors
 /// See [`Fault`]. Nothing is answered where one row can't be.
-pub async fn infer(engine: &Arc<Engine>, request: Request) -> Result<Response, Fault> {
-    let model = models::find(engine, &request.model, &request.version)?;
+pub async fn infer(caller: &Caller, model: &Arc<Resident>, request: Request) -> Result<Response, Fault> {
     let wanted = wanted(&request.outputs)?;
-    let rows = Rows::of(request.inputs, engine.limits.texts)?;
+    let rows = Rows::of(request.inputs, caller.app.engine().limits.texts)?;
     let count = rows.texts.len();
-    let groups = groups(engine, &model, rows)?;
+    let groups = groups(caller, model, rows)?;
     let deadline = request.timeout.and_then(|t| Instant::now().checked_add(t));
     let mut answers: Vec<Option<(Value, u64)>> = vec![None; count];
-    let (mut version, mut by) = (model.by.revision, Vec::new());
-    for (places, answered) in ask(engine, groups, deadline).await? {
-        if answered.by.adapter == model.by.adapter {
-            version = answered.by.revision;
-        }
+    let mut by = Vec::new();
+    for (places, answered) in ask(caller, groups, deadline).await? {
         for (place, answer) in places.into_iter().zip(answered.answers) {
             answers[place] = Some((answer, answered.by.revision));
         }
         by.push(answered.by);
-    }
-    // A model that is replaced between the first look and its turn answers in another version.
-    if !request.version.is_empty() {
-        models::check_version(&request.model, model.by.revision, version)?;
     }
     let answers: Vec<(Value, u64)> = answers.into_iter().flatten().collect();
     if answers.len() != count {
@@ -124,6 +115,7 @@ pub async fn infer(engine: &Arc<Engine>, request: Request) -> Result<Response, F
     let outputs =
         outputs.map(|(_, o)| Output { name: o.name, datatype: o.datatype, data: elements(o.name, &answers) });
     let by = if by.len() == 1 { by.pop() } else { None };
+    let version = model.by.revision;
     Ok(Response { model: request.model, version, outputs: outputs.collect(), by })
 }
 
@@ -142,17 +134,21 @@ fn wanted(names: &[String]) -> Result<Vec<bool>, Fault> {
 }
 
 /// The rows by adapter, in the order in which adapters first occur.
-fn groups(engine: &Engine, model: &Arc<Resident>, rows: Rows) -> Result<Vec<Group>, Fault> {
+fn groups(caller: &Caller, model: &Arc<Resident>, rows: Rows) -> Result<Vec<Group>, Fault> {
     let mut groups: Vec<Group> = Vec::new();
     let mut of_name = std::collections::HashMap::new();
     for (place, (text, adapter)) in rows.texts.into_iter().zip(rows.adapters).enumerate() {
         let group = match of_name.get(&adapter) {
             Some(group) => *group,
             None => {
-                let resident = match adapter.as_str() {
-                    "" => Arc::clone(model),
-                    name => engine.resident(Some(name))?,
-                };
+                let mut resident = Arc::clone(model);
+                if !adapter.is_empty() {
+                    let found = caller.resident(&adapter)?;
+                    // By its name too it is the revision that was called.
+                    if found.by.adapter != model.by.adapter {
+                        resident = found;
+                    }
+                }
                 let same = |g: &Group| g.resident.by.adapter == resident.by.adapter;
                 let group = groups.iter().position(same).unwrap_or(groups.len());
                 if group == groups.len() {
@@ -170,17 +166,17 @@ fn groups(engine: &Engine, model: &Arc<Resident>, rows: Rows) -> Result<Vec<Grou
 
 /// The answers of all groups. Dropping the future gives up all of them.
 async fn ask(
-    engine: &Arc<Engine>,
+    caller: &Caller,
     groups: Vec<Group>,
     deadline: Option<Instant>,
 ) -> Result<Vec<(Vec<usize>, Answered)>, Fault> {
     let mut running = JoinSet::new();
     for Group { resident, places, texts } in groups {
-        let headless = matches!(resident.form(&engine.store, Want::Answer), Ok(None));
+        let headless = matches!(resident.form(&caller.app.engine().store, Want::Answer), Ok(None));
         let want = if headless { Want::Vector } else { Want::Answer };
-        let ask = Ask { deadline, ..Ask::new(resident.by.adapter.as_deref(), texts, want) };
-        let engine = Arc::clone(engine);
-        running.spawn(async move { Ok::<_, Refusal>((places, engine.ask(ask).await?)) });
+        let ask = Ask { deadline, ..Ask::new(None, texts, want) };
+        let app = caller.app.clone();
+        running.spawn(async move { Ok::<_, Refusal>((places, app.ask(&resident, ask).await?)) });
     }
     let mut all = Vec::new();
     while let Some(done) = running.join_next().await {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::fault::{Fault, Kind};
+use crate::app::Caller;
 use crate::ask::Want;
-use crate::engine::Engine;
 use crate::store::{Resident, Store};
 
 /// What ran the model, in Triton's words.
@@ -68,9 +68,10 @@ pub fn config_type(datatype: &str) -> &'static str {
 /// The model of a name, in the version that is asked for; empty for the one that is served.
 ///
 /// # Errors
-/// [`Kind::NotFound`] for another name or version; a version that is no number.
-pub fn find(engine: &Engine, name: &str, version: &str) -> Result<Arc<Resident>, Fault> {
-    let resident = engine.resident(Some(name))?;
+/// [`Kind::NotFound`] for another name or version, and for what the key does not open; [`Kind::NoKey`]; a version that is
+/// no number.
+pub fn find(caller: &Caller, name: &str, version: &str) -> Result<Arc<Resident>, Fault> {
+    let resident = caller.resident(name)?;
     if !version.is_empty() {
         let wanted: u64 = version.parse().map_err(|_| {
             Fault::invalid(format!(
@@ -78,28 +79,13 @@ pub fn find(engine: &Engine, name: &str, version: &str) -> Result<Arc<Resident>,
                 version.chars().take(20).collect::<String>()
             ))
         })?;
-        check_version(name, wanted, resident.by.revision)?;
+        let served = resident.by.revision;
+        if wanted != served {
+            let message = format!("model '{name}' is served in version {served}, not {wanted}");
+            return Err(Fault::new(Kind::NotFound, message));
+        }
     }
     Ok(resident)
-}
-
-/// Whether a version is the one that is served.
-///
-/// # Errors
-/// [`Kind::NotFound`].
-pub fn check_version(name: &str, wanted: u64, served: u64) -> Result<(), Fault> {
-    if wanted == served {
-        return Ok(());
-    }
-    let message = format!("model '{name}' is served in version {served}, not {wanted}");
-    Err(Fault::new(Kind::NotFound, message))
-}
-
-/// All models: the base, then the adapters by name.
-pub fn all(store: &Store) -> Vec<Arc<Resident>> {
-    let mut all = vec![Arc::clone(&store.bare)];
-    all.extend(store.list());
-    all
 }
 
 /// The name of a model.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::fault::{Fault, Kind};
 use super::models;
-use crate::engine::Engine;
+use crate::app::Caller;
+use crate::inside::{inside, without};
 use crate::store::{Store, StoreError, check_name, folders, holds_adapter};
 
 /// Said to who wants a model loaded with parameters.
@@ -24,18 +25,24 @@ pub struct Entry {
     pub reason: &'static str,
 }
 
-/// The models; without those that only lie in the folder where `ready` says so.
+/// The models that the key opens; without those that only lie in the folder where `ready` says so.
 ///
 /// # Errors
-/// When the folder can't be listed.
-pub async fn index(engine: &Arc<Engine>, ready: bool) -> Result<Vec<Entry>, Fault> {
-    let store = Arc::clone(&engine.store);
+/// [`Kind::NoKey`]; when the folder can't be listed.
+pub async fn index(caller: &Caller, ready: bool) -> Result<Vec<Entry>, Fault> {
+    let store = Arc::clone(&caller.app.engine().store);
     let listed = tokio::task::spawn_blocking(move || index_now(&store, ready)).await;
-    listed.map_err(|_| Fault::new(Kind::Internal, "listing the adapters failed"))?
+    // What went wrong names places that are nobody's business.
+    let failed = || Fault::new(Kind::Internal, "the folder of the adapters can't be listed");
+    let mut entries = listed.map_err(|_| failed())?.map_err(|_| failed())?;
+    let access = caller.app.access();
+    entries.retain(|e| access.opens(caller.key, &e.name));
+    Ok(access.listed(caller.key, entries)?)
 }
 
-fn index_now(store: &Store, ready: bool) -> Result<Vec<Entry>, Fault> {
-    let served = models::all(store).into_iter().map(|m| Entry {
+fn index_now(store: &Store, ready: bool) -> Result<Vec<Entry>, StoreError> {
+    let all = std::iter::once(Arc::clone(&store.bare)).chain(store.list());
+    let served = all.map(|m| Entry {
         name: models::name(store, &m).to_owned(),
         version: m.by.revision.to_string(),
         state: "READY",
@@ -58,20 +65,26 @@ fn index_now(store: &Store, ready: bool) -> Result<Vec<Entry>, Fault> {
 /// Loads the adapter of a name from the folder, or loads it again. The base is always there.
 ///
 /// # Errors
-/// A name that can't be one; no folder of that name; an adapter that does not fit, in which case the former one stays.
-pub async fn load(engine: &Arc<Engine>, name: &str) -> Result<(), Fault> {
-    let (store, name) = (Arc::clone(&engine.store), name.to_owned());
-    let loaded = tokio::task::spawn_blocking(move || load_now(&store, &name)).await;
-    loaded.map_err(|_| Fault::new(Kind::Internal, "loading the adapter failed"))?
+/// A name that can't be one; no folder of that name, or one that leads elsewhere; an adapter that does not fit, in which
+/// case the former one stays.
+pub async fn load(store: &Arc<Store>, name: &str) -> Result<(), Fault> {
+    let (of_task, name) = (Arc::clone(store), name.to_owned());
+    let loaded = tokio::task::spawn_blocking(move || load_now(&of_task, &name)).await;
+    let loaded = loaded.map_err(|_| Fault::new(Kind::Internal, "loading the adapter failed"))?;
+    loaded.map_err(|e| {
+        let fault = Fault::from(e);
+        let message = store.root().map(|root| without(root, &fault.message));
+        Fault { message: message.unwrap_or_else(|| fault.message.clone()), ..fault }
+    })
 }
 
-fn load_now(store: &Store, name: &str) -> Result<(), Fault> {
-    let former = store.find(name).and_then(|r| Some(r.stored.as_ref()?.dir.clone()));
+fn load_now(store: &Store, name: &str) -> Result<(), StoreError> {
+    let former = store.find(name).map(|r| r.dir.clone());
     if former.is_none() && name == store.base_name {
         return Ok(());
     }
     check_name(name)?;
-    let dir = former.or_else(|| Some(store.root()?.join(name)));
+    let dir = former.or_else(|| inside(store.root()?, name));
     let dir = dir.filter(|d| holds_adapter(d)).ok_or_else(|| StoreError::Unknown(name.to_owned()))?;
     store.load(name, &dir, true)?;
     Ok(())

@@ -31,10 +31,14 @@ pub const RANKER: &str = "ranker";
 
 const PLUGINS: [&str; 5] = ["lora", "ia3", "classification", "regression", "embedding"];
 
-/// The folder of the built plugins, in the profile of these tests. Cargo is asked once; what is built is kept.
+/// The folder of the built plugins: `GRAFT_TEST_BINARIES`, or else the profile of these tests. There Cargo is asked once;
+/// what is built is kept.
 fn plugins() -> &'static Path {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
     DIR.get_or_init(|| {
+        if let Some(given) = std::env::var_os("GRAFT_TEST_BINARIES") {
+            return PathBuf::from(given);
+        }
         let exe = std::env::current_exe().unwrap();
         let profile = exe.ancestors().nth(2).unwrap().to_owned();
         let mut cargo = Command::new(env!("CARGO"));
@@ -64,6 +68,7 @@ pub struct Plan {
 /// A server, and the folder that it serves.
 pub struct House {
     pub engine: Arc<Engine>,
+    pub app: App,
     pub router: Router,
     golden: PathBuf,
     dir: TempDir,
@@ -168,8 +173,9 @@ impl House {
             body_bytes: plan.body_bytes.unwrap_or(usual.body_bytes),
             ..usual
         };
-        let router = router(App::new(Arc::clone(&engine), settings));
-        Some(House { engine, router, golden, dir })
+        let app = App::new(Arc::clone(&engine), settings);
+        let router = router(app.clone());
+        Some(House { engine, app, router, golden, dir })
     }
 
     /// The folder of the adapters.

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use graft_runtime::SessionOptions;
+use graft_serve::access::{Access, KeyFile};
+use graft_serve::http::{App, Settings};
 use graft_serve::{Engine, Limits, Store};
 use graft_tasks::{Base, BaseOptions};
 use graft_tests::{fixture, fixture_base, runtime, shared};
@@ -18,6 +20,9 @@ use tempfile::TempDir;
 pub const BASE: &str = "tiny";
 /// The adapters.
 pub const ADAPTERS: [&str; 4] = ["lora", "ia3", "dora", "prompt"];
+
+/// The administrator's key.
+pub const ADMIN: &str = "root";
 
 /// A served folder.
 pub struct House {
@@ -65,6 +70,13 @@ impl House {
         assert!(failed.is_empty(), "{failed:?}");
         let engine = Engine::start(store, Limits::default(), SessionOptions::default()).unwrap();
         Some(House { engine: Arc::new(engine), golden, dir })
+    }
+
+    /// A server that has no key but the administrator's.
+    pub fn app(&self) -> App {
+        let access = Access::new(&KeyFile { admin: Some(ADMIN.into()), ..KeyFile::default() });
+        let settings = Settings { access, adapters: Some(self.adapters()), ..Settings::default() };
+        App::new(Arc::clone(&self.engine), settings)
     }
 
     /// The folder of the adapters.

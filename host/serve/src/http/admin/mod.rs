@@ -14,11 +14,13 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::app::App;
-use super::call::{Call, key_of, param, signed};
+use super::call::{Call, param, signed};
 use super::openai::{self, error, told};
 use super::openapi::{Operation, body};
+use crate::access::Key;
+use crate::app::App;
 use crate::ask::Refusal;
+use crate::inside::without;
 use crate::store::{Named, Resident, StoreError, check_name};
 
 pub use upload::clear_leftovers;
@@ -44,7 +46,7 @@ pub(super) fn routes() -> Router<App> {
 }
 
 async fn metrics(State(app): State<App>, request: Request) -> Response {
-    match app.access().watch(key_of(request.headers())) {
+    match app.access().watch(Key::of(request.headers())) {
         Ok(()) => {
             let text = app.engine().store.metrics.text(app.engine().waiting());
             ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
@@ -55,7 +57,7 @@ async fn metrics(State(app): State<App>, request: Request) -> Response {
 
 /// The name in the address, if the key may change what it names.
 async fn allowed(app: &App, request: Request) -> Result<(String, Request), Refusal> {
-    app.access().administer(key_of(request.headers()))?;
+    app.access().administer(Key::of(request.headers()))?;
     let (mut parts, body) = request.into_parts();
     let name = param(&mut parts, "name").await.unwrap_or_default();
     check_name(&name).map_err(|e| Refusal::Invalid(e.to_string()))?;
@@ -74,14 +76,14 @@ fn failed(app: &App, e: &StoreError) -> Response {
     };
     let message = e.to_string();
     let message = match app.settings().adapters.as_deref() {
-        Some(root) => openai::without(root, &message),
+        Some(root) => without(root, &message),
         None => message,
     };
     error(status, kind, &message, Value::Null, Value::Null)
 }
 
 async fn list(State(app): State<App>, request: Request) -> Response {
-    if let Err(why) = app.access().administer(key_of(request.headers())) {
+    if let Err(why) = app.access().administer(Key::of(request.headers())) {
         return openai::refused(&why);
     }
     let store = &app.engine().store;

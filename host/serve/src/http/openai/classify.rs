@@ -7,9 +7,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{id, may_cut, now, usage};
+use crate::app::App;
 use crate::ask::{Ask, Refusal};
 use crate::http::answers::{Answer, sigmoid, want};
-use crate::http::app::App;
 use crate::http::call::{Call, Parameters, signed};
 use crate::http::tei::Inputs;
 

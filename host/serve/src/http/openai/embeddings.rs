@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{may_cut, usage};
+use crate::app::App;
 use crate::ask::{Ask, Refusal, Want};
-use crate::http::app::App;
 use crate::http::call::{Call, Parameters, signed};
 use crate::http::tei::{Inputs, vectors};
 

@@ -8,10 +8,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{error, told};
+use crate::app::App;
 use crate::ask::Refusal;
-use crate::http::app::App;
 use crate::http::call::{Call, signed};
-use crate::http::inside::inside;
+use crate::inside::{inside, without};
 use crate::store::StoreError;
 
 #[derive(Deserialize, JsonSchema)]
@@ -87,13 +87,4 @@ pub(super) async fn unload(State(app): State<App>, request: Request) -> Response
         })
     };
     told(answer.await)
-}
-
-/// A message in which paths are relative to the folder of the adapters.
-pub(in crate::http) fn without(root: &std::path::Path, message: &str) -> String {
-    let forms = [root.canonicalize().ok(), Some(root.to_owned())];
-    forms
-        .into_iter()
-        .flatten()
-        .fold(message.to_owned(), |m, root| m.replace(&format!("{}/", root.display()), ""))
 }

@@ -15,12 +15,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::{Value, json};
 
-pub(super) use lora::without;
 pub(super) use models::place;
 
-use super::app::App;
 use super::call::{Call, retried};
 use super::openapi::{Operation, body};
+use crate::app::App;
 use crate::ask::{Answered, Refusal};
 
 /// What these routes take, for the OpenAPI document.

@@ -8,22 +8,18 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::told;
-use crate::ask::Refusal;
-use crate::http::app::App;
-use crate::http::call::{Call, key_of, param, signed};
+use crate::access::Key;
+use crate::app::App;
+use crate::http::call::{Call, param, signed};
 use crate::store::Resident;
 
 /// All that the key opens.
 pub(super) async fn list(State(app): State<App>, request: Request) -> Response {
-    let key = key_of(request.headers());
-    let store = &app.engine().store;
-    let all = std::iter::once(std::sync::Arc::clone(&store.bare)).chain(store.list());
-    let open = all.filter(|r| app.access().opens(key, app.name_of(r)));
-    let cards: Vec<Value> = open.map(|r| card(&app, &r)).collect();
-    if cards.is_empty() && !app.access().opens(key, &store.base_name) && key.is_none() {
-        return super::refused(&Refusal::NoKey);
-    }
-    Json(json!({ "object": "list", "data": cards })).into_response()
+    let key = Key::of(request.headers());
+    told(app.residents(key).map(|open| {
+        let cards: Vec<Value> = open.iter().map(|r| card(&app, r)).collect();
+        Json(json!({ "object": "list", "data": cards })).into_response()
+    }))
 }
 
 /// One of them.

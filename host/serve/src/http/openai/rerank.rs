@@ -7,8 +7,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{id, may_cut, usage};
+use crate::app::App;
 use crate::ask::Refusal;
-use crate::http::app::App;
 use crate::http::call::{Call, Parameters, signed};
 use crate::http::tei::rerank::scores;
 

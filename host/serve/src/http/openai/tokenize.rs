@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
+use crate::app::App;
 use crate::ask::Refusal;
-use crate::http::app::App;
 use crate::http::call::{Call, Parameters, signed};
 use crate::http::tei::tokenize::encoded;
 

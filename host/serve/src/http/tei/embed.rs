@@ -7,9 +7,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{characters, done, no_prompt, only_right};
+use crate::app::App;
 use crate::ask::{Answered, Ask, Refusal, Text, Want};
 use crate::http::answers::{normalised, shortened, vector};
-use crate::http::app::App;
 use crate::http::call::{Call, Parameters};
 
 #[derive(Deserialize, JsonSchema)]

@@ -7,12 +7,12 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::told;
-use crate::http::app::App;
+use crate::app::App;
 use crate::http::call::{Call, signed};
 use crate::store::Resident;
 
-pub(super) async fn health() -> StatusCode {
-    StatusCode::OK
+pub(super) async fn health(State(app): State<App>) -> Response {
+    told(app.ready().map(|()| StatusCode::OK.into_response()))
 }
 
 pub(super) async fn info(State(app): State<App>, request: Request) -> Response {

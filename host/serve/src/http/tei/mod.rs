@@ -20,9 +20,9 @@ use serde_json::json;
 
 pub(super) use embed::{Inputs, vectors};
 
-use super::app::App;
 use super::call::{Call, retried, set, signed};
 use super::openapi::{Operation, body};
+use crate::app::App;
 use crate::ask::{Answered, Refusal, Text};
 
 /// What these routes take, for the OpenAPI document.

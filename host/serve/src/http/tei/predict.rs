@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{characters, done, only_right};
+use crate::app::App;
 use crate::ask::{Ask, Refusal, Text};
 use crate::http::answers::{Answer, sigmoid, want};
-use crate::http::app::App;
 use crate::http::call::{Call, Parameters};
 use crate::store::Resident;
 

@@ -8,9 +8,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{done, only_right};
+use crate::app::App;
 use crate::ask::{Answered, Ask, Refusal};
 use crate::http::answers::{Answer, paired, sigmoid};
-use crate::http::app::App;
 use crate::http::call::{Call, Parameters};
 use crate::store::Resident;
 

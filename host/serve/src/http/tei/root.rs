@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use super::predict::{Inputs, predictions};
 use super::{characters, done, embed};
+use crate::app::App;
 use crate::ask::{Ask, Refusal, Want};
-use crate::http::app::App;
 use crate::http::call::{Call, Parameters};
 
 #[derive(Deserialize, JsonSchema)]

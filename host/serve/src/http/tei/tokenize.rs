@@ -9,8 +9,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::no_prompt;
+use crate::app::App;
 use crate::ask::{Refusal, Text};
-use crate::http::app::App;
 use crate::http::call::{Call, Parameters, signed};
 
 #[derive(Deserialize, JsonSchema)]

@@ -74,9 +74,9 @@ impl Shape {
 
 impl Call {
     /// What is asked of a model, and how it is to be answered.
-    pub fn into_request(self, model: String, version: String) -> (Request, Shape) {
+    pub fn into_request(self, model: String) -> (Request, Shape) {
         let outputs = self.outputs.iter().map(|(name, _)| name.clone()).collect();
-        let request = Request { model, version, inputs: self.inputs, outputs, timeout: self.timeout };
+        let request = Request { model, inputs: self.inputs, outputs, timeout: self.timeout };
         (request, Shape { id: self.id, outputs: self.outputs, binary: self.binary })
     }
 }
@@ -193,7 +193,7 @@ mod tests {
         let parameters = json!({ "binary_data_output": true, "timeout": 5 });
         let head = json!({ "id": "7", "inputs": inputs, "outputs": outputs, "parameters": parameters });
         let (length, body) = body(&head, &[&7i64.to_le_bytes()[..], &9i64.to_le_bytes()].concat());
-        let (request, shape) = read(length, &body).unwrap().into_request("m".into(), String::new());
+        let (request, shape) = read(length, &body).unwrap().into_request("m".into());
         assert_eq!(request.inputs[0].data, Data::Ints(vec![7, 9]));
         assert_eq!(request.inputs[1].data, Data::Ints(vec![1, 1]));
         assert_eq!(

@@ -1,14 +1,12 @@
 //! What the server and its models are, in JSON.
 
-use std::sync::Arc;
-
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
 use super::ModelPath;
-use crate::engine::Engine;
+use crate::app::Caller;
 use crate::store::{Resident, Store};
 use crate::tally::Spent;
 use crate::v2::models::{self, INPUTS, OUTPUTS, TensorInfo, config_type};
@@ -19,11 +17,11 @@ pub async fn server() -> Json<Value> {
     Json(json!({ "name": SERVER, "version": VERSION, "extensions": EXTENSIONS }))
 }
 
-pub async fn model(State(engine): State<Arc<Engine>>, path: ModelPath) -> Result<Json<Value>, Fault> {
+pub async fn model(caller: Caller, path: ModelPath) -> Result<Json<Value>, Fault> {
     let Path(path) = path?;
-    let model = models::find(&engine, &path.model, &path.version)?;
+    let model = models::find(&caller, &path.model, &path.version)?;
     let tensor = |t: &TensorInfo| json!({ "name": t.name, "datatype": t.datatype, "shape": t.shape });
-    let parameters: Map<String, Value> = models::properties(&engine.store, &model)
+    let parameters: Map<String, Value> = models::properties(&caller.app.engine().store, &model)
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value.into()))
         .collect();
@@ -37,9 +35,9 @@ pub async fn model(State(engine): State<Arc<Engine>>, path: ModelPath) -> Result
     })))
 }
 
-pub async fn config(State(engine): State<Arc<Engine>>, path: ModelPath) -> Result<Json<Value>, Fault> {
+pub async fn config(caller: Caller, path: ModelPath) -> Result<Json<Value>, Fault> {
     let Path(path) = path?;
-    let model = models::find(&engine, &path.model, &path.version)?;
+    let model = models::find(&caller, &path.model, &path.version)?;
     let tensor =
         |t: &TensorInfo| json!({ "name": t.name, "data_type": config_type(t.datatype), "dims": t.shape });
     let input = |t: &TensorInfo| {
@@ -47,7 +45,7 @@ pub async fn config(State(engine): State<Arc<Engine>>, path: ModelPath) -> Resul
         tensor["optional"] = true.into();
         tensor
     };
-    let parameters: Map<String, Value> = models::properties(&engine.store, &model)
+    let parameters: Map<String, Value> = models::properties(&caller.app.engine().store, &model)
         .into_iter()
         .map(|(name, value)| (name.to_owned(), json!({ "string_value": value })))
         .collect();
@@ -62,16 +60,16 @@ pub async fn config(State(engine): State<Arc<Engine>>, path: ModelPath) -> Resul
     })))
 }
 
-pub async fn statistics(State(engine): State<Arc<Engine>>, path: ModelPath) -> Result<Json<Value>, Fault> {
+pub async fn statistics(caller: Caller, path: ModelPath) -> Result<Json<Value>, Fault> {
     let Path(path) = path?;
-    let model = models::find(&engine, &path.model, &path.version)?;
-    Ok(Json(json!({ "model_stats": [of_model(&engine.store, &model)] })))
+    let model = models::find(&caller, &path.model, &path.version)?;
+    Ok(Json(json!({ "model_stats": [of_model(&caller.app.engine().store, &model)] })))
 }
 
-pub async fn all_statistics(State(engine): State<Arc<Engine>>) -> Json<Value> {
-    let store = &engine.store;
-    let all: Vec<Value> = models::all(store).iter().map(|m| of_model(store, m)).collect();
-    Json(json!({ "model_stats": all }))
+pub async fn all_statistics(caller: Caller) -> Result<Json<Value>, Fault> {
+    let store = &caller.app.engine().store;
+    let all: Vec<Value> = caller.residents()?.iter().map(|m| of_model(store, m)).collect();
+    Ok(Json(json!({ "model_stats": all })))
 }
 
 fn of_model(store: &Store, model: &Resident) -> Value {

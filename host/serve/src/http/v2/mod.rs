@@ -6,31 +6,25 @@ mod encoding;
 mod metadata;
 mod reply;
 
-use std::sync::Arc;
-
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
-use axum::extract::{DefaultBodyLimit, FromRef, Path, State};
+use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::engine::Engine;
+use crate::app::{App, Caller};
 use crate::v2::{Fault, Kind, MAX_CALL, infer, models, repository};
 
-/// The routes below `/v2`, for a state that has the engine.
-pub fn routes<S>() -> Router<S>
-where
-    S: Clone + Send + Sync + 'static,
-    Arc<Engine>: FromRef<S>,
-{
+/// The routes below `/v2`.
+pub fn routes() -> Router<App> {
     let mut routes = Router::new()
         .route("/v2", get(metadata::server))
         .route("/v2/health/live", get(async || StatusCode::OK))
-        .route("/v2/health/ready", get(async || StatusCode::OK))
+        .route("/v2/health/ready", get(server_ready))
         .route("/v2/models/stats", get(metadata::all_statistics))
         .route("/v2/repository/index", post(index))
         .route("/v2/repository/models/{model}/load", post(load))
@@ -98,7 +92,7 @@ impl IntoResponse for Fault {
         };
         let mut response = fault(status, &self.message);
         if let Some(after) = self.retry_after {
-            response.headers_mut().insert("retry-after", after.as_secs().max(1).into());
+            response.headers_mut().insert("retry-after", after.into());
         }
         response
     }
@@ -108,25 +102,26 @@ async fn unknown() -> Response {
     fault(StatusCode::NOT_FOUND, "there is no such path")
 }
 
-async fn ready(State(engine): State<Arc<Engine>>, path: ModelPath) -> Result<StatusCode, Fault> {
-    let Path(path) = path?;
-    models::find(&engine, &path.model, &path.version)?;
+async fn server_ready(State(app): State<App>) -> Result<StatusCode, Fault> {
+    app.ready()?;
     Ok(StatusCode::OK)
 }
 
-async fn answer(
-    State(engine): State<Arc<Engine>>,
-    path: ModelPath,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Fault> {
+async fn ready(caller: Caller, path: ModelPath) -> Result<StatusCode, Fault> {
+    let Path(path) = path?;
+    models::find(&caller, &path.model, &path.version)?;
+    Ok(StatusCode::OK)
+}
+
+async fn answer(caller: Caller, path: ModelPath, headers: HeaderMap, body: Body) -> Result<Response, Fault> {
     let Path(path) = path?;
     // Before anything is read: whoever asks for a model that is not there is told that, whatever else is wrong.
-    models::find(&engine, &path.model, &path.version)?;
+    let model = models::find(&caller, &path.model, &path.version)?;
     let body = encoding::unpacked(&headers, body?)?;
     let call = body::read(body::header_length(&headers)?, &body)?;
-    let (request, shape) = call.into_request(path.model, path.version);
-    reply::write(&infer(&engine, request).await?, &shape, &engine.store.base_name)
+    let (request, shape) = call.into_request(path.model);
+    let base = &caller.app.engine().store.base_name;
+    reply::write(&infer(&caller, &model, request).await?, &shape, base)
 }
 
 /// The JSON object of a body that may be empty.
@@ -138,28 +133,30 @@ fn object(body: &Bytes) -> Result<Value, Fault> {
     if value.is_object() { Ok(value) } else { Err(Fault::invalid("the body is no JSON object")) }
 }
 
-async fn index(State(engine): State<Arc<Engine>>, body: Body) -> Result<Response, Fault> {
+async fn index(caller: Caller, body: Body) -> Result<Response, Fault> {
     let ready = match object(&body?)?.get("ready") {
         None => false,
         Some(Value::Bool(ready)) => *ready,
         Some(_) => return Err(Fault::invalid("'ready' is true or false")),
     };
-    Ok(metadata::index(&repository::index(&engine, ready).await?))
+    Ok(metadata::index(&repository::index(&caller, ready).await?))
 }
 
-async fn load(State(engine): State<Arc<Engine>>, path: ModelPath, body: Body) -> Result<StatusCode, Fault> {
+async fn load(caller: Caller, path: ModelPath, body: Body) -> Result<StatusCode, Fault> {
+    let store = caller.administer()?;
     let Path(path) = path?;
     let given = object(&body?)?;
     if given.get("parameters").and_then(Value::as_object).is_some_and(|p| !p.is_empty()) {
         return Err(Fault::new(Kind::Unsupported, repository::NO_PARAMETERS));
     }
-    repository::load(&engine, &path.model).await?;
+    repository::load(store, &path.model).await?;
     Ok(StatusCode::OK)
 }
 
-async fn unload(State(engine): State<Arc<Engine>>, path: ModelPath, body: Body) -> Result<StatusCode, Fault> {
+async fn unload(caller: Caller, path: ModelPath, body: Body) -> Result<StatusCode, Fault> {
+    let store = caller.administer()?;
     let Path(path) = path?;
     object(&body?)?;
-    repository::unload(&engine.store, &path.model)?;
+    repository::unload(store, &path.model)?;
     Ok(StatusCode::OK)
 }

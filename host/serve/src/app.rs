@@ -1,15 +1,14 @@
-//! What every handler has at hand.
+//! A server: its engine, keys and limits, whether it takes requests; who asks it. What all dialects have at hand.
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use axum::extract::FromRef;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::access::{Access, Key};
 use crate::ask::{Answered, Ask, Refusal};
 use crate::engine::Engine;
-use crate::store::Resident;
+use crate::store::{Resident, Store};
 
 /// How requests are taken.
 #[derive(Debug, Clone)]
@@ -41,7 +40,7 @@ impl Default for Settings {
     }
 }
 
-/// The state of the router. A clone is the same.
+/// A server. A clone is the same.
 #[derive(Clone)]
 pub struct App(Arc<Inner>);
 
@@ -49,6 +48,7 @@ struct Inner {
     engine: Arc<Engine>,
     settings: Settings,
     started: u64,
+    draining: AtomicBool,
 }
 
 impl From<Arc<Engine>> for App {
@@ -57,17 +57,12 @@ impl From<Arc<Engine>> for App {
     }
 }
 
-impl FromRef<App> for Arc<Engine> {
-    fn from_ref(app: &App) -> Arc<Engine> {
-        Arc::clone(&app.0.engine)
-    }
-}
-
 impl App {
     /// An engine with the settings of its server.
     pub fn new(engine: Arc<Engine>, settings: Settings) -> App {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        App(Arc::new(Inner { engine, settings, started: now.as_secs() }))
+        let (started, draining) = (now.as_secs(), AtomicBool::new(false));
+        App(Arc::new(Inner { engine, settings, started, draining }))
     }
 
     /// The engine.
@@ -86,8 +81,23 @@ impl App {
     }
 
     /// When it was made, in seconds since 1970.
-    pub(super) fn started(&self) -> u64 {
+    pub(crate) fn started(&self) -> u64 {
         self.0.started
+    }
+
+    /// Says from now on that it is not ready, so that whoever sends requests here sends them elsewhere; those that still
+    /// come are answered. Done after `grace`.
+    pub async fn drain(&self, grace: Duration) {
+        self.0.draining.store(true, Ordering::Release);
+        tokio::time::sleep(grace).await;
+    }
+
+    /// Whether requests should be sent here.
+    ///
+    /// # Errors
+    /// [`Refusal::Stopping`] since [`App::drain`].
+    pub fn ready(&self) -> Result<(), Refusal> {
+        if self.0.draining.load(Ordering::Acquire) { Err(Refusal::Stopping) } else { Ok(()) }
     }
 
     /// The adapter of that name, the base for none and for each of its names; if the key opens it.
@@ -111,6 +121,17 @@ impl App {
         found.inspect_err(|why| engine.store.metrics.refused(why))
     }
 
+    /// The base and the adapters that the key opens.
+    ///
+    /// # Errors
+    /// [`Refusal::NoKey`] where that is nothing, without a key that is known.
+    pub fn residents(&self, key: Option<Key>) -> Result<Vec<Arc<Resident>>, Refusal> {
+        let store = &self.engine().store;
+        let all = std::iter::once(Arc::clone(&store.bare)).chain(store.list());
+        let open = all.filter(|one| self.access().opens(key, self.name_of(one)));
+        self.access().listed(key, open.collect())
+    }
+
     /// The name by which a resident is asked for.
     pub fn name_of<'a>(&'a self, resident: &'a Resident) -> &'a str {
         resident.by.adapter.as_deref().unwrap_or(&self.engine().store.base_name)
@@ -122,5 +143,41 @@ impl App {
     /// See [`Refusal`].
     pub async fn ask(&self, resident: &Arc<Resident>, ask: Ask) -> Result<Answered, Refusal> {
         self.engine().ask_of(resident, ask).await
+    }
+}
+
+/// Who asks: which server, with which key. What it is not to see is not to be had from here.
+#[derive(Clone)]
+pub struct Caller {
+    /// The server.
+    pub app: App,
+    /// The key that came along.
+    pub key: Option<Key>,
+}
+
+impl Caller {
+    /// See [`App::resident`].
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownAdapter`], [`Refusal::NoKey`].
+    pub fn resident(&self, name: &str) -> Result<Arc<Resident>, Refusal> {
+        self.app.resident(self.key, Some(name))
+    }
+
+    /// The base and the adapters that the key opens.
+    ///
+    /// # Errors
+    /// See [`App::residents`].
+    pub fn residents(&self) -> Result<Vec<Arc<Resident>>, Refusal> {
+        self.app.residents(self.key)
+    }
+
+    /// The adapters, to change them.
+    ///
+    /// # Errors
+    /// [`Refusal::Forbidden`], [`Refusal::NoKey`].
+    pub fn administer(&self) -> Result<&Arc<Store>, Refusal> {
+        self.app.access().administer(self.key)?;
+        Ok(&self.app.engine().store)
     }
 }

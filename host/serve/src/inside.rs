@@ -1,4 +1,4 @@
-//! Paths below the folder of the adapters, and no others.
+//! Paths below the folder of the adapters, and no others; how they are shown.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use graft_adapters::FILES;
 
 /// The folder that `path` names, relative to `root` or absolute, if it and the adapter's files in it lie below `root` once
 /// every link is followed; `None` otherwise, and where there is no such folder: who asks is not told which.
-pub(super) fn inside(root: &Path, path: &str) -> Option<PathBuf> {
+pub(crate) fn inside(root: &Path, path: &str) -> Option<PathBuf> {
     let root = root.canonicalize().ok()?;
     let below = |p: &Path| p.canonicalize().ok().filter(|p| p.starts_with(&root) && *p != root);
     let dir = below(&root.join(path))?;
@@ -16,6 +16,15 @@ pub(super) fn inside(root: &Path, path: &str) -> Option<PathBuf> {
         file.symlink_metadata().is_err() || below(&file).is_some()
     };
     (dir.is_dir() && FILES.iter().all(|n| stays(n))).then_some(dir)
+}
+
+/// A message in which paths are relative to the folder of the adapters.
+pub(crate) fn without(root: &Path, message: &str) -> String {
+    let forms = [root.canonicalize().ok(), Some(root.to_owned())];
+    forms
+        .into_iter()
+        .flatten()
+        .fold(message.to_owned(), |m, root| m.replace(&format!("{}/", root.display()), ""))
 }
 
 #[cfg(test)]

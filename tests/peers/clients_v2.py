@@ -3,9 +3,10 @@
 usage: clients_v2.py HTTP_ADDRESS GRPC_ADDRESS [ADAPTER …]
 
 Needs tritonclient[all] and numpy. Every adapter of the server is called, or those that are named; the first of them is
-unloaded and loaded again. Exits 1 where something is not as the protocol has it.
+unloaded and loaded again, for which the server and this have one GRAFT_ADMIN_KEY. Exits 1 where something is not as the protocol has it.
 """
 import json
+import os
 import sys
 
 import numpy as np
@@ -22,6 +23,11 @@ def check(what, holds):
     if not holds:
         failed.append(what)
         print(f"NOT SO: {what}", flush=True)
+
+
+class Key(over_http.InferenceServerClientPlugin):
+    def __call__(self, request):
+        request.headers["authorization"] = f"Bearer {os.environ['GRAFT_ADMIN_KEY']}"
 
 
 def tensor(kind, name, values, datatype="BYTES", **how):
@@ -61,6 +67,8 @@ def listed(client, kind):
 
 def drive(kind, client):
     where = "http" if kind is over_http else "grpc"
+    refused(f"{where}: loading without a key", lambda: client.load_model("nobody"), "a key is needed")
+    client.register_plugin(Key())
     check(f"{where}: live, ready", client.is_server_live() and client.is_server_ready())
     server = client.get_server_metadata()
     name = server["name"] if where == "http" else server.name

@@ -29,7 +29,11 @@ impl Form {
     pub fn of(base: &Base, rooms: &Rooms, fitted: Fitted) -> Option<Form> {
         let virtual_tokens = fitted.virtual_tokens;
         let checked = |p: Parts| if rooms.knows(&p) { Ok(p) } else { p.check(base).map(|()| p) };
-        match fitted.parts(base).and_then(checked) {
+        let covered = |mut p: Parts| match rooms.cover(base, &mut p) {
+            Ok(()) => Ok(p),
+            Err(e) => Err(Unbatchable { op: "session".into(), place: String::new(), why: e.to_string() }),
+        };
+        match fitted.parts(base).and_then(checked).and_then(covered) {
             Ok(parts) => {
                 let objective = fitted.into_objective()?;
                 Some(Form { way: Way::Shared(Box::new(parts), objective), virtual_tokens })
@@ -99,11 +103,16 @@ impl Rooms {
     /// What ONNX Runtime says.
     pub fn cover(&self, base: &Base, parts: &mut Parts) -> Result<(), TaskError> {
         let mut known = self.known();
-        parts.share(&mut known.fragments);
-        if parts.signatures().all(|s| known.covered.contains(s)) {
+        if self.options.get().is_none() || parts.signatures().all(|s| known.covered.contains(s)) {
+            parts.share(&mut known.fragments);
             return Ok(());
         }
-        self.grow(base, &mut known)
+        // What can't be had together with the others must not stay.
+        let mut more = Known { fragments: known.fragments.clone(), covered: HashSet::new() };
+        parts.share(&mut more.fragments);
+        self.grow(base, &mut more)?;
+        *known = more;
+        Ok(())
     }
 
     fn grow(&self, base: &Base, known: &mut Known) -> Result<(), TaskError> {
@@ -112,7 +121,8 @@ impl Rooms {
         all.sort_by(|a, b| a.signature.cmp(&b.signature));
         let room = Room::new(base, &all, options)?;
         known.covered = known.fragments.keys().cloned().collect();
-        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(room);
+        let before = self.next.lock().unwrap_or_else(PoisonError::into_inner).replace(room);
+        drop(before);
         Ok(())
     }
 

@@ -75,7 +75,7 @@ pub struct Resident {
     /// What it answered.
     pub tally: Tally,
     own: Option<Form>,
-    vector: OnceLock<std::result::Result<Form, String>>,
+    vector: OnceLock<Form>,
 }
 
 impl Resident {
@@ -94,8 +94,12 @@ impl Resident {
             Want::Answer | Want::Scores => Ok(self.own.as_ref()),
             Want::Vector if self.own.as_ref().is_some_and(gives_vectors) => Ok(self.own.as_ref()),
             Want::Vector => {
-                let made = self.vector.get_or_init(|| store.vectors_of(self).map_err(|e| e.to_string()));
-                made.as_ref().map(Some).map_err(Clone::clone)
+                if self.vector.get().is_none() {
+                    // What fails today may not tomorrow: only what was made is kept.
+                    let made = store.vectors_of(self).map_err(|e| e.to_string())?;
+                    let _ = self.vector.set(made);
+                }
+                Ok(self.vector.get())
             }
         }
     }
@@ -172,20 +176,18 @@ impl Store {
     }
 
     /// A fitted adapter as it is run, with a place for it in the session that adapters share.
-    fn formed(&self, fitted: Fitted) -> Result<Option<Form>, StoreError> {
-        let mut form = Form::of(&self.base, &self.rooms, fitted);
-        match form.as_mut().map(|f| &mut f.way) {
-            Some(Way::Shared(parts, _)) => self.rooms.cover(&self.base, parts)?,
-            Some(Way::Alone(fitted, why)) => tracing::info!("{} has passes of its own: {why}", fitted.name),
-            None => {}
+    fn formed(&self, fitted: Fitted) -> Option<Form> {
+        let form = Form::of(&self.base, &self.rooms, fitted);
+        if let Some(Way::Alone(fitted, why)) = form.as_ref().map(|f| &f.way) {
+            tracing::info!("{} has passes of its own: {why}", fitted.name);
         }
-        Ok(form)
+        form
     }
 
     fn vectors_of(&self, resident: &Resident) -> Result<Form, StoreError> {
         let fitted = self.fitted_vectors(resident)?;
         let lost = || StoreError::Unknown(resident.by.adapter.as_deref().unwrap_or_default().to_owned());
-        self.formed(fitted)?.ok_or_else(lost)
+        self.formed(fitted).ok_or_else(lost)
     }
 
     fn fitted_vectors(&self, resident: &Resident) -> Result<Fitted, StoreError> {
@@ -271,14 +273,16 @@ impl Store {
     pub fn fit(&self, name: &str, dir: &Path) -> Result<Resident, StoreError> {
         check_name(name)?;
         let (mut stored, digest) = read(dir)?;
-        let own = self.formed(Fitted::open(&self.base, &stored, &self.plugin_dirs)?)?;
+        let own = self.formed(Fitted::open(&self.base, &stored, &self.plugin_dirs)?);
         let (labels, info) = (labels(&self.base, &stored), info(&stored));
         stored.parameters.clear();
         stored.head = None;
         let virtual_tokens = own.as_ref().map_or(0, |f| f.virtual_tokens);
         let trained = stored.graft.as_ref().and_then(|g| g.training.as_ref());
         let trained = trained.and_then(|t| usize::try_from(t.recipe.get("max_length")?.as_u64()?).ok());
-        let max_length = self.base.max_length(trained, virtual_tokens)?;
+        // What an adapter's own file says is no reason to go beyond the base.
+        let max_length = self.base.max_length(trained.filter(|n| *n > 0), virtual_tokens)?;
+        let max_length = max_length.into_iter().chain(self.base.longest()).min();
         let by = Provenance { adapter: Some(name.into()), revision: 0, digest: digest.into() };
         let id = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         Ok(Resident {

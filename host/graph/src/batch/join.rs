@@ -98,7 +98,7 @@ pub fn join(base: &Graph, fragments: &[&Fragment]) -> Result<Joined, Unbatchable
         };
         let mut now = old;
         for c in claims {
-            now = put(&mut graph, &mut placed, &mut active, &rows_dim, c, old, now);
+            now = put(&mut graph, &mut placed, &mut active, &rows_dim, c, old, now)?;
         }
         match place {
             Place::All(v) => {
@@ -151,20 +151,25 @@ fn put(
     c: &Claim,
     old: ValueId,
     now: ValueId,
-) -> ValueId {
+) -> Result<ValueId, Unbatchable> {
     let node = graph.nodes.iter_mut().find(|n| n.outputs.first() == Some(&Some(c.value)));
     if let (Some(k), Some(node)) = (c.exact, node)
         && node.input(k) == Some(old)
     {
         node.inputs[k] = Some(now);
-        return c.value;
+        return Ok(c.value);
     }
+    let rank = graph.shape(now).or(graph.shape(old)).map(Vec::len).filter(|r| *r > 0);
+    let rank = rank.ok_or_else(|| Unbatchable {
+        op: "value".into(),
+        place: graph.name_of(old).to_owned(),
+        why: "has a shape that is not known".into(),
+    })?;
     let flag = *active.entry(c.fragment).or_insert_with(|| {
         let name = format!("f{}.active", c.fragment);
         placed[c.fragment].active = Some(name.clone());
         graph.add_input(&name, DType::Bool, vec![rows.clone()])
     });
-    let rank = graph.shape(now).map_or(1, Vec::len).max(1);
     let mut b = Builder::new(graph, format!("f{}/", c.fragment));
     let axes: Vec<i64> = (1..rank as i64).collect();
     let wide = if axes.is_empty() {
@@ -173,7 +178,7 @@ fn put(
         let axes = b.ints(&axes);
         b.op("Unsqueeze", &[flag, axes])
     };
-    b.op("Where", &[wide, c.value, now])
+    Ok(b.op("Where", &[wide, c.value, now]))
 }
 
 /// Writes one fragment.
@@ -270,8 +275,9 @@ impl<'a> Emit<'a> {
             })
         };
         let used = |v: ValueId| self.f.graph.nodes.iter().filter(|n| n.inputs.contains(&Some(v))).count();
-        // Nothing else of the fragment may see what others add.
-        let alone = used(v) == 0;
+        // Nothing else may see what others add in this place.
+        let places = self.f.places.iter().filter(|(_, w)| *w == v).count();
+        let alone = used(v) == 0 && places == 1 && self.f.outputs.iter().all(|o| o.value != v);
         let keeps = |other: ValueId| {
             matches!((node.op.as_str(), self.null(other)), ("Add", Null::Zeros) | ("Mul", Null::Ones))
         };
@@ -379,7 +385,8 @@ impl<'a> Emit<'a> {
         let batch = self.rows_dim.clone();
         if layout == Layout::Number {
             let input = self.input(&tag, DType::F32, vec![batch]);
-            self.keep(Bank { input: tag, layout, row, index, null: 0.0, value: v });
+            let null = if self.f.null_of(v) == Null::Ones { 1.0 } else { 0.0 };
+            self.keep(Bank { input: tag, layout, row, index, null, value: v });
             return Ok((input, None));
         }
         let count = Dim::symbol(format!("{index}.count"));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Unbatchable;
 use crate::axes::{self, Axes, Batch};
 use crate::dim::Dim;
-use crate::ir::{Fact, Graph, Node, ValueId};
+use crate::ir::{Attr, Fact, Graph, Node, ValueId};
 use crate::model::Role;
 use crate::shape;
 use crate::sites::module_path;
@@ -352,6 +352,17 @@ impl<'a> Apart<'a> {
             }
             f.take(node)?;
         }
+        // What is given or put somewhere must be each row's own even where no parameter has a part in it: a base may mix rows,
+        // such as one whose activations are quantised by a scale of the whole tensor.
+        for v in sinks.values() {
+            if self.kinds[v.index()] == Kind::Rows && !matches!(axes.batch(v), Batch::Axis(0)) {
+                let reason = axes.summary(v).mixed_by.map_or_else(String::new, |r| format!(": {r}"));
+                let place = g.name_of(v).to_owned();
+                let why =
+                    format!("its rows are not proven to be those of the batch, each for itself{reason}");
+                return Err(Unbatchable { op: "output".into(), place, why });
+            }
+        }
         let places = sinks.places.iter().map(|(p, w)| Some((*p, f.known(*w)?))).collect::<Option<Vec<_>>>();
         let outputs = sinks
             .outputs
@@ -488,6 +499,22 @@ impl Build<'_, '_> {
     }
 }
 
+/// An attribute in full: what differs anywhere is another text.
+fn attribute(a: &Attr) -> String {
+    match a {
+        Attr::Int(v) => format!("i{v}"),
+        Attr::Float(v) => format!("f{:x}", v.to_bits()),
+        Attr::Ints(v) => format!("is{v:?}"),
+        Attr::Floats(v) => format!("fs{:?}", v.iter().map(|f| f.to_bits()).collect::<Vec<_>>()),
+        Attr::String(v) => format!("s{v:?}"),
+        Attr::Strings(v) => format!("ss{v:?}"),
+        Attr::Tensor(t) => format!("t{:?}{:?}{:?}", t.dtype(), t.shape(), &t.bytes()[..]),
+        Attr::Reference(name, kind) => format!("@{name}:{kind}"),
+        // A node with a graph inside is no part of a fragment.
+        Attr::Graph(_) => "g".to_owned(),
+    }
+}
+
 impl Fragment {
     /// The structure as text: equal for fragments that do the same. Sizes of axes that may be padded do not enter.
     fn sign(&self) -> String {
@@ -525,7 +552,9 @@ impl Fragment {
                     .collect::<Vec<_>>()
                     .join(",")
             };
-            let _ = write!(text, "{}({}){:?}->{};", n.full_op(), ids(&n.inputs), n.attrs, ids(&n.outputs));
+            let _ = write!(text, "{}({})", n.full_op(), ids(&n.inputs));
+            n.attrs.iter().for_each(|(name, a)| text.push_str(&format!("{name}={},", attribute(a))));
+            let _ = write!(text, "->{};", ids(&n.outputs));
         }
         for (p, v) in &self.places {
             let _ = write!(text, "{p:?}={};", v.0);

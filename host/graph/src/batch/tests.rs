@@ -150,3 +150,16 @@ fn rows_that_are_mixed_share_no_batch() {
     let e = refused.unwrap_err();
     assert!(e.to_string().contains("ReduceMean"), "{e}");
 }
+
+#[test]
+fn a_head_over_a_base_that_mixes_rows_shares_no_batch() {
+    let refused = derived(0, &|g, y| {
+        // A scale of the whole tensor, as dynamic quantisation has it; no parameter is near.
+        let mut e = Builder::new(g, "");
+        let axes = e.ints(&[0, 1, 2]);
+        let most = e.op("ReduceMax", &[y, axes]);
+        (e.op("Div", &[y, most]), Vec::new())
+    });
+    let e = refused.unwrap_err();
+    assert!(e.op == "output" && e.to_string().contains("ReduceMax"), "{e}");
+}

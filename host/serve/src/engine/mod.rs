@@ -187,7 +187,11 @@ impl Engine {
             place,
         });
         self.queue.push(items.collect())?;
-        let (answers, queue, inference) = answer.await.map_err(|_| Refusal::Stopping)??;
+        let answer = match deadline {
+            Some(at) => tokio::time::timeout_at(at.into(), answer).await.map_err(|_| Refusal::Deadline)?,
+            None => answer.await,
+        };
+        let (answers, queue, inference) = answer.map_err(|_| Refusal::Stopping)??;
         let times = Times { tokenization, queue, inference };
         Ok(Answered { answers, tokens, by: resident.by.clone(), times })
     }
@@ -229,9 +233,11 @@ impl Engine {
                 resident.by.adapter.as_deref().map_or("the base".to_owned(), |n| format!("adapter '{n}'"));
             return Err(Refusal::Unfit(format!("{whose} has no head, so it gives vectors alone")));
         }
+        // A row of more tokens than a batch may have would be run all the same, alone.
+        let most = resident.max_length.unwrap_or(usize::MAX).min(self.limits.batch_tokens);
         let mut rows = Vec::with_capacity(ask.texts.len());
         for (i, text) in ask.texts.iter().enumerate() {
-            let (row, encoding) = self.encode(text, resident.max_length)?;
+            let (row, encoding) = self.encode(text, Some(most))?;
             if !ask.truncate && encoding.is_cut() {
                 let (tokens, limit) = (encoding.full_length, encoding.ids.len());
                 return Err(Refusal::TooLong { number: i + 1, tokens, limit });

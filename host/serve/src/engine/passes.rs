@@ -22,6 +22,20 @@ const KEPT: usize = 4;
 /// An answer for each row of a group.
 pub(super) type Answers = Vec<Result<Value, Refusal>>;
 
+/// A row of a batch that many share.
+#[derive(Clone, Copy)]
+struct Row<'a> {
+    item: &'a Item,
+    form: &'a Form,
+    parts: &'a Parts,
+}
+
+impl Row<'_> {
+    fn tenant(&self) -> Tenant<'_> {
+        Tenant { id: self.item.resident.id, parts: self.parts }
+    }
+}
+
 /// The sessions.
 pub(super) struct Passes {
     pad: i64,
@@ -82,7 +96,7 @@ impl Passes {
             Some(i) => self.alone.remove(i).1,
             None => fitted.program(&store.base, &self.options).map_err(internal)?,
         };
-        let (_, batch) = self.batch(store, items)?;
+        let batch = self.batch(store, &items.iter().collect::<Vec<_>>())?;
         let mut run = || {
             let get = |name: &str| batch.get(name).or_else(|| fitted.value(name)).map(View::from);
             let outputs = program.run(&get)?;
@@ -98,31 +112,57 @@ impl Passes {
         Ok(decoded(form, &rows, tensors.map_err(internal)?))
     }
 
-    fn batch(&self, store: &Store, items: &[Item]) -> Result<(usize, HashMap<String, Tensor>), Refusal> {
-        let examples = examples(items.iter());
+    fn batch(&self, store: &Store, items: &[&Item]) -> Result<HashMap<String, Tensor>, Refusal> {
+        let examples = examples(items.iter().copied());
         let all: Vec<usize> = (0..items.len()).collect();
         let made = examples.base_batch(&store.base, &all, self.pad, None).map_err(internal)?;
-        Ok((items.len(), made.tensors))
+        Ok(made.tensors)
     }
 
+    /// Rows of many adapters. What is wrong with one of them is told to its own rows alone.
     fn shared(&mut self, store: &Store, forms: &[&Form], items: &[Item]) -> Result<Answers, Refusal> {
-        let mut parts: Vec<&Parts> = Vec::with_capacity(forms.len());
-        for form in forms {
-            match &form.way {
-                Way::Shared(own, _) => parts.push(own),
-                Way::Alone(..) => return Err(Refusal::Internal("rows of one session were mixed up".into())),
-            }
-        }
         if let Some(room) = store.rooms.take() {
             match &mut self.banks {
                 Some(banks) => banks.adopt(room),
                 none => *none = Some(Banks::new(room)),
             }
         }
-        let tenants: Vec<Tenant<'_>> =
-            items.iter().zip(&parts).map(|(i, parts)| Tenant { id: i.resident.id, parts }).collect();
-        self.place(store, &tenants, items)?;
-        let (_, batch) = self.batch(store, items)?;
+        let mut rows: Vec<Row<'_>> = Vec::with_capacity(items.len());
+        for (item, form) in items.iter().zip(forms) {
+            match &form.way {
+                Way::Shared(parts, _) => rows.push(Row { item, form, parts }),
+                Way::Alone(..) => return Err(Refusal::Internal("rows of one session were mixed up".into())),
+            }
+        }
+        let refused = self.place(store, &rows);
+        let placed: Vec<usize> = (0..rows.len()).filter(|i| refused[*i].is_none()).collect();
+        let mut answers: Vec<Option<Result<Value, Refusal>>> =
+            refused.into_iter().map(|r| r.map(Err)).collect();
+        let mut groups = vec![placed];
+        while let Some(group) = groups.pop().filter(|g| !g.is_empty()) {
+            let own: Vec<Row<'_>> = group.iter().map(|i| rows[*i]).collect();
+            match self.run_shared(store, &own) {
+                Ok(made) => group.iter().zip(made).for_each(|(i, a)| answers[*i] = Some(a)),
+                Err(why) => {
+                    let first = own[0].item.resident.id;
+                    let same = |i: &usize| rows[*i].item.resident.id == first;
+                    let (mine, others): (Vec<usize>, Vec<usize>) = group.into_iter().partition(same);
+                    if others.is_empty() {
+                        mine.iter().for_each(|i| answers[*i] = Some(Err(why.clone())));
+                    } else {
+                        groups.extend([others, mine]);
+                    }
+                }
+            }
+        }
+        Ok(answers.into_iter().map(|a| a.unwrap_or_else(|| Err(lost()))).collect())
+    }
+
+    /// Rows of adapters that are in the banks, in one pass.
+    fn run_shared(&mut self, store: &Store, rows: &[Row<'_>]) -> Result<Answers, Refusal> {
+        let items: Vec<&Item> = rows.iter().map(|r| r.item).collect();
+        let tenants: Vec<Tenant<'_>> = rows.iter().map(Row::tenant).collect();
+        let batch = self.batch(store, &items)?;
         let banks = self.banks.as_mut().ok_or_else(|| Refusal::Internal("there is no session".into()))?;
         let outputs = banks.run(&batch, &tenants).map_err(internal)?;
         // Rows of one adapter are decoded together.
@@ -134,24 +174,26 @@ impl Passes {
             let vector = |i: usize| items[i].want == Want::Vector;
             let same =
                 |i: &usize| items[*i].resident.id == items[first].resident.id && vector(*i) == vector(first);
-            let rows: Vec<usize> = (first..items.len()).filter(same).collect();
+            let own: Vec<usize> = (first..items.len()).filter(same).collect();
             let mut tensors = Vec::new();
-            for (own, here, sizes) in banks.outputs(parts[first]) {
+            for (name, here, sizes) in banks.outputs(rows[first].parts) {
                 let shape = outputs.shape(&here).map_err(|e| internal(e.into()))?;
                 let values = outputs.f32s(&here).map_err(|e| internal(e.into()))?;
-                tensors.push(picked(&own, shape, values, &sizes, &rows));
+                tensors.push(picked(&name, shape, values, &sizes, &own));
             }
-            let of: Vec<&Item> = rows.iter().map(|i| &items[*i]).collect();
-            for (row, answer) in rows.iter().zip(decoded(forms[first], &of, tensors)) {
+            let of: Vec<&Item> = own.iter().map(|i| items[*i]).collect();
+            for (row, answer) in own.iter().zip(decoded(rows[first].form, &of, tensors)) {
                 answers[*row] = Some(answer);
             }
         }
-        Ok(answers.into_iter().flatten().collect())
+        Ok(answers.into_iter().map(|a| a.unwrap_or_else(|| Err(lost()))).collect())
     }
 
     /// Sees to it that the adapters are in the banks; those that were not used for longest make room.
-    fn place(&mut self, store: &Store, tenants: &[Tenant<'_>], items: &[Item]) -> Result<(), Refusal> {
-        let Some(banks) = &mut self.banks else { return Ok(()) };
+    /// Why a row's adapter can't be had, for each row.
+    fn place(&mut self, store: &Store, rows: &[Row<'_>]) -> Vec<Option<Refusal>> {
+        let mut refused: Vec<Option<Refusal>> = rows.iter().map(|_| None).collect();
+        let Some(banks) = &mut self.banks else { return refused };
         self.batches += 1;
         let gone: Vec<u64> =
             self.used.iter().filter(|(_, (_, r))| r.strong_count() == 0).map(|(id, _)| *id).collect();
@@ -159,18 +201,25 @@ impl Passes {
             banks.remove(id);
             self.used.remove(&id);
         }
-        for (tenant, item) in tenants.iter().zip(items) {
-            self.used.insert(tenant.id, (self.batches, Arc::downgrade(&item.resident)));
-            if banks.holds(tenant) {
+        for (row, refused) in rows.iter().zip(&mut refused) {
+            let tenant = row.tenant();
+            self.used.insert(tenant.id, (self.batches, Arc::downgrade(&row.item.resident)));
+            if banks.holds(&tenant) {
                 continue;
             }
             if !tenant.parts.is_filled() {
-                let again = store
-                    .read_again(&item.resident, item.want)
-                    .map_err(|e| Refusal::Internal(e.to_string()))?;
-                tenant.parts.refill(&again);
+                match store.read_again(&row.item.resident, row.item.want) {
+                    Ok(again) => tenant.parts.refill(&again),
+                    Err(e) => {
+                        *refused = Some(Refusal::Internal(e.to_string()));
+                        continue;
+                    }
+                }
             }
-            banks.place(&store.base, tenant).map_err(internal)?;
+            if let Err(e) = banks.place(&store.base, &tenant) {
+                *refused = Some(internal(e));
+                continue;
+            }
             while banks.bytes_leased() > self.bank_bytes {
                 let pinned = |r: &Weak<Resident>| r.upgrade().is_some_and(|r| store.is_pinned(&r));
                 let idle = self.used.iter().filter(|(_, (tick, r))| *tick < self.batches && !pinned(r));
@@ -180,7 +229,7 @@ impl Passes {
                 store.metrics.evicted();
             }
         }
-        Ok(())
+        refused
     }
 }
 

@@ -115,6 +115,10 @@ impl Queue {
         if waiting.closed {
             return Err(Refusal::Stopping);
         }
+        if waiting.items.len() + items.len() > self.limits.queue_rows {
+            // Places of those who went away are free.
+            waiting.items.retain(|i| i.pending.wanted());
+        }
         if !waiting.items.is_empty() && waiting.items.len() + items.len() > self.limits.queue_rows {
             return Err(Refusal::Busy { retry_after: Duration::from_secs(1) });
         }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use graft_graph::Tensor;
-use graft_graph::batch::{Fragment, Member, Unbatchable, join, take_apart};
+use graft_graph::batch::{Bank, Fragment, Member, Unbatchable, join, take_apart};
 
 use crate::base::Base;
 use crate::task::Fitted;
@@ -84,7 +84,23 @@ impl Parts {
     /// The operator that has none.
     pub fn check(&self, base: &Base) -> std::result::Result<(), Unbatchable> {
         let all: Vec<&Fragment> = self.own.iter().map(|o| &*o.fragment).collect();
-        join(&base.graph, &all).map(drop)
+        let joined = join(&base.graph, &all)?;
+        for (k, (own, placed)) in self.own.iter().zip(&joined.fragments).enumerate() {
+            let leaves = self.leaves(k).unwrap_or_default();
+            let leaves: Vec<&Tensor> = leaves.iter().collect();
+            let made = |b: &&Bank| {
+                own.fragment.moved(b, &leaves).is_some() || own.fragment.recipe(&base.graph, &[*b]).is_some()
+            };
+            if let Some(bank) = placed.banks.iter().find(|b| !made(b)) {
+                let why = "is made of more than parameters and weights of the base";
+                return Err(Unbatchable {
+                    op: "parameter".into(),
+                    place: bank.input.clone(),
+                    why: why.into(),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// The structures of the fragments.

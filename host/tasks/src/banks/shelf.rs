@@ -178,7 +178,8 @@ impl Shelf {
         }
         for stored in self.banks.iter().filter(|b| b.index.is_none()) {
             let name = &stored.bank.input;
-            let number = |l: &Option<&Lease>| l.and_then(|l| l.numbers.get(name)).copied().unwrap_or(0.0);
+            let number =
+                |l: &Option<&Lease>| l.and_then(|l| l.numbers.get(name)).copied().unwrap_or(stored.bank.null);
             let numbers: Vec<f32> = leases.iter().map(number).collect();
             fed.insert(name, Tensor::new([rows.len()], &numbers)?);
         }

@@ -7,7 +7,7 @@ fn a_bias_gives_the_bits_of_a_sum_and_an_update() {
     let [Some(mut plain), Some(mut s)] = [LOW_RANK, LOW_RANK_BIAS].map(|op| start(op, true, 2)) else {
         return;
     };
-    // The sum by ONNX Runtime's own addition.
+    // The decomposition, by ONNX Runtime's operators.
     let apart = bank_model(LOW_RANK_BIAS, |b, node, y| vec![node(b, y)]);
     let mut apart = load(&apart, false, 2).expect("a runtime");
     let mut roll = dice(17);

@@ -10,6 +10,9 @@
 //!
 //! No method is known here; operators have a rule each in one table (`rules.rs`), and one without is told of.
 
+mod build;
+mod emit;
+mod fragment;
 mod fuse;
 mod join;
 mod rules;
@@ -18,10 +21,11 @@ mod take_apart;
 #[cfg(test)]
 mod tests;
 
+pub use fragment::{Fragment, Leaf, Neutral, Output};
 pub use join::{Joined, Placed, join};
 pub use rules::supported;
 pub use slot::{Bank, Layout};
-pub use take_apart::{Fragment, Leaf, Member, Neutral, Output, take_apart};
+pub use take_apart::{Member, take_apart};
 
 /// Why an adapter can't share a batch with others.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -2,7 +2,7 @@
 //!
 //! A value of parameters `[a, b]` becomes `[batch, a, b]`, the rows of its bank; values of rows are `[batch, …]` already.
 
-use super::join::Emit;
+use super::emit::Emit;
 use super::slot::{Layout, Null};
 use crate::ir::{Attr, Node, ValueId};
 

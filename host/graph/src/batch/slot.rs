@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::take_apart::{Fragment, Kind, Neutral, kinds};
+use super::fragment::{Fragment, Kind, Neutral, kinds};
 use crate::dim::Dim;
 use crate::ir::{Graph, Node, ValueId};
 use crate::tensor::{DType, Tensor};

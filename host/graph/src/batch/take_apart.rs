@@ -4,37 +4,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::Unbatchable;
+use super::build::Build;
+use super::fragment::{Fragment, Kind, Leaf, Output, Place, kinds};
 use crate::axes::{self, Axes, Batch};
-use crate::dim::Dim;
-use crate::ir::{Attr, Fact, Graph, Node, ValueId};
+use crate::ir::{Graph, Node, ValueId};
 use crate::model::Role;
-use crate::shape;
 use crate::sites::module_path;
-use crate::tensor::DType;
-
-/// A parameter or a number of an adapter: an input of its graph that the base has not.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Leaf {
-    /// The input.
-    pub value: ValueId,
-    /// Axes that may be padded with zeros.
-    pub paddable: Vec<usize>,
-    /// Whether it is a parameter; a number of the configuration otherwise.
-    pub is_param: bool,
-    /// What makes it do nothing.
-    pub neutral: Neutral,
-}
-
-/// The value of a parameter that makes an adapter do nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Neutral {
-    /// All zeros.
-    Zeros,
-    /// All ones.
-    Ones,
-    /// Something else, or it is not known.
-    Other,
-}
 
 /// A graph that began as a copy of a base.
 #[derive(Clone, Copy)]
@@ -49,85 +24,6 @@ pub struct Member<'a> {
     pub roles: &'a [(ValueId, Role)],
 }
 
-/// What stands in the place of a value of the base.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Place {
-    /// Wherever it is read.
-    All(ValueId),
-    /// At one input of the node of the base that makes a value.
-    Input(ValueId, usize, ValueId),
-}
-
-/// A value of the base that a fragment reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Read {
-    /// In the base.
-    pub(super) from: ValueId,
-    /// In the fragment.
-    pub(super) value: ValueId,
-    /// As the base made it, whatever stands in its place.
-    pub(super) raw: bool,
-}
-
-/// An output of a head.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Output {
-    /// Its name.
-    pub name: String,
-    /// In the fragment.
-    pub(super) value: ValueId,
-}
-
-/// A piece of what an adapter does. Two with equal [`Fragment::signature`]s differ in nothing but their parameters.
-#[derive(Debug, Clone)]
-pub struct Fragment {
-    /// The nodes; inputs are what is read of the base and the leaves.
-    pub(super) graph: Graph,
-    pub(super) reads: Vec<Read>,
-    /// For each leaf its input here; axes that may be padded have a symbol for a size.
-    pub(super) leaves: Vec<ValueId>,
-    /// For each leaf what makes it do nothing.
-    pub(super) neutral: Vec<Neutral>,
-    /// For each leaf its place in the list of the member's.
-    pub leaf_numbers: Vec<usize>,
-    pub(super) places: Vec<(Place, ValueId)>,
-    /// Outputs of the head.
-    pub outputs: Vec<Output>,
-    /// The structure, as text.
-    pub signature: Arc<str>,
-}
-
-/// Which part of the work a value of a derived graph belongs to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Kind {
-    /// The same for every adapter and every batch.
-    Fixed,
-    /// Made of the sizes of a batch alone.
-    Sizes,
-    /// Made of parameters, and not of rows.
-    Param,
-    /// Made of rows of the batch.
-    Rows,
-}
-
-/// The kinds of all values of a graph, given those of its inputs; constants are fixed.
-pub(super) fn kinds(graph: &Graph, of_input: &dyn Fn(ValueId) -> Kind) -> Vec<Kind> {
-    let mut kinds = vec![Kind::Fixed; graph.value_count()];
-    graph.inputs.iter().for_each(|v| kinds[v.index()] = of_input(*v));
-    for n in &graph.nodes {
-        let has = |k: Kind| n.inputs.iter().flatten().any(|v| kinds[v.index()] == k);
-        let kind = match n.op.as_str() {
-            "Shape" | "Size" if has(Kind::Rows) => Kind::Sizes,
-            _ if has(Kind::Rows) || (has(Kind::Param) && has(Kind::Sizes)) => Kind::Rows,
-            _ if has(Kind::Param) => Kind::Param,
-            _ if has(Kind::Sizes) => Kind::Sizes,
-            _ => Kind::Fixed,
-        };
-        n.outputs.iter().flatten().for_each(|v| kinds[v.index()] = kind);
-    }
-    kinds
-}
-
 /// Takes a derived graph apart.
 ///
 /// # Errors
@@ -138,18 +34,18 @@ pub fn take_apart(base: &Graph, member: &Member<'_>) -> Result<Vec<Fragment>, Un
     apart.fragments(&axes)
 }
 
-struct Apart<'a> {
-    base: &'a Graph,
-    m: Member<'a>,
+pub(super) struct Apart<'a> {
+    pub(super) base: &'a Graph,
+    pub(super) m: Member<'a>,
     kinds: Vec<Kind>,
     /// Whether a value depends on a leaf.
     leafy: Vec<bool>,
     /// Whether a node of the derived graph is one of the base that does what it does there.
     kept: Vec<bool>,
     /// Value that stands for one of the base → that.
-    alias: HashMap<ValueId, ValueId>,
+    pub(super) alias: HashMap<ValueId, ValueId>,
     producers: Vec<Option<usize>>,
-    leaf_of: HashMap<ValueId, usize>,
+    pub(super) leaf_of: HashMap<ValueId, usize>,
 }
 
 fn current(forward: &HashMap<ValueId, ValueId>, mut v: ValueId) -> ValueId {
@@ -159,7 +55,7 @@ fn current(forward: &HashMap<ValueId, ValueId>, mut v: ValueId) -> ValueId {
     v
 }
 
-fn told(node: &Node, why: &str) -> Unbatchable {
+pub(super) fn told(node: &Node, why: &str) -> Unbatchable {
     let place = module_path(node).unwrap_or_else(|| node.name.clone());
     Unbatchable { op: node.full_op(), place, why: why.into() }
 }
@@ -399,174 +295,5 @@ struct Sinks {
 impl Sinks {
     fn values(&self) -> impl Iterator<Item = ValueId> {
         self.places.iter().map(|(_, w)| *w).chain(self.outputs.iter().copied())
-    }
-}
-
-/// A fragment that grows. The numbers of its values follow from its structure alone.
-struct Build<'b, 'a> {
-    apart: &'b Apart<'a>,
-    out: Graph,
-    map: HashMap<(ValueId, bool), ValueId>,
-    reads: Vec<Read>,
-    leaves: Vec<(ValueId, usize)>,
-}
-
-impl Build<'_, '_> {
-    fn known(&self, v: ValueId) -> Option<ValueId> {
-        self.map.get(&(v, false)).copied()
-    }
-
-    fn take(&mut self, node: &Node) -> Result<(), Unbatchable> {
-        if node.attrs.values().any(|a| matches!(a, crate::Attr::Graph(_))) {
-            return Err(told(node, "has a graph inside"));
-        }
-        let mut own = node.clone();
-        own.name = format!("n{}", self.out.nodes.len());
-        own.metadata.clear();
-        for v in own.inputs.iter_mut().flatten() {
-            *v = self.input(*v);
-        }
-        for v in own.outputs.iter_mut().flatten() {
-            let made = self.out.add_value(&format!("v{}", self.out.value_count()), Fact::default());
-            self.map.insert((*v, false), made);
-            *v = made;
-        }
-        self.out.nodes.push(own);
-        let last = self.out.nodes.len() - 1;
-        shape::infer_at(&mut self.out, last);
-        Ok(())
-    }
-
-    fn input(&mut self, v: ValueId) -> ValueId {
-        let a = self.apart;
-        let g = a.m.graph;
-        let through = a.alias.get(&v).copied();
-        if through.is_none_or(|from| from == v)
-            && let Some(known) = self.known(v)
-        {
-            return known;
-        }
-        if let Some(leaf) = a.leaf_of.get(&v) {
-            return self.leaf(v, *leaf);
-        }
-        if v.index() >= a.base.value_count()
-            && through.is_none()
-            && let Some(t) = g.constant(v)
-        {
-            let own = self.out.add_constant(&format!("c{}", self.out.value_count()), t.clone());
-            self.map.insert((v, false), own);
-            return own;
-        }
-        let (from, raw) = match through {
-            Some(from) => (from, false),
-            // What something stands for everywhere is read by what makes that.
-            None => (v, a.alias.values().any(|b| *b == v)),
-        };
-        if let Some(known) = self.map.get(&(from, true)).copied()
-            && self.reads.iter().any(|r| r.value == known && r.raw == raw)
-        {
-            return known;
-        }
-        let fact = g.fact(v).clone();
-        let name = format!("r{}", self.out.value_count());
-        let own = self.out.add_input(
-            &name,
-            fact.dtype.unwrap_or(DType::F32),
-            fact.shape.clone().unwrap_or_default(),
-        );
-        *self.out.fact_mut(own) = fact;
-        self.map.insert((from, true), own);
-        self.reads.push(Read { from, value: own, raw });
-        own
-    }
-
-    fn leaf(&mut self, v: ValueId, number: usize) -> ValueId {
-        if let Some(known) = self.known(v) {
-            return known;
-        }
-        let leaf = &self.apart.m.leaves[number];
-        let mut shape = self.apart.m.graph.shape(v).cloned().unwrap_or_default();
-        // Axes of one size within a fragment are padded alike: each may be for itself, so they may together.
-        for axis in &leaf.paddable {
-            if let Some(d) = shape.get_mut(*axis) {
-                *d = Dim::symbol(format!("pad{d}"));
-            }
-        }
-        let own = self.out.add_input(&format!("p{}", self.leaves.len()), DType::F32, shape);
-        self.map.insert((v, false), own);
-        self.leaves.push((own, number));
-        own
-    }
-}
-
-/// An attribute in full: what differs anywhere is another text.
-fn attribute(a: &Attr) -> String {
-    match a {
-        Attr::Int(v) => format!("i{v}"),
-        Attr::Float(v) => format!("f{:x}", v.to_bits()),
-        Attr::Ints(v) => format!("is{v:?}"),
-        Attr::Floats(v) => format!("fs{:?}", v.iter().map(|f| f.to_bits()).collect::<Vec<_>>()),
-        Attr::String(v) => format!("s{v:?}"),
-        Attr::Strings(v) => format!("ss{v:?}"),
-        Attr::Tensor(t) => format!("t{:?}{:?}{:?}", t.dtype(), t.shape(), &t.bytes()[..]),
-        Attr::Reference(name, kind) => format!("@{name}:{kind}"),
-        // A node with a graph inside is no part of a fragment.
-        Attr::Graph(_) => "g".to_owned(),
-    }
-}
-
-impl Fragment {
-    /// The structure as text: equal for fragments that do the same. Sizes of axes that may be padded do not enter.
-    fn sign(&self) -> String {
-        use std::fmt::Write;
-        let g = &self.graph;
-        let mut pads: Vec<String> = Vec::new();
-        let mut dim = |d: &Dim| match d.as_symbol().filter(|s| s.starts_with("pad")) {
-            Some(s) => {
-                let known = pads.iter().position(|p| p == s);
-                format!(
-                    "pad#{}",
-                    known.unwrap_or_else(|| {
-                        pads.push(s.to_owned());
-                        pads.len() - 1
-                    })
-                )
-            }
-            None => d.to_string(),
-        };
-        let mut text = String::new();
-        for (v, neutral) in self.leaves.iter().zip(&self.neutral) {
-            let shape: Vec<String> = g.shape(*v).into_iter().flatten().map(&mut dim).collect();
-            let _ = write!(text, "leaf {} [{}] {neutral:?};", v.0, shape.join(","));
-        }
-        for r in &self.reads {
-            let _ = write!(text, "read {} {} {};", r.from.0, r.value.0, r.raw);
-        }
-        for (v, t) in g.constants() {
-            let _ = write!(text, "const {} {:?} {:?} {:?};", v.0, t.dtype(), t.shape(), &t.bytes()[..]);
-        }
-        for n in &g.nodes {
-            let ids = |all: &[Option<ValueId>]| {
-                all.iter()
-                    .map(|v| v.map_or("-".to_owned(), |v| v.0.to_string()))
-                    .collect::<Vec<_>>()
-                    .join(",")
-            };
-            let _ = write!(text, "{}({})", n.full_op(), ids(&n.inputs));
-            n.attrs.iter().for_each(|(name, a)| text.push_str(&format!("{name}={},", attribute(a))));
-            let _ = write!(text, "->{};", ids(&n.outputs));
-        }
-        for (p, v) in &self.places {
-            let _ = write!(text, "{p:?}={};", v.0);
-        }
-        for o in &self.outputs {
-            let _ = write!(text, "{}={};", o.name, o.value.0);
-        }
-        text
-    }
-
-    /// Whether it reads this leaf of the member.
-    pub fn reads_leaf(&self, number: usize) -> bool {
-        self.leaf_numbers.contains(&number)
     }
 }

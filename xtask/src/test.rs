@@ -100,11 +100,20 @@ fn prepare(command: &mut Command, paths: &Paths, fetched: &Fetched, provider: Op
     }
 }
 
-/// Builds the plugins that tests load from their files, which is a dependency that cargo does not know of. The packages
-/// are the ones that such a test asks cargo for, so that it finds them built.
+/// Builds the binary and the plugins that tests use from their files, which is a dependency that cargo does not know of.
+/// The packages are the ones that such a test asks cargo for, so that it finds them built.
 fn build_plugins(paths: &Paths) -> Result<()> {
     let mut build = cargo();
-    build.current_dir(&paths.root).args(["build", "--lib", "--examples", "-p", MISBEHAVING]);
+    build.current_dir(&paths.root).args([
+        "build",
+        "--lib",
+        "--bins",
+        "--examples",
+        "-p",
+        "graft",
+        "-p",
+        MISBEHAVING,
+    ]);
     for package in paths.plugin_packages() {
         build.args(["-p", &package]);
     }

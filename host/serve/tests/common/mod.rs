@@ -6,8 +6,7 @@
 )]
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -17,7 +16,7 @@ use graft_runtime::SessionOptions;
 use graft_serve::http::{App, Settings, router};
 use graft_serve::{Access, Engine, Limits, Rates, Store};
 use graft_tasks::{Base, BaseOptions};
-use graft_tests::{fixture_base, runtime, shared};
+use graft_tests::{fixture, fixture_base, runtime, shared};
 use serde_json::Value;
 use tempfile::TempDir;
 use tower::ServiceExt;
@@ -28,32 +27,6 @@ pub const BASE: &str = "tiny";
 pub const ADAPTERS: [&str; 2] = ["lora", "ia3"];
 /// One that is made of `lora` here: a single number, as rerankers have it.
 pub const RANKER: &str = "ranker";
-
-const PLUGINS: [&str; 5] = ["lora", "ia3", "classification", "regression", "embedding"];
-
-/// The folder of the built plugins: `GRAFT_TEST_BINARIES`, or else the profile of these tests. There Cargo is asked once;
-/// what is built is kept.
-fn plugins() -> &'static Path {
-    static DIR: OnceLock<PathBuf> = OnceLock::new();
-    DIR.get_or_init(|| {
-        if let Some(given) = std::env::var_os("GRAFT_TEST_BINARIES") {
-            return PathBuf::from(given);
-        }
-        let exe = std::env::current_exe().unwrap();
-        let profile = exe.ancestors().nth(2).unwrap().to_owned();
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--lib", "--quiet", "--target-dir"]).arg(profile.parent().unwrap());
-        if profile.ends_with("release") {
-            cargo.arg("--release");
-        }
-        for plugin in PLUGINS {
-            cargo.args(["-p", &format!("graft-plugin-{plugin}")]);
-        }
-        let built = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap();
-        assert!(built.success(), "the plugins could not be built");
-        profile
-    })
-}
 
 /// How a house differs from the usual one.
 #[derive(Default)]
@@ -159,7 +132,7 @@ impl House {
         copy(&golden.join("lora"), &adapters.join(RANKER));
         rewrite(&adapters.join(RANKER), one_output);
         let base = Base::open(runtime, &dir.path().join("base"), &BaseOptions::default()).unwrap();
-        let store = Arc::new(Store::new(base, BASE.into(), vec![plugins().to_owned()]).unwrap());
+        let store = Arc::new(Store::new(base, BASE.into(), vec![fixture::target_dir().to_owned()]).unwrap());
         let failed = store.load_all(&adapters).unwrap();
         assert!(failed.is_empty(), "{failed:?}");
         let engine =

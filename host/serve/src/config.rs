@@ -69,18 +69,9 @@ impl Default for Config {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LimitsConfig {
-    /// Most rows of a batch.
-    pub batch_rows: usize,
-    /// Most tokens of a batch, padding included.
-    pub batch_tokens: usize,
-    /// Most rows that wait; a request beyond is refused.
-    pub queue_rows: usize,
-    /// Most texts of one request.
-    pub texts: usize,
-    /// Longest text, in bytes.
-    pub text_bytes: usize,
-    /// Most bytes of adapters that are kept where batches read them; those that were not used for longest make room.
-    pub bank_bytes: usize,
+    /// Those of the engine.
+    #[serde(flatten)]
+    pub engine: Limits,
     /// Largest body of a request, in bytes.
     pub body_bytes: usize,
     /// Largest adapter that is uploaded, in bytes.
@@ -89,14 +80,9 @@ pub struct LimitsConfig {
 
 impl Default for LimitsConfig {
     fn default() -> LimitsConfig {
-        let (limits, settings) = (Limits::default(), Settings::default());
+        let settings = Settings::default();
         LimitsConfig {
-            batch_rows: limits.batch_rows,
-            batch_tokens: limits.batch_tokens,
-            queue_rows: limits.queue_rows,
-            texts: limits.texts,
-            text_bytes: limits.text_bytes,
-            bank_bytes: limits.bank_bytes,
+            engine: Limits::default(),
             body_bytes: settings.body_bytes,
             upload_bytes: settings.upload_bytes,
         }
@@ -165,12 +151,12 @@ impl Config {
     fn checked(self) -> Result<Config, ConfigError> {
         let l = &self.limits;
         let counts = [
-            ("batch_rows", l.batch_rows),
-            ("batch_tokens", l.batch_tokens),
-            ("queue_rows", l.queue_rows),
-            ("texts", l.texts),
-            ("text_bytes", l.text_bytes),
-            ("bank_bytes", l.bank_bytes),
+            ("batch_rows", l.engine.batch_rows),
+            ("batch_tokens", l.engine.batch_tokens),
+            ("queue_rows", l.engine.queue_rows),
+            ("texts", l.engine.texts),
+            ("text_bytes", l.engine.text_bytes),
+            ("bank_bytes", l.engine.bank_bytes),
             ("body_bytes", l.body_bytes),
             ("upload_bytes", l.upload_bytes),
         ];
@@ -182,19 +168,6 @@ impl Config {
             return Err(ConfigError::Value(format!("a rate of {rate} texts a second; it has to be above 0")));
         }
         Ok(self)
-    }
-
-    /// The limits of the engine.
-    pub fn engine_limits(&self) -> Limits {
-        let l = &self.limits;
-        Limits {
-            batch_rows: l.batch_rows,
-            batch_tokens: l.batch_tokens,
-            queue_rows: l.queue_rows,
-            texts: l.texts,
-            text_bytes: l.text_bytes,
-            bank_bytes: l.bank_bytes,
-        }
     }
 
     /// How often adapters may be asked.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockRea
 use graft_adapters::{AdapterInfo, StoredAdapter, digest_files, files_of, info, load};
 use graft_plugins::Objective;
 use graft_tasks::binding::objective_of;
-use graft_tasks::{Base, Fitted, Parts, TaskError};
+use graft_tasks::{Base, Fitted, TaskError};
 use indexmap::IndexMap;
 use serde_json::json;
 
@@ -205,20 +205,6 @@ impl Store {
             return Err(StoreError::Replaced(name()));
         }
         Ok(stored)
-    }
-
-    /// A resident's parts with their tensors once more, from its folder.
-    ///
-    /// # Errors
-    /// An adapter that is not in its folder any more, or another one.
-    pub fn read_again(&self, resident: &Resident, want: Want) -> Result<Parts, StoreError> {
-        let own = resident.own.as_ref().is_some_and(|o| o.is(VECTOR_OBJECTIVE));
-        let fitted = match want {
-            Want::Vector if !own => self.fitted_vectors(resident)?,
-            _ => Fitted::open(&self.base, &self.reload(resident)?, &self.plugin_dirs)?,
-        };
-        let name = || resident.by.adapter.as_deref().unwrap_or_default().to_owned();
-        fitted.parts(&self.base).map_err(|_| StoreError::Replaced(name()))
     }
 
     fn adapters(&self) -> RwLockReadGuard<'_, IndexMap<String, Named>> {

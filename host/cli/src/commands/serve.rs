@@ -88,7 +88,7 @@ pub fn run(args: Args) -> Result<()> {
         }
     }
     let options = args.base_args.runtime.session("serve")?;
-    let engine = Engine::start(Arc::clone(&store), config.engine_limits(), options)?;
+    let engine = Engine::start(Arc::clone(&store), config.limits.engine, options)?;
     let engine = Arc::new(engine.with_rates(config.engine_rates()));
     let app = http::App::new(Arc::clone(&engine), settings);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

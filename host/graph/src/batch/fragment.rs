@@ -173,9 +173,4 @@ impl Fragment {
         }
         text
     }
-
-    /// Whether it reads this leaf of the member.
-    pub fn reads_leaf(&self, number: usize) -> bool {
-        self.leaf_numbers.contains(&number)
-    }
 }

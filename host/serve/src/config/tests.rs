@@ -22,9 +22,12 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
     set(&mut flags, "base", "c");
     let config = Config::layered(Some(file.path()), env, flags).expect("all is known");
     assert_eq!(config.base.as_deref(), Some(Path::new("c")));
-    assert_eq!((config.limits.texts, config.limits.batch_rows, config.listen.port()), (7, 2, 1));
+    assert_eq!(
+        (config.limits.engine.texts, config.limits.engine.batch_rows, config.listen.port()),
+        (7, 2, 1)
+    );
     assert_eq!(config.rates.adapters["x"], 3.0);
-    assert_eq!(config.limits.queue_rows, LimitsConfig::default().queue_rows);
+    assert_eq!(config.limits.engine.queue_rows, LimitsConfig::default().engine.queue_rows);
 }
 
 #[test]

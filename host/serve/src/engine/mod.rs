@@ -14,6 +14,7 @@ use graft_graph::sites::{Site, SiteKind, sites};
 use graft_plugins::api::Row;
 use graft_runtime::SessionOptions;
 use graft_tasks::{Base, Examples, Intake, TaskError};
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use crate::ask::{Answered, Ask, Refusal, Text, Times};
@@ -22,7 +23,8 @@ use crate::store::{Resident, Store};
 use queue::{Item, Pending, Queue};
 
 /// How much is taken at once.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Limits {
     /// Most rows of a batch.
     pub batch_rows: usize,

@@ -207,15 +207,6 @@ impl Passes {
             if banks.holds(&tenant) {
                 continue;
             }
-            if !tenant.parts.is_filled() {
-                match store.read_again(&row.item.resident, row.item.want) {
-                    Ok(again) => tenant.parts.refill(&again),
-                    Err(e) => {
-                        *refused = Some(Refusal::Internal(e.to_string()));
-                        continue;
-                    }
-                }
-            }
             if let Err(e) = banks.place(&store.base, &tenant) {
                 *refused = Some(internal(e));
                 continue;

@@ -67,11 +67,6 @@ impl Banks {
         self.room.program.session()
     }
 
-    /// Bytes that adapters take.
-    pub fn bytes(&self) -> usize {
-        self.shelves.iter().map(Shelf::bytes).sum()
-    }
-
     /// Bytes of the rows that adapters have now.
     pub fn bytes_leased(&self) -> usize {
         self.shelves.iter().map(Shelf::bytes_leased).sum()
@@ -89,7 +84,7 @@ impl Banks {
     /// A fragment that the room lacks; what ONNX Runtime says of what is computed from parameters. The banks are as
     /// before then.
     pub fn place(&mut self, base: &Base, tenant: &Tenant<'_>) -> Result<()> {
-        for (k, own) in tenant.parts.own.iter().enumerate() {
+        for own in &tenant.parts.own {
             let at = self.room.place_of(&own.fragment.signature).ok_or_else(|| TaskError::Input {
                 what: tenant.parts.name.clone(),
                 detail: "the session has no place for it".into(),
@@ -97,11 +92,7 @@ impl Banks {
             if self.shelves[at].holds(tenant.id) {
                 continue;
             }
-            let leaves = tenant.parts.leaves(k).ok_or_else(|| TaskError::Input {
-                what: tenant.parts.name.clone(),
-                detail: "its tensors were let go".into(),
-            });
-            let values = leaves.and_then(|l| self.room.values(base, at, &l.iter().collect::<Vec<_>>()));
+            let values = self.room.values(base, at, &own.leaves.iter().collect::<Vec<_>>());
             match values.and_then(|v| self.shelves[at].put(tenant.id, &v)) {
                 Ok(()) => {}
                 Err(e) => {

@@ -1,7 +1,7 @@
 //! An adapter in fragments.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use graft_graph::Tensor;
 use graft_graph::batch::{Bank, Fragment, Member, Unbatchable, join, take_apart};
@@ -9,12 +9,10 @@ use graft_graph::batch::{Bank, Fragment, Member, Unbatchable, join, take_apart};
 use crate::base::Base;
 use crate::task::Fitted;
 
-/// For each fragment the tensors of its leaves.
-type Leaves = Vec<Vec<Tensor>>;
-
-/// A fragment of an adapter.
+/// A fragment of an adapter, and the tensors of its leaves.
 pub(super) struct Own {
     pub(super) fragment: Arc<Fragment>,
+    pub(super) leaves: Vec<Tensor>,
 }
 
 /// An adapter that can share a batch with others.
@@ -22,8 +20,6 @@ pub struct Parts {
     /// The adapter, for messages.
     pub name: String,
     pub(super) own: Vec<Own>,
-    /// For each fragment the tensors of its leaves, until they are in the banks.
-    leaves: Mutex<Option<Leaves>>,
     signatures: HashSet<Arc<str>>,
     /// Sizes of the outputs behind the batch.
     sizes: HashMap<String, Vec<Option<usize>>>,
@@ -48,7 +44,7 @@ impl Fitted {
             leaves: &self.leaves,
             roles: &base.model.inputs,
         };
-        let (mut own, mut all_leaves) = (Vec::new(), Vec::new());
+        let mut own = Vec::new();
         for fragment in take_apart(&base.graph, &member)? {
             let name = |n: &usize| self.graph.name_of(self.leaves[*n].value);
             let tensors = fragment.leaf_numbers.iter().map(|n| self.values.get(name(n)).cloned());
@@ -58,8 +54,7 @@ impl Fitted {
                 place: String::new(),
                 why: "has no value".into(),
             })?;
-            own.push(Own { fragment: Arc::new(fragment) });
-            all_leaves.push(leaves);
+            own.push(Own { fragment: Arc::new(fragment), leaves });
         }
         let sizes = self.graph.outputs.iter().map(|v| {
             let dims = self.graph.shape(*v).map_or(&[][..], Vec::as_slice);
@@ -70,7 +65,6 @@ impl Fitted {
             name: self.name.clone(),
             sizes: sizes.collect(),
             signatures: own.iter().map(|o| Arc::clone(&o.fragment.signature)).collect(),
-            leaves: Mutex::new(Some(all_leaves)),
             own,
         })
     }
@@ -85,9 +79,8 @@ impl Parts {
     pub fn check(&self, base: &Base) -> std::result::Result<(), Unbatchable> {
         let all: Vec<&Fragment> = self.own.iter().map(|o| &*o.fragment).collect();
         let joined = join(&base.graph, &all)?;
-        for (k, (own, placed)) in self.own.iter().zip(&joined.fragments).enumerate() {
-            let leaves = self.leaves(k).unwrap_or_default();
-            let leaves: Vec<&Tensor> = leaves.iter().collect();
+        for (own, placed) in self.own.iter().zip(&joined.fragments) {
+            let leaves: Vec<&Tensor> = own.leaves.iter().collect();
             let made = |b: &&Bank| {
                 own.fragment.moved(b, &leaves).is_some() || own.fragment.recipe(&base.graph, &[*b]).is_some()
             };
@@ -118,26 +111,6 @@ impl Parts {
         self.signatures = self.own.iter().map(|o| Arc::clone(&o.fragment.signature)).collect();
     }
 
-    /// Forgets the tensors: what is in the banks needs them no more.
-    pub fn release(&self) {
-        self.lock().take();
-    }
-
-    /// Takes the tensors of another reading of the same adapter.
-    pub fn refill(&self, other: &Parts) {
-        let tensors = other.lock().take();
-        *self.lock() = tensors;
-    }
-
-    /// Whether the tensors are there.
-    pub fn is_filled(&self) -> bool {
-        self.lock().is_some()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Leaves>> {
-        self.leaves.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The fragments.
     pub fn fragments(&self) -> impl Iterator<Item = &Arc<Fragment>> {
         self.own.iter().map(|o| &o.fragment)
@@ -145,11 +118,6 @@ impl Parts {
 
     pub(super) fn has(&self, signature: &str) -> bool {
         self.signatures.contains(signature)
-    }
-
-    /// The tensors of a fragment's leaves; none once they are released.
-    pub(super) fn leaves(&self, fragment: usize) -> Option<Vec<Tensor>> {
-        self.lock().as_ref()?.get(fragment).cloned()
     }
 
     pub(super) fn sizes(&self, output: &str) -> Vec<Option<usize>> {

@@ -84,10 +84,6 @@ impl Shelf {
         self
     }
 
-    pub(super) fn bytes(&self) -> usize {
-        self.banks.iter().map(|b| size_of_val(&b.values[..])).sum()
-    }
-
     pub(super) fn bytes_leased(&self) -> usize {
         let rows = |b: &Stored| b.index.map_or(0, |i| self.indices[i].rows - 1 - self.indices[i].free.len());
         self.banks.iter().map(|b| rows(b) * b.width() * size_of::<f32>()).sum()

@@ -65,6 +65,24 @@ impl Encoding {
     pub fn is_cut(&self) -> bool {
         self.full_length > self.ids.len()
     }
+
+    /// The same with `count` virtual tokens in front: each a copy of the first one, so that it is never padding; without
+    /// a place in the text.
+    #[must_use]
+    pub fn behind_virtual(self, count: usize) -> Encoding {
+        fn longer<T: Clone>(all: Vec<T>, of: Option<T>, count: usize) -> Vec<T> {
+            let Some(of) = of.filter(|_| !all.is_empty()) else { return all };
+            std::iter::repeat_n(of, count).chain(all).collect()
+        }
+        let first = self.ids.first().copied();
+        Encoding {
+            ids: longer(self.ids, first, count),
+            type_ids: longer(self.type_ids, Some(0), count),
+            offsets: longer(self.offsets, Some((0, 0)), count),
+            words: longer(self.words, Some(None), count),
+            full_length: self.full_length + count,
+        }
+    }
 }
 
 /// Encoded rows.

@@ -120,6 +120,9 @@ pub(crate) fn expand_attention(graph: &mut Graph) {
 
 /// Shapes and types of the outputs of a fused node.
 pub(crate) fn infer(graph: &Graph, node: &Node) -> Option<Vec<Fact>> {
+    if crate::batch::virtual_tokens::is_virtual(node) {
+        return like(graph, node, 0);
+    }
     (find(&node.domain, &node.op)?.facts)(graph, node)
 }
 

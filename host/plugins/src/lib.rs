@@ -17,7 +17,7 @@ mod manifest;
 mod tiny;
 mod verify;
 
-pub use adapt::{Adapted, adapt, adapt_beside};
+pub use adapt::{Adapted, adapt, adapt_beside, adapt_laid_out};
 pub use dry_run::{Trial, without_data};
 pub use error::{PluginError, Result};
 pub use find::{Found, Kind};

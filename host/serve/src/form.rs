@@ -1,19 +1,52 @@
 //! What an adapter is run as: fragments that share a session with others', or a session of its own.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use graft_graph::batch::{Fragment, Unbatchable};
+use graft_adapters::StoredAdapter;
+use graft_graph::batch::{Fragment, Signature, Unbatchable};
 use graft_plugins::Objective;
 use graft_runtime::SessionOptions;
-use graft_tasks::{Base, Fitted, Parts, Room, TaskError};
+use graft_tasks::binding::{Choice, objective_of};
+use graft_tasks::{Base, Fitted, Parts, Program, Room, StructureKey, Structures, TaskError, headless};
 
 /// How an adapter is run.
 pub enum Way {
     /// With others; its objective decodes the outputs.
-    Shared(Box<Parts>, Objective),
-    /// In a pass of its own, and why.
-    Alone(Box<Fitted>, Unbatchable),
+    Shared(Box<Parts>, Arc<Objective>),
+    /// In a pass of its own.
+    Alone(Box<Alone>),
+}
+
+/// An adapter that can't share a batch.
+pub struct Alone {
+    /// The adapter.
+    pub fitted: Fitted,
+    /// Why it can't.
+    pub why: Unbatchable,
+    session: Mutex<Option<Program>>,
+}
+
+impl Alone {
+    /// The session, which is made where there is none.
+    ///
+    /// # Errors
+    /// What ONNX Runtime says.
+    pub fn session(&self, base: &Base, rooms: &Rooms) -> Result<MutexGuard<'_, Option<Program>>, TaskError> {
+        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        if session.is_none() {
+            let options = rooms.options.get().cloned().unwrap_or_default();
+            *session = Some(self.fitted.program(base, &options)?);
+        }
+        Ok(session)
+    }
+
+    /// Lets the session go; the next one that wants it makes another.
+    pub fn end_session(&self) {
+        *self.session.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
 }
 
 /// An adapter with an objective, ready to be run.
@@ -25,8 +58,47 @@ pub struct Form {
 }
 
 impl Form {
-    /// The form of a fitted adapter; `None` where it has no objective.
-    pub fn of(base: &Base, rooms: &Rooms, fitted: Fitted) -> Option<Form> {
+    /// An adapter with its own objective, or with one in its head's place; the base as it is for none. `None` where there is
+    /// no objective. Work that depends on no tensor is done once for all adapters of a configuration.
+    ///
+    /// # Errors
+    /// Another base, missing plugins, modules or tensors that do not fit.
+    pub fn open(
+        base: &Base,
+        rooms: &Rooms,
+        adapter: Option<&StoredAdapter>,
+        instead: Option<&Choice>,
+        plugin_dirs: &[PathBuf],
+    ) -> Result<Option<Form>, TaskError> {
+        let own = || adapter.and_then(|a| objective_of(base, a));
+        let Some(choice) = instead.cloned().or_else(own) else {
+            // Whether it fits is asked all the same.
+            adapter.map(|a| Fitted::open(base, a, plugin_dirs)).transpose()?;
+            return Ok(None);
+        };
+        let adapter =
+            adapter.map(|a| if instead.is_some() { Cow::Owned(headless(a)) } else { Cow::Borrowed(a) });
+        let key = match rooms.structures.find(base, adapter.as_deref(), &choice)? {
+            Ok(mut known) => match rooms.cover(base, &mut known.parts) {
+                Ok(()) => {
+                    let way = Way::Shared(Box::new(known.parts), known.objective);
+                    return Ok(Some(Form { way, virtual_tokens: known.virtual_tokens }));
+                }
+                Err(_) => None,
+            },
+            Err(key) => Some(key),
+        };
+        let fitted = match adapter.as_deref() {
+            Some(adapter) if instead.is_none() => Fitted::open(base, adapter, plugin_dirs)?,
+            adapter => {
+                let objective = Objective::find(plugin_dirs, &choice.id, &choice.config)?;
+                Fitted::with_objective(base, adapter, objective, plugin_dirs)?
+            }
+        };
+        Ok(Form::of(base, rooms, fitted, key))
+    }
+
+    fn of(base: &Base, rooms: &Rooms, mut fitted: Fitted, key: Option<StructureKey>) -> Option<Form> {
         let virtual_tokens = fitted.virtual_tokens;
         let checked = |p: Parts| if rooms.knows(&p) { Ok(p) } else { p.check(base).map(|()| p) };
         let covered = |mut p: Parts| match rooms.cover(base, &mut p) {
@@ -35,24 +107,47 @@ impl Form {
         };
         match fitted.parts(base).and_then(checked).and_then(covered) {
             Ok(parts) => {
-                let objective = fitted.into_objective()?;
+                let objective = Arc::new(fitted.objective.take()?);
+                if let Some(key) = key {
+                    rooms.structures.keep(key, &fitted, &parts, &objective);
+                }
                 Some(Form { way: Way::Shared(Box::new(parts), objective), virtual_tokens })
             }
             Err(why) => {
                 fitted.objective.as_ref()?;
-                Some(Form { way: Way::Alone(Box::new(fitted), why), virtual_tokens })
+                let alone = Alone { fitted, why, session: Mutex::default() };
+                Some(Form { way: Way::Alone(Box::new(alone)), virtual_tokens })
             }
+        }
+    }
+
+    /// Virtual tokens that a row comes with; those of a pass of its own are put in front there.
+    pub fn laid_out(&self) -> usize {
+        match self.way {
+            Way::Shared(..) => self.virtual_tokens,
+            Way::Alone(..) => 0,
+        }
+    }
+
+    /// Makes what running it takes, on the caller's thread, so that the one that runs batches finds it there.
+    ///
+    /// # Errors
+    /// What ONNX Runtime says.
+    pub fn get_ready(&self, base: &Base, rooms: &Rooms) -> Result<(), TaskError> {
+        match &self.way {
+            Way::Shared(..) => Ok(()),
+            Way::Alone(alone) => alone.session(base, rooms).map(drop),
         }
     }
 
     /// What decodes its outputs.
     ///
     /// # Errors
-    /// Never for a form that [`Form::of`] made.
+    /// Never for a form that [`Form::open`] made.
     pub fn objective(&self) -> Result<&Objective, TaskError> {
         match &self.way {
             Way::Shared(_, objective) => Ok(objective),
-            Way::Alone(fitted, _) => fitted.objective(),
+            Way::Alone(alone) => alone.fitted.objective(),
         }
     }
 
@@ -64,14 +159,15 @@ impl Form {
 
 #[derive(Default)]
 struct Known {
-    fragments: HashMap<Arc<str>, Arc<Fragment>>,
+    fragments: HashMap<Signature, Arc<Fragment>>,
     /// What the newest session has.
-    covered: HashSet<Arc<str>>,
+    covered: HashSet<Signature>,
 }
 
 /// The sessions that adapters share: the newest one has every fragment that was ever asked for.
 #[derive(Default)]
 pub struct Rooms {
+    structures: Structures,
     known: Mutex<Known>,
     next: Mutex<Option<Room>>,
     options: OnceLock<SessionOptions>,
@@ -120,7 +216,7 @@ impl Rooms {
         let mut all: Vec<Arc<Fragment>> = known.fragments.values().cloned().collect();
         all.sort_by(|a, b| a.signature.cmp(&b.signature));
         let room = Room::new(base, &all, options)?;
-        known.covered = known.fragments.keys().cloned().collect();
+        known.covered = known.fragments.keys().copied().collect();
         let before = self.next.lock().unwrap_or_else(PoisonError::into_inner).replace(room);
         drop(before);
         Ok(())

@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use graft_adapters::{AdapterInfo, StoredAdapter, digest_files, files_of, info, load};
-use graft_plugins::Objective;
-use graft_tasks::binding::objective_of;
-use graft_tasks::{Base, Fitted, TaskError};
+use graft_tasks::binding::{Choice, objective_of};
+use graft_tasks::{Base, Parts, TaskError};
 use indexmap::IndexMap;
 use serde_json::json;
 
@@ -82,6 +81,14 @@ impl Resident {
     /// The id of the adapter's own objective (`classification`); none for the base and for adapters without a head.
     pub fn objective(&self) -> Option<&str> {
         self.own.as_ref()?.objective().ok().map(|o| o.id())
+    }
+
+    /// Its fragments, with its own objective and with that for vectors, as far as it has any.
+    pub fn shared(&self) -> impl Iterator<Item = &Parts> {
+        self.own.iter().chain(self.vector.get()).filter_map(|f| match &f.way {
+            Way::Shared(parts, _) => Some(&**parts),
+            Way::Alone(_) => None,
+        })
     }
 
     /// The adapter with what makes the wanted of its hidden states; `None` where it has no objective of its own.
@@ -175,26 +182,24 @@ impl Store {
         })
     }
 
-    /// A fitted adapter as it is run, with a place for it in the session that adapters share.
-    fn formed(&self, fitted: Fitted) -> Option<Form> {
-        let form = Form::of(&self.base, &self.rooms, fitted);
-        if let Some(Way::Alone(fitted, why)) = form.as_ref().map(|f| &f.way) {
-            tracing::info!("{} has passes of its own: {why}", fitted.name);
+    /// An adapter as it is run, with a place for it in the session that adapters share.
+    fn form(
+        &self,
+        stored: Option<&StoredAdapter>,
+        instead: Option<&Choice>,
+    ) -> Result<Option<Form>, StoreError> {
+        let form = Form::open(&self.base, &self.rooms, stored, instead, &self.plugin_dirs)?;
+        if let Some(Way::Alone(alone)) = form.as_ref().map(|f| &f.way) {
+            tracing::info!("{} has passes of its own: {}", alone.fitted.name, alone.why);
         }
-        form
+        Ok(form)
     }
 
     fn vectors_of(&self, resident: &Resident) -> Result<Form, StoreError> {
-        let fitted = self.fitted_vectors(resident)?;
-        let lost = || StoreError::Unknown(resident.by.adapter.as_deref().unwrap_or_default().to_owned());
-        self.formed(fitted).ok_or_else(lost)
-    }
-
-    fn fitted_vectors(&self, resident: &Resident) -> Result<Fitted, StoreError> {
-        let objective = Objective::find(&self.plugin_dirs, VECTOR_OBJECTIVE, &json!({}));
-        let objective = objective.map_err(TaskError::from)?;
+        let vectors = Choice { id: VECTOR_OBJECTIVE.into(), config: json!({}) };
         let stored = resident.stored.is_some().then(|| self.reload(resident)).transpose()?;
-        Ok(Fitted::with_objective(&self.base, stored.as_ref(), objective, &self.plugin_dirs)?)
+        let lost = || StoreError::Unknown(resident.by.adapter.as_deref().unwrap_or_default().to_owned());
+        self.form(stored.as_ref(), Some(&vectors))?.ok_or_else(lost)
     }
 
     /// The adapter of a resident with its tensors, from its folder.
@@ -259,7 +264,7 @@ impl Store {
     pub fn fit(&self, name: &str, dir: &Path) -> Result<Resident, StoreError> {
         check_name(name)?;
         let (mut stored, digest) = read(dir)?;
-        let own = self.formed(Fitted::open(&self.base, &stored, &self.plugin_dirs)?);
+        let own = self.form(Some(&stored), None)?;
         let (labels, info) = (labels(&self.base, &stored), info(&stored));
         stored.parameters.clear();
         stored.head = None;

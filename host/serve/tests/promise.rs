@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use graft_adapters::{Head, ParamKey, Parameters, PeftConfig, StoredAdapter, load};
 use graft_graph::Tensor;
@@ -11,13 +12,19 @@ use graft_graph::model::Role;
 use graft_graph::sites::{SiteKind, sites};
 use graft_plugins::Objective;
 use graft_runtime::{SessionOptions, View};
-use graft_tasks::{Banks, Base, BaseOptions, Fitted, Parts, Program, Room, Tenant};
+use graft_tasks::binding::Choice;
+use graft_tasks::{
+    Banks, Base, BaseOptions, Export, Fitted, Parts, Program, Room, Structures, Tenant, export,
+};
 use graft_tests::{fixture, runtime, shared};
 use serde_json::json;
 
 /// How far a row in a batch of many adapters may be from the same row with its adapter alone, at the same length and at
 /// its own, relative to the largest number of its output (f32, processor).
 const ALONE: f32 = 1e-5;
+
+/// How far it may be from the merged model.
+const MERGED: f32 = 1e-4;
 
 /// Numbers from a seed (xorshift64*, Vigna 2016).
 struct Numbers(u64);
@@ -43,6 +50,8 @@ impl Numbers {
 struct House {
     base: Base,
     adapters: Vec<(Fitted, Parts)>,
+    /// The same as they were stored; none for the base.
+    stored: Vec<Option<StoredAdapter>>,
     /// Names of those that have passes of their own, and why.
     alone: Vec<String>,
     /// Sessions of single adapters.
@@ -89,6 +98,22 @@ fn lora(
     }
 }
 
+/// A LoRA of PEFT's with random numbers on the table of words.
+fn embedding_lora(base: &Base, numbers: &mut Numbers, r: usize) -> StoredAdapter {
+    let mut made = lora(base, numbers, r, 0, &|_| true);
+    made.parameters.clear();
+    let words = base.model.input(Role::Ids).unwrap();
+    for s in sites(&base.graph).iter().filter(|s| s.kind == SiteKind::Embedding && s.input == words) {
+        let mut put = |name: &str, shape: [usize; 2]| {
+            made.parameters.insert(ParamKey::new(s.path.clone(), name), numbers.tensor(&shape, 0.5));
+        };
+        put("lora_embedding_A", [r, s.in_features]);
+        put("lora_embedding_B", [s.out_features, r]);
+    }
+    assert_eq!(made.parameters.len(), 2);
+    StoredAdapter { dir: PathBuf::from(format!("words{r}")), ..made }
+}
+
 impl House {
     fn open(model: &str, file: &str) -> Option<House> {
         let (golden, runtime) = (shared()?.join("conformance/adapters").join(model), runtime()?);
@@ -113,7 +138,9 @@ impl House {
             let fits = |p: &str| encoder(p) && (all || attention(p));
             stored.push(Some(lora(&base, &mut numbers, r, labels, &fits)));
         }
+        stored.extend([2, 5].map(|r| Some(embedding_lora(&base, &mut numbers, r))));
         let (mut adapters, mut alone) = (Vec::new(), Vec::new());
+        let mut kept = Vec::new();
         for one in &stored {
             let labels = one.as_ref().and_then(|s| s.head.as_ref().filter(|_| s.graft.is_none()));
             let labels = labels.filter(|h| h.module.is_none()).map(|h| h.tensors["bias"].len());
@@ -131,11 +158,14 @@ impl House {
             };
             let fitted = fitted.unwrap();
             match fitted.parts(&base).and_then(|p| p.check(&base).map(|()| p)) {
-                Ok(parts) => adapters.push((fitted, parts)),
+                Ok(parts) => {
+                    adapters.push((fitted, parts));
+                    kept.push(one.clone());
+                }
                 Err(e) => alone.push(format!("{}: {e}", fitted.name)),
             }
         }
-        Some(House { base, adapters, alone, programs: RefCell::default() })
+        Some(House { base, adapters, stored: kept, alone, programs: RefCell::default() })
     }
 
     fn banks(&self) -> Banks {
@@ -171,7 +201,18 @@ impl House {
         batch
     }
 
-    /// The output of a row with its adapter alone.
+    /// The tokens of a row with as many of its first one in front as its adapter has virtual tokens.
+    fn laid_out(&self, adapter: usize, row: &[i64]) -> Vec<i64> {
+        let count = self.adapters[adapter].0.virtual_tokens;
+        std::iter::repeat_n(row[0], count).chain(row.iter().copied()).collect()
+    }
+
+    /// Most virtual tokens of an adapter.
+    fn most_virtual(&self) -> usize {
+        self.adapters.iter().map(|(f, _)| f.virtual_tokens).max().unwrap_or(0)
+    }
+
+    /// The output of a row with its adapter alone, padded to `length` without its virtual tokens.
     fn alone(&self, adapter: usize, row: &[i64], length: usize) -> Vec<f32> {
         let fitted = &self.adapters[adapter].0;
         let batch = self.batch(&[row], length);
@@ -182,9 +223,10 @@ impl House {
         outputs.f32s(&fitted.outputs()[0]).unwrap().to_vec()
     }
 
-    /// The outputs of rows that share a batch, each with its adapter.
+    /// The outputs of rows that share a batch, each with its adapter, padded to `length` with all virtual tokens.
     fn together(&self, banks: &mut Banks, rows: &[(usize, &[i64])], length: usize) -> Vec<Vec<f32>> {
-        let batch = self.batch(&rows.iter().map(|r| r.1).collect::<Vec<_>>(), length);
+        let laid_out: Vec<Vec<i64>> = rows.iter().map(|(a, r)| self.laid_out(*a, r)).collect();
+        let batch = self.batch(&laid_out.iter().map(|r| &r[..]).collect::<Vec<_>>(), length);
         let tenants: Vec<Tenant<'_>> = rows.iter().map(|r| self.tenant(r.0)).collect();
         let outputs = banks.run(&batch, &tenants).unwrap();
         let own = |(k, (adapter, _)): (usize, &(usize, &[i64]))| {
@@ -228,17 +270,18 @@ fn houses() -> Vec<(String, House)> {
 #[test]
 fn a_row_among_others_is_as_alone() {
     for (name, house) in houses() {
-        // What lengthens every row has a pass of its own; nothing else has.
-        assert!(house.alone.iter().all(|a| a.contains("virtual tokens")), "{name}: {:?}", house.alone);
+        assert!(house.alone.is_empty(), "{name}: {:?}", house.alone);
+        assert!(house.most_virtual() > 0);
         let mut banks = house.banks();
         let mut numbers = Numbers(11);
         for turn in 0..12 {
             let (count, longest) = (1 + numbers.below(12), 2 + numbers.below(9));
             let rows = house.rows(&mut numbers, count, longest);
-            let longest = rows.iter().map(|(_, r)| r.len()).max().unwrap();
+            let virtual_tokens = |a: usize| house.adapters[a].0.virtual_tokens;
+            let longest = rows.iter().map(|(a, r)| virtual_tokens(*a) + r.len()).max().unwrap();
             let answers = house.together(&mut banks, &lent(&rows), longest);
             for ((adapter, row), answer) in rows.iter().zip(&answers) {
-                for length in [longest, row.len()] {
+                for length in [longest - virtual_tokens(*adapter), row.len()] {
                     let alone = house.alone(*adapter, row, length);
                     let far = apart(&alone, answer);
                     let who = &house.adapters[*adapter].0.name;
@@ -250,17 +293,62 @@ fn a_row_among_others_is_as_alone() {
 }
 
 #[test]
+fn a_row_among_others_is_as_in_the_merged_model() {
+    let mut compared = 0;
+    for (name, house) in houses() {
+        let mut banks = house.banks();
+        let rows = house.rows(&mut Numbers(23), 30, 8);
+        let length = 8 + house.most_virtual();
+        let answers = house.together(&mut banks, &lent(&rows), length);
+        let hidden = house.base.model.hidden.map(|v| house.base.graph.name_of(v).to_owned());
+        for (adapter, (fitted, _)) in house.adapters.iter().enumerate() {
+            let Some(stored) = &house.stored[adapter] else { continue };
+            if !fitted.objective().unwrap().id().eq("embedding") || fitted.virtual_tokens > 0 {
+                continue;
+            }
+            let temp = tempfile::tempdir().unwrap();
+            let out = temp.path().join("merged.onnx");
+            let how = Export {
+                merge: true,
+                no_head: true,
+                inputs: None,
+                plugin_dirs: plugins(),
+                session: SessionOptions::default(),
+            };
+            // A method that can't be merged says so.
+            if let Err(e) = export(&house.base, stored, &out, &how) {
+                assert!(e.to_string().contains("merge"), "{name}: {}: {e}", fitted.name);
+                continue;
+            }
+            let options = BaseOptions { hidden: hidden.clone(), ..BaseOptions::default() };
+            let merged = Base::open(house.base.runtime(), &out, &options).unwrap();
+            let embed = Objective::find(&plugins(), "embedding", &json!({})).unwrap();
+            let alone = Fitted::with_objective(&merged, None, embed, &plugins()).unwrap();
+            let mut program = alone.program(&merged, &SessionOptions::default()).unwrap();
+            for ((_, row), answer) in rows.iter().zip(&answers).filter(|((a, _), _)| *a == adapter) {
+                let batch = house.batch(&[row], row.len());
+                let outputs = program.run(&|n| batch.get(n).map(View::from)).unwrap();
+                let far = apart(outputs.f32s(&alone.outputs()[0]).unwrap(), answer);
+                assert!(far <= MERGED, "{name}: {} is off by {far}", fitted.name);
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 20 || shared().is_none(), "{compared} rows");
+}
+
+#[test]
 fn neighbours_change_no_bit() {
     for (name, house) in houses() {
         let mut banks = house.banks();
         let mut numbers = Numbers(5);
-        let length = 9;
+        let (longest, length) = (9, 9 + house.most_virtual());
         for adapter in 0..house.adapters.len() {
             let row: Vec<i64> = (0..6).map(|_| 1 + numbers.below(40) as i64).collect();
             let mut seen: Option<Vec<f32>> = None;
             for turn in 0..4 {
                 // Others of any kind before and behind it; never alone, for a product with a vector sums in another order.
-                let mut rows = house.rows(&mut numbers, 2 + turn * 3, length);
+                let mut rows = house.rows(&mut numbers, 2 + turn * 3, longest);
                 let at = numbers.below(rows.len() + 1);
                 rows.insert(at, (adapter, row.clone()));
                 let answer = house.together(&mut banks, &lent(&rows), length).swap_remove(at);
@@ -279,7 +367,8 @@ fn an_adapter_full_of_nan_changes_no_bit_of_others() {
     let mut banks = house.banks();
     let mut numbers = Numbers(3);
     let rows = house.rows(&mut numbers, 9, 8);
-    let before = house.together(&mut banks, &lent(&rows), 8);
+    let length = 8 + house.most_virtual();
+    let before = house.together(&mut banks, &lent(&rows), length);
     // The same fragments as the LoRA on all modules, with another number for each parameter.
     let mut broken = lora(&house.base, &mut numbers, 8, 0, &|p| !p.contains("pooler"));
     for t in broken.parameters.values_mut() {
@@ -293,8 +382,10 @@ fn an_adapter_full_of_nan_changes_no_bit_of_others() {
     assert!(banks.covers(&broken), "it needs no other session");
     let tenant = Tenant { id: 1000, parts: &broken };
     banks.place(&house.base, &tenant).unwrap();
-    assert_eq!(house.together(&mut banks, &lent(&rows), 8), before, "resident");
-    let batch = house.batch(&rows.iter().map(|r| &r.1[..]).chain([&[1i64, 2, 3][..]]).collect::<Vec<_>>(), 8);
+    assert_eq!(house.together(&mut banks, &lent(&rows), length), before, "resident");
+    let laid_out: Vec<Vec<i64>> = rows.iter().map(|(a, r)| house.laid_out(*a, r)).collect();
+    let all: Vec<&[i64]> = laid_out.iter().map(|r| &r[..]).chain([&[1i64, 2, 3][..]]).collect();
+    let batch = house.batch(&all, length);
     let mut tenants: Vec<Tenant<'_>> = rows.iter().map(|r| house.tenant(r.0)).collect();
     tenants.push(tenant);
     let outputs = banks.run(&batch, &tenants).unwrap();
@@ -310,7 +401,7 @@ fn an_adapter_full_of_nan_changes_no_bit_of_others() {
     assert!(own.iter().all(|x| x.is_nan()), "and it has its own answer");
     // What it leaves behind when it goes is nobody's.
     banks.remove(1000);
-    assert_eq!(house.together(&mut banks, &lent(&rows), 8), before, "gone");
+    assert_eq!(house.together(&mut banks, &lent(&rows), length), before, "gone");
     assert!(banks.run(&batch, &tenants).is_err(), "what is gone gives no answer");
 }
 
@@ -318,7 +409,8 @@ fn an_adapter_full_of_nan_changes_no_bit_of_others() {
 fn a_larger_room_keeps_who_is_there() {
     let Some(house) = House::open("bert", "base.ts.onnx") else { return };
     let rows = house.rows(&mut Numbers(9), 8, 7);
-    let expected = house.together(&mut house.banks(), &lent(&rows), 7);
+    let length = 7 + house.most_virtual();
+    let expected = house.together(&mut house.banks(), &lent(&rows), length);
     // A room for the first adapters alone, then one for all, of which the new ones are placed.
     let room = |n: usize| {
         let fragments: Vec<_> =
@@ -336,5 +428,87 @@ fn a_larger_room_keeps_who_is_there() {
     for i in 2..=last {
         banks.place(&house.base, &house.tenant(i)).unwrap();
     }
-    assert_eq!(house.together(&mut banks, &lent(&rows), 7), expected);
+    assert_eq!(house.together(&mut banks, &lent(&rows), length), expected);
+}
+
+#[test]
+fn adapters_of_one_configuration_differ_by_their_numbers_alone() {
+    let Some(house) = House::open("bert", "base.ts.onnx") else { return };
+    let mut numbers = Numbers(21);
+    let stored: Vec<StoredAdapter> =
+        (0..2).map(|_| lora(&house.base, &mut numbers, 8, 0, &|p| !p.contains("pooler"))).collect();
+    let choice = Choice { id: "embedding".into(), config: json!({}) };
+    let fitted = |s: &StoredAdapter| {
+        let embed = Objective::find(&plugins(), "embedding", &json!({})).unwrap();
+        Fitted::with_objective(&house.base, Some(s), embed, &plugins()).unwrap()
+    };
+    let structures = Structures::default();
+    let Err(key) = structures.find(&house.base, Some(&stored[0]), &choice).unwrap() else {
+        panic!("nothing was taken apart yet")
+    };
+    let mut first = fitted(&stored[0]);
+    let objective = Arc::new(first.objective.take().unwrap());
+    structures.keep(key, &first, &first.parts(&house.base).unwrap(), &objective);
+    let Ok(known) = structures.find(&house.base, Some(&stored[1]), &choice).unwrap() else {
+        panic!("its configuration is known")
+    };
+    let taken_apart = fitted(&stored[1]).parts(&house.base).unwrap();
+    let mut banks = house.banks();
+    let row = [5i64, 6, 7, 8];
+    let mut answer = |parts: &Parts, id| {
+        let tenant = Tenant { id, parts };
+        banks.place(&house.base, &tenant).unwrap();
+        let batch = house.batch(&[&row, &row], 4);
+        let name = banks.outputs(parts).remove(0).1;
+        banks.run(&batch, &[tenant, tenant]).unwrap().f32s(&name).unwrap().to_vec()
+    };
+    let (a, b) = (answer(&taken_apart, 501), answer(&known.parts, 502));
+    assert!(a.iter().zip(&b).all(|(a, b)| a.to_bits() == b.to_bits()));
+    assert_ne!(a, answer(&first.parts(&house.base).unwrap(), 503), "the numbers are its own");
+    // Tensors that do not fit are found here as well.
+    let mut misfit = lora(&house.base, &mut numbers, 8, 0, &|p| !p.contains("pooler"));
+    let key = misfit.parameters.keys().next().unwrap().clone();
+    misfit.parameters.insert(key, Tensor::new([1, 1], &[0f32]).unwrap());
+    assert!(structures.find(&house.base, Some(&misfit), &choice).is_err());
+    // Another rank is another configuration.
+    let other = lora(&house.base, &mut numbers, 4, 0, &|p| !p.contains("pooler"));
+    assert!(structures.find(&house.base, Some(&other), &choice).unwrap().is_err());
+}
+
+#[test]
+fn what_is_in_banks_alone_comes_back_as_it_was() {
+    let Some(house) = House::open("bert", "base.ts.onnx") else { return };
+    let rows = house.rows(&mut Numbers(13), 12, 6);
+    let length = 6 + house.most_virtual();
+    let mut banks = house.banks();
+    let before = house.together(&mut banks, &lent(&rows), length);
+    let all = 0..house.adapters.len();
+    all.clone().for_each(|i| banks.keep_alone(&house.tenant(i)));
+    let leased = banks.bytes_leased();
+    // Many come and go, so that what stays moves together.
+    let mut numbers = Numbers(17);
+    let mut guests = Vec::new();
+    for id in 0..60 {
+        let stored = lora(&house.base, &mut numbers, 17, 0, &|p| p.contains("attention"));
+        let embed = Objective::find(&plugins(), "embedding", &json!({})).unwrap();
+        let fitted = Fitted::with_objective(&house.base, Some(&stored), embed, &plugins()).unwrap();
+        let parts = fitted.parts(&house.base).unwrap();
+        banks.place(&house.base, &Tenant { id: 2000 + id, parts: &parts }).unwrap();
+        guests.push(parts);
+    }
+    let crowded = banks.bytes();
+    all.clone().filter(|i| i % 2 == 0).for_each(|i| banks.take_out(&house.tenant(i)));
+    (0..60).for_each(|id| banks.remove(2000 + id));
+    assert!(banks.bytes() < crowded / 2, "{} of {crowded} bytes stayed", banks.bytes());
+    for i in all.clone().filter(|i| i % 2 == 0) {
+        assert!(!banks.holds(&house.tenant(i)));
+        banks.place(&house.base, &house.tenant(i)).unwrap();
+    }
+    assert_eq!(banks.bytes_leased(), leased);
+    assert_eq!(house.together(&mut banks, &lent(&rows), length), before);
+    // What is in these banks alone can't be placed in others.
+    all.for_each(|i| banks.keep_alone(&house.tenant(i)));
+    let fragments: Vec<_> = house.adapters.iter().flat_map(|(_, p)| p.fragments().cloned()).collect();
+    let mut others = Banks::new(Room::new(&house.base, &fragments, &SessionOptions::default()).unwrap());
+    assert!(others.place(&house.base, &house.tenant(1)).is_err());
 }

@@ -3,7 +3,6 @@
 use graft_adapters::{Architecture, Expected, ParamKey, PeftConfig, StoredAdapter};
 use graft_graph::sites::{Site, attentions, residuals, sites};
 use graft_graph::{Graph, Tensor, ValueId};
-use graft_plugins::Adapted;
 use graft_plugins::adapt::{Param, Start};
 use graft_plugins::api::{Course, Init, Role};
 use serde_json::{Value, json};
@@ -149,15 +148,15 @@ fn residual_paths(graph: &Graph, all: &[Site]) -> Vec<String> {
     paths.collect::<indexmap::IndexSet<_>>().into_iter().collect()
 }
 
-/// The adapter's tensors for each parameter of the adapted graph, in the order of the parameters.
+/// The adapter's tensors for each parameter of an adapted graph, in the order of the parameters.
 ///
 /// # Errors
 /// Missing, extra or misshapen tensors, by name.
-pub fn bind(base: &Base, adapter: &StoredAdapter, adapted: &Adapted) -> Result<Vec<Tensor>> {
+pub fn bind(base: &Base, adapter: &StoredAdapter, params: &[Param]) -> Result<Vec<Tensor>> {
     let all = sites(&base.graph);
     let mut expected = Vec::new();
     let mut head: Vec<(&str, &[usize])> = Vec::new();
-    for p in &adapted.params {
+    for p in params {
         match p.role {
             Role::Head => head.push((head_name(&p.key), &p.shape)),
             Role::Adapter if p.course == Course::Implied => {}
@@ -184,13 +183,13 @@ pub fn bind(base: &Base, adapter: &StoredAdapter, adapted: &Adapted) -> Result<V
         Role::Adapter if p.course == Course::Implied => Some(implied(p)),
         Role::Adapter => method.next().map(Ok),
     };
-    let tensors: Vec<Result<Tensor>> = adapted.params.iter().filter_map(next).collect();
+    let tensors: Vec<Result<Tensor>> = params.iter().filter_map(next).collect();
     let mut tensors = tensors.into_iter().map(|t| as_f32(t?)).collect::<Result<Vec<_>>>()?;
     let scale_of = |p: &Param| {
         let key = p.base.as_ref().map(|_| param_key(&base.graph, &all, p));
         key.filter(|k| k.name == "weight").map(|k| k.path)
     };
-    norms::as_in_graph(base, adapter, &adapted.params, &scale_of, &mut tensors)?;
+    norms::as_in_graph(base, adapter, params, &scale_of, &mut tensors)?;
     Ok(tensors)
 }
 

@@ -24,7 +24,7 @@ pub mod torch;
 mod words;
 
 pub use adopt::adopt;
-pub use banks::{Banks, Parts, Room, Tenant};
+pub use banks::{Banks, Known, Parts, Room, StructureKey, Structures, Tenant};
 pub use base::{Base, BaseOptions};
 pub use checkpoint::Checkpoint;
 pub use differences::{Agreement, compare as compare_with_differences};
@@ -39,5 +39,5 @@ pub use passes::{Pass, passes};
 pub use program::Program;
 pub use projections::{fit_projections, projected};
 pub use starts::starts;
-pub use task::{Fitted, Task};
+pub use task::{Fitted, Task, headless};
 pub use words::table_options;

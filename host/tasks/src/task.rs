@@ -9,7 +9,7 @@ use graft_graph::hoist::hoist;
 use graft_graph::model::Model;
 use graft_graph::trim::trim;
 use graft_graph::{Graph, Tensor, ValueId};
-use graft_plugins::adapt::Start;
+use graft_plugins::adapt::{Param, Start};
 use graft_plugins::api::{self, Init, Metric};
 use graft_plugins::{Adapted, Method, Objective, adapt, adapt_beside};
 use graft_runtime::{SessionOptions, View};
@@ -32,6 +32,10 @@ pub struct Fitted {
     pub objective: Option<Objective>,
     /// Places that the method's virtual tokens take from texts.
     pub virtual_tokens: usize,
+    /// The method, where there is one.
+    pub(crate) method: Option<Method>,
+    /// What method and head declared.
+    pub(crate) params: Vec<Param>,
     /// The base with method and head written into it, as they left it.
     pub(crate) graph: Graph,
     /// Parameters and settings by input name.
@@ -58,18 +62,22 @@ impl Fitted {
         objective: Option<Objective>,
         plugin_dirs: &[PathBuf],
     ) -> Result<Fitted> {
-        let (adapted, tensors) = fitted(base, adapter, plugin_dirs, &|model, method| {
+        let (adapted, tensors, method) = fitted(base, adapter, plugin_dirs, &|model, method| {
             adapt(&base.graph, model, method, objective.as_ref(), false)
         })?;
-        let name =
-            adapter.dir.file_name().map_or_else(|| "adapter".into(), |n| n.to_string_lossy().into_owned());
-        Ok(Fitted::of(name, objective, adapted, tensors))
+        Ok(Fitted::of(name_of(adapter), method, objective, adapted, tensors))
     }
 
-    fn of(name: String, objective: Option<Objective>, adapted: Adapted, tensors: Vec<Tensor>) -> Fitted {
+    fn of(
+        name: String,
+        method: Option<Method>,
+        objective: Option<Objective>,
+        adapted: Adapted,
+        tensors: Vec<Tensor>,
+    ) -> Fitted {
         let (leaves, values) = (leaves(&adapted), values(&adapted, tensors));
-        let (virtual_tokens, forward) = (adapted.virtual_tokens, adapted.forward);
-        Fitted { name, objective, virtual_tokens, graph: adapted.graph, values, leaves, forward }
+        let Adapted { graph, params, virtual_tokens, forward, .. } = adapted;
+        Fitted { name, method, params, objective, virtual_tokens, graph, values, leaves, forward }
     }
 
     /// As [`Fitted::open`], with an objective of the caller's choice in the place of the adapter's own; without an adapter
@@ -88,12 +96,7 @@ impl Fitted {
             return Fitted::build(base, &headless(adapter), Some(objective), plugin_dirs);
         }
         let adapted = adapt(&base.graph, &base.model, None, Some(&objective), false)?;
-        Ok(Fitted::of("base".into(), Some(objective), adapted, Vec::new()))
-    }
-
-    /// The objective alone, where the rest is not needed any more.
-    pub fn into_objective(self) -> Option<Objective> {
-        self.objective
+        Ok(Fitted::of("base".into(), None, Some(objective), adapted, Vec::new()))
     }
 
     /// As [`Fitted::open`], with an objective of the caller's choice over the adapter's own head.
@@ -232,7 +235,7 @@ impl Bound {
     ) -> Result<Bound> {
         let bare = no_head.then(|| headless(adapter));
         let objective = if no_head { None } else { found_objective(base, adapter, plugin_dirs)? };
-        let (adapted, tensors) =
+        let (adapted, tensors, _) =
             fitted(base, bare.as_ref().unwrap_or(adapter), plugin_dirs, &|model, method| {
                 adapt_beside(&base.graph, model, method, objective.as_ref())
             })?;
@@ -240,7 +243,13 @@ impl Bound {
     }
 }
 
-fn headless(adapter: &StoredAdapter) -> StoredAdapter {
+/// The name of an adapter in messages: its folder's.
+pub(crate) fn name_of(adapter: &StoredAdapter) -> String {
+    adapter.dir.file_name().map_or_else(|| "adapter".into(), |n| n.to_string_lossy().into_owned())
+}
+
+/// The adapter without its head.
+pub fn headless(adapter: &StoredAdapter) -> StoredAdapter {
     StoredAdapter { head: None, ..adapter.clone() }
 }
 
@@ -252,13 +261,13 @@ fn found_objective(base: &Base, adapter: &StoredAdapter, dirs: &[PathBuf]) -> Re
 
 type Adapt<'a> = &'a dyn Fn(&Model, Option<&Method>) -> graft_plugins::Result<Adapted>;
 
-/// The adapter's method written into the base by `adapt`, and its tensors.
+/// The adapter's method written into the base by `adapt`, its tensors, and the method itself.
 fn fitted(
     base: &Base,
     adapter: &StoredAdapter,
     plugin_dirs: &[PathBuf],
     adapt: Adapt<'_>,
-) -> Result<(Adapted, Vec<Tensor>)> {
+) -> Result<(Adapted, Vec<Tensor>, Option<Method>)> {
     if adapter.graft.is_some() {
         adapter.check_base(base.digest()?)?;
     }
@@ -266,12 +275,12 @@ fn fitted(
     let method = method_of(base, adapter)?;
     let method = method.map(|c| Method::find(plugin_dirs, &c.id, &c.config)).transpose()?;
     let adapted = adapt(&base.model, method.as_ref())?;
-    let tensors = bind(base, adapter, &adapted)?;
-    Ok((adapted, tensors))
+    let tensors = bind(base, adapter, &adapted.params)?;
+    Ok((adapted, tensors, method))
 }
 
 /// Parameters and settings that something depends on, as inputs of the graph.
-fn leaves(adapted: &Adapted) -> Vec<Leaf> {
+pub(crate) fn leaves(adapted: &Adapted) -> Vec<Leaf> {
     let neutral = |start: &Start| match start {
         Start::Asked(Init::Zeros) => Neutral::Zeros,
         Start::Asked(Init::Ones) => Neutral::Ones,

@@ -21,7 +21,30 @@ pub(super) const RULES: &[(&str, Rule)] = &[
     ("Pad", pad),
     ("Tile", tile),
     ("Trilu", trilu),
+    ("graft::PutVirtual", put_virtual),
+    ("graft::DropVirtual", drop_virtual),
 ];
+
+/// The same at some positions of each row.
+fn put_virtual(step: &Step<'_>) -> Option<Vec<State>> {
+    let axes = step.state(0)?.axes.clone();
+    let mut out = step.join(&[0, 1, 2])?.level(Level::Any);
+    out.axes = axes;
+    out.relevel(&|_| Level::Any);
+    Some(vec![out])
+}
+
+/// Positions of each row move within it.
+fn drop_virtual(step: &Step<'_>) -> Option<Vec<State>> {
+    let mut axes = step.state(0)?.axes.clone()?;
+    let mut out = step.join(&[0, 1])?.level(Level::Any);
+    let tokens = axes.get_mut(1)?;
+    let tag = step.lose(&mut out, tokens);
+    tokens.tag = tag;
+    out.axes = Some(axes);
+    out.relevel(&|_| Level::Any);
+    Some(vec![out])
+}
 
 fn reshaped(step: &Step<'_>) -> Option<Vec<State>> {
     let mut out = step.join(&[0])?;

@@ -7,6 +7,7 @@ use super::fragment::{Fragment, Kind, Place};
 use super::join::lost;
 use super::rules::{self, Operand};
 use super::slot::{Bank, Layout, Null};
+use super::virtual_tokens::is_virtual;
 use crate::builder::Builder;
 use crate::dim::Dim;
 use crate::fused::{self, BANK_DOWN, BANK_UP};
@@ -26,6 +27,8 @@ pub(super) struct Emit<'a> {
     null: HashMap<ValueId, Null>,
     pub(super) banks: Vec<Bank>,
     inputs: HashMap<String, ValueId>,
+    /// For results of rules what passes the first operand on, in the joined graph.
+    entrances: HashMap<ValueId, ValueId>,
     place: Vec<(String, String)>,
 }
 
@@ -39,7 +42,8 @@ impl<'a> Emit<'a> {
     ) -> Emit<'a> {
         let kinds = f.kinds(of_base);
         let (map, null, inputs) = (HashMap::new(), HashMap::new(), HashMap::new());
-        Emit { graph, f, number, rows_dim, kinds, map, null, banks: Vec::new(), inputs, place: Vec::new() }
+        let (entrances, banks, place) = (HashMap::new(), Vec::new(), Vec::new());
+        Emit { graph, f, number, rows_dim, kinds, map, null, banks, inputs, entrances, place }
     }
 
     pub(super) fn write(&mut self) -> Result<(), Unbatchable> {
@@ -94,10 +98,9 @@ impl<'a> Emit<'a> {
         self.null.get(&v).copied().unwrap_or(Null::Any)
     }
 
-    /// Whether rows of others keep what stood in the place, and which input of the last node that is.
-    pub(super) fn exact(&self, v: ValueId, place: &Place) -> Option<usize> {
+    /// Where rows of others keep what stood in the place: the node that reads it, by what it makes, and at which input.
+    pub(super) fn exact(&self, v: ValueId, place: &Place) -> Option<(ValueId, usize)> {
         let node = self.f.graph.nodes.iter().find(|n| n.output(0) == Some(v))?;
-        let [Some(a), Some(b)] = node.inputs[..] else { return None };
         let stood = |v: ValueId| {
             self.f.reads.iter().any(|r| {
                 r.value == v
@@ -114,9 +117,15 @@ impl<'a> Emit<'a> {
         let keeps = |other: ValueId| {
             matches!((node.op.as_str(), self.null(other)), ("Add", Null::Zeros) | ("Mul", Null::Ones))
         };
+        if is_virtual(node) {
+            let entrance = *self.entrances.get(&v)?;
+            return (alone && stood(node.input(0)?)).then_some((entrance, 0));
+        }
+        let [Some(a), Some(b)] = node.inputs[..] else { return None };
+        let here = *self.map.get(&v)?;
         match (stood(a), stood(b)) {
-            (true, false) if alone && keeps(b) => Some(0),
-            (false, true) if alone && keeps(a) => Some(1),
+            (true, false) if alone && keeps(b) => Some((here, 0)),
+            (false, true) if alone && keeps(a) => Some((here, 1)),
             _ => None,
         }
     }
@@ -149,6 +158,32 @@ impl<'a> Emit<'a> {
 
     pub(super) fn fragment_dim(&self, v: ValueId, axis: usize) -> Option<&Dim> {
         self.f.graph.shape(v)?.get(axis)
+    }
+
+    /// The element type of a value of the fragment.
+    pub(super) fn dtype(&self, v: ValueId) -> Option<DType> {
+        self.f.graph.dtype(v)
+    }
+
+    /// The first operand of `node`, passed on by a node of its own: what reads it reads there whatever is put there later.
+    pub(super) fn entrance(&mut self, node: &Node, x: ValueId) -> ValueId {
+        let own = self.op("Identity", &[x]);
+        if let Some(out) = node.output(0) {
+            self.entrances.insert(out, own);
+        }
+        own
+    }
+
+    pub(super) fn constant(&mut self, tensor: Tensor) -> ValueId {
+        self.builder().constant(tensor)
+    }
+
+    pub(super) fn ints(&mut self, values: &[i64]) -> ValueId {
+        self.builder().ints(values)
+    }
+
+    pub(super) fn cast(&mut self, v: ValueId, dtype: DType) -> ValueId {
+        self.builder().cast(v, dtype)
     }
 
     pub(super) fn op(&mut self, op: &str, inputs: &[ValueId]) -> ValueId {
@@ -257,6 +292,48 @@ impl<'a> Emit<'a> {
             }
             _ => Ok(taken),
         }
+    }
+
+    /// Rows of a matrix `p [numbers, width]` of parameters by their numbers, `ids [batch, …]`: `[batch, …, width]`. The bank is
+    /// read where it lies.
+    pub(super) fn looked_up(
+        &mut self,
+        p: ValueId,
+        ids: ValueId,
+        was: Option<ValueId>,
+    ) -> Result<ValueId, &'static str> {
+        let axes = was.and_then(|v| self.rank(v)).ok_or("has numbers of unknown rank")? as i64;
+        if self.rank(p) != Some(2) || axes == 0 {
+            return Err("looks up something else than rows of a matrix for each row of the batch");
+        }
+        let numbers = self.fragment_dim(p, 0).and_then(Dim::known);
+        let numbers = numbers.ok_or("looks up in a table of unknown size")?;
+        let layout = rules::layout(2, self.f.padded_axis(p), None);
+        let (bank, index) = self.bank(p, layout)?;
+        let index = index.ok_or("looks up in a number")?;
+        let by_columns = match layout {
+            Layout::Rows(1) => true,
+            Layout::Row => false,
+            _ => return Err("has a table that may be padded"),
+        };
+        let ids = self.cast(ids, DType::I64);
+        // Places of the bank as one long list: of single numbers, or of rows.
+        let size = self.constant(Tensor::scalar(numbers));
+        let first = self.op("Mul", &[index, size]);
+        let (first, ids, all) = if by_columns {
+            let wide: Vec<i64> = (1..axes).collect();
+            let first = if wide.is_empty() { first } else { self.unsqueeze(first, &wide) };
+            (first, self.unsqueeze(ids, &[axes]), self.ints(&[-1]))
+        } else {
+            let width = self.fragment_dim(p, 1).and_then(Dim::known);
+            let width = width.ok_or("looks up in a table of unknown width")?;
+            let wide: Vec<i64> = (1..axes).collect();
+            let first = if wide.is_empty() { first } else { self.unsqueeze(first, &wide) };
+            (first, ids, self.ints(&[-1, width]))
+        };
+        let list = self.op("Reshape", &[bank, all]);
+        let places = self.op("Add", &[first, ids]);
+        Ok(self.op_with("Gather", &[list, places], &[("axis", 0i64.into())]))
     }
 
     /// `x · p` with a matrix `p` of parameters; `was` is what `x` is in the fragment.

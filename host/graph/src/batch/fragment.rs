@@ -1,9 +1,10 @@
-//! Fragments: what they are made of, and their structure as text.
+//! Fragments: what they are made of, and the digest of their structure.
 
-use std::sync::Arc;
+use std::fmt::Write;
 
 use crate::dim::Dim;
 use crate::ir::{Attr, Graph, ValueId};
+use crate::tensor::Tensor;
 
 /// A parameter or a number of an adapter: an input of its graph that the base has not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,9 +74,14 @@ pub struct Fragment {
     pub(super) places: Vec<(Place, ValueId)>,
     /// Outputs of the head.
     pub outputs: Vec<Output>,
-    /// The structure, as text.
-    pub signature: Arc<str>,
+    /// Its structure.
+    pub signature: Signature,
 }
+
+/// The digest of a structure: equal for fragments that do the same, whatever their parameters are. Sizes of axes that may
+/// be padded do not enter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Signature([u8; 32]);
 
 /// Which part of the work a value of a derived graph belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -108,26 +114,44 @@ pub(super) fn kinds(graph: &Graph, of_input: &dyn Fn(ValueId) -> Kind) -> Vec<Ki
     kinds
 }
 
-/// An attribute in full: what differs anywhere is another text.
-fn attribute(a: &Attr) -> String {
-    match a {
-        Attr::Int(v) => format!("i{v}"),
-        Attr::Float(v) => format!("f{:x}", v.to_bits()),
-        Attr::Ints(v) => format!("is{v:?}"),
-        Attr::Floats(v) => format!("fs{:?}", v.iter().map(|f| f.to_bits()).collect::<Vec<_>>()),
-        Attr::String(v) => format!("s{v:?}"),
-        Attr::Strings(v) => format!("ss{v:?}"),
-        Attr::Tensor(t) => format!("t{:?}{:?}{:?}", t.dtype(), t.shape(), &t.bytes()[..]),
-        Attr::Reference(name, kind) => format!("@{name}:{kind}"),
-        // A node with a graph inside is no part of a fragment.
-        Attr::Graph(_) => "g".to_owned(),
+/// Takes a structure in, as text and bytes; what differs anywhere gives another digest.
+#[derive(Default)]
+struct Digest(blake3::Hasher);
+
+impl Write for Digest {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.0.update(text.as_bytes());
+        Ok(())
+    }
+}
+
+impl Digest {
+    fn tensor(&mut self, t: &Tensor) {
+        let _ = write!(self, "{:?}{:?}{};", t.dtype(), t.shape(), t.bytes().len());
+        self.0.update(&t.bytes());
+    }
+
+    fn attribute(&mut self, a: &Attr) {
+        let _ = match a {
+            Attr::Int(v) => write!(self, "i{v}"),
+            Attr::Float(v) => write!(self, "f{:x}", v.to_bits()),
+            Attr::Ints(v) => write!(self, "is{v:?}"),
+            Attr::Floats(v) => write!(self, "fs{:?}", v.iter().map(|f| f.to_bits()).collect::<Vec<_>>()),
+            Attr::String(v) => write!(self, "s{v:?}"),
+            Attr::Strings(v) => write!(self, "ss{v:?}"),
+            Attr::Tensor(t) => {
+                self.tensor(t);
+                Ok(())
+            }
+            Attr::Reference(name, kind) => write!(self, "@{name}:{kind}"),
+            // A node with a graph inside is no part of a fragment.
+            Attr::Graph(_) => write!(self, "g"),
+        };
     }
 }
 
 impl Fragment {
-    /// The structure as text: equal for fragments that do the same. Sizes of axes that may be padded do not enter.
-    pub(super) fn sign(&self) -> String {
-        use std::fmt::Write;
+    pub(super) fn sign(&self) -> Signature {
         let g = &self.graph;
         let mut pads: Vec<String> = Vec::new();
         let mut dim = |d: &Dim| match d.as_symbol().filter(|s| s.starts_with("pad")) {
@@ -143,7 +167,7 @@ impl Fragment {
             }
             None => d.to_string(),
         };
-        let mut text = String::new();
+        let mut text = Digest::default();
         for (v, neutral) in self.leaves.iter().zip(&self.neutral) {
             let shape: Vec<String> = g.shape(*v).into_iter().flatten().map(&mut dim).collect();
             let _ = write!(text, "leaf {} [{}] {neutral:?};", v.0, shape.join(","));
@@ -152,7 +176,8 @@ impl Fragment {
             let _ = write!(text, "read {} {} {};", r.from.0, r.value.0, r.raw);
         }
         for (v, t) in g.constants() {
-            let _ = write!(text, "const {} {:?} {:?} {:?};", v.0, t.dtype(), t.shape(), &t.bytes()[..]);
+            let _ = write!(text, "const {} ", v.0);
+            text.tensor(t);
         }
         for n in &g.nodes {
             let ids = |all: &[Option<ValueId>]| {
@@ -162,7 +187,11 @@ impl Fragment {
                     .join(",")
             };
             let _ = write!(text, "{}({})", n.full_op(), ids(&n.inputs));
-            n.attrs.iter().for_each(|(name, a)| text.push_str(&format!("{name}={},", attribute(a))));
+            for (name, a) in &n.attrs {
+                let _ = write!(text, "{name}=");
+                text.attribute(a);
+                let _ = write!(text, ",");
+            }
             let _ = write!(text, "->{};", ids(&n.outputs));
         }
         for (p, v) in &self.places {
@@ -171,6 +200,6 @@ impl Fragment {
         for o in &self.outputs {
             let _ = write!(text, "{}={};", o.name, o.value.0);
         }
-        text
+        Signature(*text.0.finalize().as_bytes())
     }
 }

@@ -136,8 +136,8 @@ pub(super) fn lost() -> Unbatchable {
 struct Claim {
     fragment: usize,
     value: ValueId,
-    /// The node makes nothing of the old value for rows of others, and which of its inputs that is.
-    exact: Option<usize>,
+    /// Rows of others keep the old value: the node that reads it, by what it makes, and at which input.
+    exact: Option<(ValueId, usize)>,
 }
 
 /// What stands in a place when a claim is put over what stood there.
@@ -150,8 +150,11 @@ fn put(
     old: ValueId,
     now: ValueId,
 ) -> Result<ValueId, Unbatchable> {
-    let node = graph.nodes.iter_mut().find(|n| n.outputs.first() == Some(&Some(c.value)));
-    if let (Some(k), Some(node)) = (c.exact, node)
+    let reader = c.exact.and_then(|(made, k)| {
+        let node = graph.nodes.iter_mut().find(|n| n.outputs.first() == Some(&Some(made)))?;
+        Some((node, k))
+    });
+    if let Some((node, k)) = reader
         && node.input(k) == Some(old)
     {
         node.inputs[k] = Some(now);

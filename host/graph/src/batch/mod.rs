@@ -20,8 +20,9 @@ mod slot;
 mod take_apart;
 #[cfg(test)]
 mod tests;
+pub mod virtual_tokens;
 
-pub use fragment::{Fragment, Leaf, Neutral, Output};
+pub use fragment::{Fragment, Leaf, Neutral, Output, Signature};
 pub use join::{Joined, Placed, join};
 pub use rules::supported;
 pub use slot::{Bank, Layout};

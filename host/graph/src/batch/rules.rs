@@ -4,6 +4,7 @@
 
 use super::emit::Emit;
 use super::slot::{Layout, Null};
+use super::virtual_tokens;
 use crate::ir::{Attr, Node, ValueId};
 
 /// An operand.
@@ -38,6 +39,9 @@ const RULES: &[(&str, Rule)] = &[
     ("LayerNormalization", layer_norm),
     ("graft::RMSNorm", rms_norm),
     ("Expand", expand),
+    ("Gather", gather),
+    ("graft::PutVirtual", virtual_tokens::put_rule),
+    ("graft::DropVirtual", virtual_tokens::drop_rule),
 ];
 
 pub(super) fn find(op: &str) -> Option<Rule> {
@@ -170,11 +174,21 @@ fn expand(e: &mut Emit<'_>, node: &Node, operands: &[Operand]) -> Result<ValueId
     Ok(e.op("Expand", &[rows, *shape]))
 }
 
+fn gather(e: &mut Emit<'_>, node: &Node, operands: &[Operand]) -> Result<ValueId, &'static str> {
+    match *operands {
+        [Operand::Slot(p), Operand::Same(ids)] if node.int("axis", 0) == 0 => {
+            e.looked_up(p, ids, node.input(1))
+        }
+        _ => Err("looks up along another axis, or by a parameter"),
+    }
+}
+
 /// What `node` gives for rows without an adapter, given what its operands are then.
 pub(super) fn null(op: &str, of: &[Null]) -> Null {
     use Null::{Any, Ones, Zeros};
     match (op, of) {
         ("MatMul" | "Mul", _) if of.contains(&Zeros) => Zeros,
+        ("Gather", [Zeros, ..]) => Zeros,
         ("Mul", [Ones, Ones]) => Ones,
         ("Add" | "Sub" | "Max" | "Min", _) if of.iter().all(|n| *n == Zeros) => Zeros,
         (

@@ -1,11 +1,10 @@
 //! From a derived graph to fragments.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
 
 use super::Unbatchable;
 use super::build::Build;
-use super::fragment::{Fragment, Kind, Leaf, Output, Place, kinds};
+use super::fragment::{Fragment, Kind, Leaf, Output, Place, Signature, kinds};
 use crate::axes::{self, Axes, Batch};
 use crate::ir::{Graph, Node, ValueId};
 use crate::model::Role;
@@ -279,9 +278,9 @@ impl<'a> Apart<'a> {
             leaf_numbers,
             places,
             outputs,
-            signature: Arc::from(""),
+            signature: Signature::default(),
         };
-        made.signature = made.sign().into();
+        made.signature = made.sign();
         Ok(made)
     }
 }

@@ -341,8 +341,11 @@ impl GraphHost for Writer {
     }
 
     fn model_input(&mut self, role: &str) -> Result<Option<u64>> {
-        let found = self.model.inputs.iter().find(|(_, r)| r.name() == role);
-        Ok(found.map(|(v, _)| self.handle(*v)))
+        let found = self.model.inputs.iter().find(|(_, r)| r.name() == role).copied();
+        Ok(found.map(|(v, role)| {
+            let seen = self.input_of_text(v, role);
+            self.handle(seen)
+        }))
     }
 
     fn training(&mut self) -> Result<bool> {

@@ -217,6 +217,23 @@ pub fn adapt_beside(
     write(writer, method, objective)
 }
 
+/// As [`adapt`] outside training, for rows that come with their virtual tokens in front, each with its own adapter's number
+/// of them: as many times the row's first token, which counts in the mask. A setting says how many there are. What
+/// is done with them is left to operators of [`graft_graph::batch::virtual_tokens`].
+///
+/// # Errors
+/// As [`adapt`]; a base with an encoder and a decoder, of which virtual tokens lengthen one.
+pub fn adapt_laid_out(
+    base: &Graph,
+    model: &Model,
+    method: Option<&Method>,
+    objective: Option<&Objective>,
+) -> Result<Adapted> {
+    let mut writer = Writer::new(base.clone(), model.clone(), false);
+    writer.laid_out = true;
+    write(writer, method, objective)
+}
+
 fn write(mut writer: Writer, method: Option<&Method>, objective: Option<&Objective>) -> Result<Adapted> {
     if let Some(m) = method {
         m.apply(&mut writer)?;

@@ -2,12 +2,15 @@
 //!
 //! They are tokens for everything between, so that positions and masks come out right on any exported graph, without a
 //! rule for each way to make them. What a method asks for is told apart from how the rows are laid out, so that
-//! adapters with different numbers of virtual tokens can share a batch.
+//! adapters with different numbers of virtual tokens can share a batch: then whoever feeds the rows puts the dummy tokens
+//! in front, and what is done with them is left to operators that `graft_graph::batch` has rules for.
 
+use graft_graph::batch::virtual_tokens;
 use graft_graph::model::{Role, hidden_candidates};
-use graft_graph::{Builder, Dim, Graph, ValueId, dim, shape};
+use graft_graph::{Builder, DType, Dim, Graph, ValueId, dim, shape};
 use graft_plugin_api::{Code, Error, Result, wire};
 
+use super::Setting;
 use super::writer::Writer;
 
 /// Most virtual tokens in front of a row.
@@ -26,7 +29,12 @@ pub(super) struct Virtual {
     kept: bool,
     /// Tokens of a row, virtual ones included.
     lengths: Vec<Dim>,
+    /// Where rows come with their virtual tokens: an input, f32 `[]`, that says how many these are.
+    number: Option<ValueId>,
 }
+
+/// The setting that says how many virtual tokens there are.
+const COUNT: &str = "virtual_tokens";
 
 impl Writer {
     pub(super) fn begin_virtual(&mut self, asked: &wire::VirtualTokens) -> Result<()> {
@@ -47,24 +55,47 @@ impl Writer {
         let inputs: Vec<(ValueId, Role, bool)> = self.model.inputs.iter().filter_map(token).collect();
         // As PEFT has it: beside a decoder, a soft prompt is in the encoder's text, and a prefix in the decoder's.
         let two = inputs.iter().any(|i| i.2) && inputs.iter().any(|i| !i.2);
+        if self.laid_out && two {
+            return refuse("virtual tokens beside an encoder lengthen some inputs and not others".to_owned());
+        }
         let mut lengths = Vec::new();
         for (input, role, _) in inputs.into_iter().filter(|i| !two || i.2 != asked.kept) {
-            lengths.push(self.lengthen(input, role, count)?);
+            lengths.push(if self.laid_out {
+                self.length_of(input)?
+            } else {
+                self.lengthen(input, role, count)?
+            });
         }
+        let number = self.laid_out.then(|| self.count_input(count));
         shape::infer(&mut self.graph);
-        self.virtual_tokens = Some(Virtual { count, kept: asked.kept, lengths });
+        self.virtual_tokens = Some(Virtual { count, kept: asked.kept, lengths, number });
         Ok(())
+    }
+
+    fn count_input(&mut self, count: usize) -> ValueId {
+        let value = self.graph.add_input(&format!("adapter.setting.{COUNT}"), DType::F32, Vec::new());
+        let input = self.graph.name_of(value).to_owned();
+        self.settings.push(Setting { value, input, name: COUNT.into(), site: None, number: count as f32 });
+        value
+    }
+
+    fn length_of(&self, input: ValueId) -> Result<Dim> {
+        match self.graph.shape(input).map(Vec::as_slice) {
+            Some([_, length]) => Ok(length.clone()),
+            _ => refuse(format!(
+                "the input `{}` has no shape [batch, sequence] for virtual tokens to enter",
+                self.graph.name_of(input)
+            )),
+        }
     }
 
     /// What the base reads of each token gets as many entries in front: ids repeat the row's first one, which is
     /// overwritten later but is never padding; the mask says that they count; types are 0; positions begin at 0 and the
     /// text's go on from there.
     fn lengthen(&mut self, input: ValueId, role: Role, count: usize) -> Result<Dim> {
-        let (name, fact) = (self.graph.name_of(input).to_owned(), self.graph.fact(input).clone());
-        let (Some(dtype), Some([_, length])) = (fact.dtype, fact.shape.as_deref()) else {
-            return refuse(format!(
-                "the input `{name}` has no shape [batch, sequence] for virtual tokens to enter"
-            ));
+        let length = self.length_of(input)?;
+        let Some(dtype) = self.graph.dtype(input) else {
+            return refuse(format!("the input `{}` has no type", self.graph.name_of(input)));
         };
         let mut b = Builder::new(&mut self.graph, "virtual.");
         let (first, axis) = (b.ints(&[0]), b.ints(&[1]));
@@ -98,10 +129,10 @@ impl Writer {
 
     /// `value` with `rows` at the virtual tokens along `axis`.
     pub(super) fn put_at_virtual(&mut self, value: ValueId, rows: ValueId, axis: usize) -> Result<ValueId> {
-        let Some(Virtual { count, .. }) = &self.virtual_tokens else {
+        let Some(Virtual { count, number, .. }) = &self.virtual_tokens else {
             return refuse("ask for virtual tokens first".to_owned());
         };
-        let count = *count;
+        let (count, number) = (*count, *number);
         let (whole, given) = (self.graph.fact(value), self.graph.fact(rows));
         let (Some(x), Some(r)) = (&whole.shape, &given.shape) else {
             return refuse("the shape of the value or of its virtual rows is not known".to_owned());
@@ -119,7 +150,12 @@ impl Writer {
                 "virtual rows of shape {r}, where {wanted} of the value's type is needed"
             ));
         };
-        let rest = self.behind_virtual(value, axis, count);
+        if let Some(number) = number {
+            let scope = self.scope("");
+            let mut b = Builder::new(&mut self.graph, scope);
+            return Ok(virtual_tokens::put(&mut b, value, rows, number, axis));
+        }
+        let rest = self.behind(value, axis, count);
         let scope = self.scope("");
         let mut b = Builder::new(&mut self.graph, scope);
         // Of what is left, so that nothing else reads the whole value.
@@ -130,8 +166,15 @@ impl Writer {
         Ok(b.op_with("Concat", &[front, rest], &[("axis", (axis as i64).into())]))
     }
 
+    /// `value` of the text alone.
+    fn of_text(&mut self, value: ValueId, asked: &Virtual) -> ValueId {
+        let Some(number) = asked.number else { return self.behind(value, TOKENS, asked.count) };
+        let scope = self.scope("");
+        virtual_tokens::drop(&mut Builder::new(&mut self.graph, scope), value, number)
+    }
+
     /// What stands behind the virtual tokens.
-    fn behind_virtual(&mut self, value: ValueId, axis: usize, count: usize) -> ValueId {
+    fn behind(&mut self, value: ValueId, axis: usize, count: usize) -> ValueId {
         let scope = self.scope("");
         let mut b = Builder::new(&mut self.graph, scope);
         let (start, end, axes) = (b.ints(&[count as i64]), b.ints(&[i64::MAX]), b.ints(&[axis as i64]));
@@ -142,7 +185,8 @@ impl Writer {
     /// one of these has no tokens (it is made from one row, or from all) behind the hidden states, so that what reads
     /// the first token reads the first of the text.
     pub(super) fn drop_virtual(&mut self) {
-        let Some(Virtual { count, kept: false, lengths }) = self.virtual_tokens.clone() else { return };
+        let Some(asked) = self.virtual_tokens.clone().filter(|v| !v.kept) else { return };
+        let lengths = &asked.lengths;
         let long = |g: &Graph, v: ValueId| {
             let tokens = g.shape(v).filter(|s| s.len() > 2).and_then(|s| s.get(TOKENS));
             tokens.is_some_and(|n| lengths.contains(n))
@@ -151,19 +195,19 @@ impl Writer {
             let candidates = self.model.hidden.into_iter().chain(hidden_candidates(&self.graph));
             let hidden = candidates.map(|h| self.current(h)).find(|h| long(&self.graph, *h));
             if let Some(hidden) = hidden {
-                self.cut_for_readers(hidden, count);
+                self.cut_for_readers(hidden, &asked);
                 shape::infer(&mut self.graph);
             }
         }
         for output in self.graph.outputs.clone() {
-            if long(&self.graph, output) {
-                self.cut_for_readers(output, count);
+            if long(&self.graph, output) && !self.cut.contains(&output) {
+                self.cut_for_readers(output, &asked);
             }
         }
     }
 
-    fn cut_for_readers(&mut self, old: ValueId, count: usize) {
-        let new = self.behind_virtual(old, TOKENS, count);
+    fn cut_for_readers(&mut self, old: ValueId, asked: &Virtual) {
+        let new = self.of_text(old, asked);
         for node in &mut self.graph.nodes {
             if node.output(0) != Some(new) {
                 node.inputs.iter_mut().filter(|v| **v == Some(old)).for_each(|v| *v = Some(new));
@@ -181,13 +225,28 @@ impl Writer {
     /// The hidden states as an objective sees them: of the text alone.
     pub(super) fn hidden_of_text(&mut self, hidden: ValueId) -> ValueId {
         let hidden = self.current(hidden);
-        let asked = self.virtual_tokens.as_ref().filter(|_| self.head && !self.cut.contains(&hidden));
-        let Some(count) = asked.map(|v| v.count) else { return hidden };
-        if let Some(seen) = self.text {
-            return seen;
+        match self.virtual_tokens.clone().filter(|_| self.head && !self.cut.contains(&hidden)) {
+            Some(asked) => self.seen(hidden, &asked),
+            None => hidden,
         }
-        let seen = self.behind_virtual(hidden, TOKENS, count);
-        self.text = Some(seen);
+    }
+
+    /// An input of the base as an objective sees it: of the text alone.
+    pub(super) fn input_of_text(&mut self, input: ValueId, role: Role) -> ValueId {
+        let counted = matches!(role, Role::Ids | Role::Mask | Role::Types | Role::Positions);
+        let longer = self.virtual_tokens.clone().filter(|v| self.head && counted && v.number.is_some());
+        match longer {
+            Some(asked) => self.seen(input, &asked),
+            None => input,
+        }
+    }
+
+    fn seen(&mut self, value: ValueId, asked: &Virtual) -> ValueId {
+        if let Some(seen) = self.text.get(&value) {
+            return *seen;
+        }
+        let seen = self.of_text(value, asked);
+        self.text.insert(value, seen);
         seen
     }
 }

@@ -70,8 +70,10 @@ pub(super) struct Writer {
     pub(super) stored: Vec<(String, ValueId)>,
     /// Values from which virtual tokens were taken away.
     pub(super) cut: HashSet<ValueId>,
-    /// The hidden states as an objective sees them, without virtual tokens.
-    pub(super) text: Option<ValueId>,
+    /// Hidden states and inputs → the same as an objective sees them, without virtual tokens.
+    pub(super) text: HashMap<ValueId, ValueId>,
+    /// Whether rows come with their virtual tokens in front.
+    pub(super) laid_out: bool,
     /// The lines of plugins' sources that made values.
     pub(super) places: HashMap<ValueId, String>,
     pub(super) solver: Option<api::HeadSolver>,
@@ -113,7 +115,8 @@ impl Writer {
             virtual_tokens: None,
             stored: Vec::new(),
             cut: HashSet::new(),
-            text: None,
+            text: HashMap::new(),
+            laid_out: false,
             places: HashMap::new(),
             solver: None,
             convex: None,

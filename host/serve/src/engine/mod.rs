@@ -87,8 +87,8 @@ impl Engine {
             });
         };
         let queue = Arc::new(Queue::new(limits));
-        store.rooms.open(&store.base, options.clone())?;
-        let passes = passes::Passes::new(tokenizer.pad_id(), limits.bank_bytes, options);
+        store.rooms.open(&store.base, options)?;
+        let passes = passes::Passes::new(tokenizer.pad_id(), limits.bank_bytes);
         let worker = worker::Worker::new(Arc::clone(&store), Arc::clone(&queue), passes);
         let thread = std::thread::Builder::new().name("inference".into()).spawn(move || worker.run());
         let thread = thread.map_err(|e| TaskError::Input {
@@ -230,11 +230,13 @@ impl Engine {
 
     fn prepare(&self, ask: &Ask, resident: &Resident) -> Result<Prepared, Refusal> {
         let form = resident.form(&self.store, ask.want).map_err(Refusal::Invalid)?;
-        if form.is_none() {
+        let Some(form) = form else {
             let whose =
                 resident.by.adapter.as_deref().map_or("the base".to_owned(), |n| format!("adapter '{n}'"));
             return Err(Refusal::Unfit(format!("{whose} has no head, so it gives vectors alone")));
-        }
+        };
+        let ready = form.get_ready(&self.store.base, &self.store.rooms);
+        ready.map_err(|e| Refusal::Internal(e.to_string()))?;
         // A row of more tokens than a batch may have would be run all the same, alone.
         let most = resident.max_length.unwrap_or(usize::MAX).min(self.limits.batch_tokens);
         let mut rows = Vec::with_capacity(ask.texts.len());
@@ -247,7 +249,8 @@ impl Engine {
             rows.push((row, encoding));
         }
         let tokens = rows.iter().map(|(_, e)| e.ids.len()).collect();
-        Ok(Prepared { rows, tokens })
+        let laid_out = |(row, e): (Row, Encoding)| (row, e.behind_virtual(form.laid_out()));
+        Ok(Prepared { rows: rows.into_iter().map(laid_out).collect(), tokens })
     }
 
     fn encode(&self, text: &Text, max_length: Option<usize>) -> Result<(Row, Encoding), Refusal> {

@@ -5,15 +5,15 @@ use std::sync::{Arc, Weak};
 
 use graft_graph::Tensor;
 use graft_plugins::api;
-use graft_runtime::{SessionOptions, View};
-use graft_tasks::{Banks, Examples, Fitted, Parts, Program, TaskError, Tenant};
+use graft_runtime::View;
+use graft_tasks::{Banks, Examples, Parts, TaskError, Tenant};
 use indexmap::IndexMap;
 use serde_json::Value;
 
 use super::queue::Item;
 use super::scores::scores;
 use crate::ask::{Refusal, Want};
-use crate::form::{Form, Way};
+use crate::form::{Alone, Form, Way};
 use crate::store::{Resident, Store};
 
 /// Sessions of single adapters that are kept for their next rows.
@@ -39,11 +39,10 @@ impl Row<'_> {
 /// The sessions.
 pub(super) struct Passes {
     pad: i64,
-    options: SessionOptions,
     /// Most bytes of adapters in banks.
     bank_bytes: usize,
-    /// Sessions of single adapters, least recently used first.
-    alone: Vec<((u64, Want), Program)>,
+    /// Adapters with sessions of their own, least recently used first.
+    alone: Vec<((u64, Want), Weak<Resident>)>,
     banks: Option<Banks>,
     /// When each adapter in the banks was used last.
     used: HashMap<u64, (u64, Weak<Resident>)>,
@@ -51,9 +50,9 @@ pub(super) struct Passes {
 }
 
 impl Passes {
-    pub(super) fn new(pad: i64, bank_bytes: usize, options: SessionOptions) -> Passes {
+    pub(super) fn new(pad: i64, bank_bytes: usize) -> Passes {
         let (alone, used) = (Vec::new(), HashMap::new());
-        Passes { pad, options, bank_bytes, alone, banks: None, used, batches: 0 }
+        Passes { pad, bank_bytes, alone, banks: None, used, batches: 0 }
     }
 
     /// The rows that are run together: all that can be, and those of each other adapter.
@@ -79,7 +78,7 @@ impl Passes {
         }
         match forms.first().map(|f| &f.way) {
             None => Ok(Vec::new()),
-            Some(Way::Alone(fitted, _)) => self.alone(store, forms[0], fitted, items),
+            Some(Way::Alone(alone)) => self.alone(store, forms[0], alone, items),
             Some(Way::Shared(..)) => self.shared(store, &forms, items),
         }
     }
@@ -88,28 +87,37 @@ impl Passes {
         &mut self,
         store: &Store,
         form: &Form,
-        fitted: &Fitted,
+        alone: &Alone,
         items: &[Item],
     ) -> Result<Answers, Refusal> {
-        let key = (items[0].resident.id, items[0].want);
-        let mut program = match self.alone.iter().position(|(k, _)| *k == key) {
-            Some(i) => self.alone.remove(i).1,
-            None => fitted.program(&store.base, &self.options).map_err(internal)?,
-        };
-        let batch = self.batch(store, &items.iter().collect::<Vec<_>>())?;
-        let mut run = || {
+        self.used_alone(store, &items[0]);
+        let rows: Vec<&Item> = items.iter().collect();
+        let batch = self.batch(store, &rows)?;
+        let fitted = &alone.fitted;
+        let run = || {
+            let mut session = alone.session(&store.base, &store.rooms)?;
+            let Some(program) = session.as_mut() else { return Ok(Vec::new()) };
             let get = |name: &str| batch.get(name).or_else(|| fitted.value(name)).map(View::from);
             let outputs = program.run(&get)?;
             let one = |n: String| Ok(api::Tensor::f32s(&n, outputs.shape(&n)?, outputs.f32s(&n)?));
             fitted.outputs().into_iter().map(one).collect::<Result<Vec<_>, TaskError>>()
         };
-        let tensors = run();
-        if self.alone.len() >= KEPT {
-            self.alone.remove(0);
+        Ok(decoded(form, &rows, run().map_err(internal)?))
+    }
+
+    /// Counts a use of an adapter with a session of its own. Of those that were used longest ago the sessions go.
+    fn used_alone(&mut self, store: &Store, item: &Item) {
+        let key = (item.resident.id, item.want);
+        self.alone.retain(|(k, r)| *k != key && r.strong_count() > 0);
+        self.alone.push((key, Arc::downgrade(&item.resident)));
+        if self.alone.len() <= KEPT {
+            return;
         }
-        self.alone.push((key, program));
-        let rows: Vec<&Item> = items.iter().collect();
-        Ok(decoded(form, &rows, tensors.map_err(internal)?))
+        let ((_, want), oldest) = self.alone.remove(0);
+        let Some(oldest) = oldest.upgrade() else { return };
+        if let Ok(Some(Form { way: Way::Alone(alone), .. })) = oldest.form(store, want) {
+            alone.end_session();
+        }
     }
 
     fn batch(&self, store: &Store, items: &[&Item]) -> Result<HashMap<String, Tensor>, Refusal> {
@@ -211,10 +219,15 @@ impl Passes {
                 *refused = Some(internal(e));
                 continue;
             }
+            banks.keep_alone(&tenant);
             while banks.bytes_leased() > self.bank_bytes {
                 let pinned = |r: &Weak<Resident>| r.upgrade().is_some_and(|r| store.is_pinned(&r));
                 let idle = self.used.iter().filter(|(_, (tick, r))| *tick < self.batches && !pinned(r));
-                let Some(oldest) = idle.min_by_key(|(_, (tick, _))| *tick).map(|(id, _)| *id) else { break };
+                let oldest = idle.min_by_key(|(_, (tick, _))| *tick).map(|(id, (_, r))| (*id, r.upgrade()));
+                let Some((oldest, resident)) = oldest else { break };
+                for parts in resident.iter().flat_map(|r| r.shared()) {
+                    banks.take_out(&Tenant { id: oldest, parts });
+                }
                 banks.remove(oldest);
                 self.used.remove(&oldest);
                 store.metrics.evicted();

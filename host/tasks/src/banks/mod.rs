@@ -1,22 +1,25 @@
 //! Many adapters in one session: each row of a batch has its own.
 //!
-//! [`Parts`] are the fragments of an adapter with its tensors; a [`Room`] is a session over the fragments of many;
+//! [`Structures`] know adapters of the same configuration; [`Parts`] are the fragments of an adapter with its tensors; a [`Room`] is a session over the fragments of many;
 //! [`Banks`] hold the parameters of those that are placed in it. Adapters whose fragments a room has come and go without a
 //! new session. For others a larger room is made aside and [`Banks::adopt`]ed.
 
 mod parts;
 mod room;
 mod shelf;
+mod structure;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use graft_graph::Tensor;
+use graft_graph::batch::Signature;
 use graft_runtime::{Outputs, View};
 
+use parts::Held;
 pub use parts::Parts;
 pub use room::Room;
 use shelf::Shelf;
+pub use structure::{Known, StructureKey, Structures};
 
 use crate::base::Base;
 use crate::error::{Result, TaskError};
@@ -46,9 +49,9 @@ impl Banks {
 
     /// Moves into another room; what is in banks that it has too stays where it is.
     pub fn adopt(&mut self, room: Room) {
-        let mut old: HashMap<Arc<str>, Shelf> = HashMap::new();
+        let mut old: HashMap<Signature, Shelf> = HashMap::new();
         for (f, shelf) in self.room.fragments.drain(..).zip(self.shelves.drain(..)) {
-            old.insert(Arc::clone(&f.signature), shelf);
+            old.insert(f.signature, shelf);
         }
         let fragments = room.fragments.iter().zip(&room.joined.fragments);
         self.shelves = fragments
@@ -72,9 +75,14 @@ impl Banks {
         self.shelves.iter().map(Shelf::bytes_leased).sum()
     }
 
+    /// Bytes of the banks: at most about twice [`Banks::bytes_leased`].
+    pub fn bytes(&self) -> usize {
+        self.shelves.iter().map(Shelf::bytes).sum()
+    }
+
     /// Whether all of it is in its banks.
     pub fn holds(&self, tenant: &Tenant<'_>) -> bool {
-        let place = |s: &Arc<str>| self.room.place_of(s).is_some_and(|k| self.shelves[k].holds(tenant.id));
+        let place = |s: &Signature| self.room.place_of(s).is_some_and(|k| self.shelves[k].holds(tenant.id));
         tenant.parts.signatures().all(place)
     }
 
@@ -92,19 +100,46 @@ impl Banks {
             if self.shelves[at].holds(tenant.id) {
                 continue;
             }
-            let values = self.room.values(base, at, &own.leaves.iter().collect::<Vec<_>>());
-            match values.and_then(|v| self.shelves[at].put(tenant.id, &v)) {
-                Ok(()) => {}
-                Err(e) => {
-                    self.remove(tenant.id);
-                    return Err(e);
+            let put = match &*own.held() {
+                Held::Leaves(leaves) => {
+                    let values = self.room.values(base, at, &leaves.iter().collect::<Vec<_>>());
+                    values.and_then(|v| self.shelves[at].put(tenant.id, &v))
                 }
+                Held::Rows(rows) => self.shelves[at].put_rows(tenant.id, rows),
+                Held::Away => Err(TaskError::Input {
+                    what: tenant.parts.name.clone(),
+                    detail: "its numbers are in other banks".into(),
+                }),
+            };
+            if let Err(e) = put {
+                self.remove(tenant.id);
+                return Err(e);
             }
         }
         Ok(())
     }
 
-    /// Takes an adapter out of the banks.
+    /// Lets go of the numbers of an adapter that is in the banks, so that they are there alone. From then on it goes by
+    /// [`Banks::take_out`].
+    pub fn keep_alone(&self, tenant: &Tenant<'_>) {
+        for own in tenant.parts.own.iter().filter(|_| self.holds(tenant)) {
+            *own.held() = Held::Away;
+        }
+    }
+
+    /// Takes an adapter out of the banks, and gives its numbers back to it where they were nowhere else.
+    pub fn take_out(&mut self, tenant: &Tenant<'_>) {
+        for own in &tenant.parts.own {
+            let shelf = self.room.place_of(&own.fragment.signature).map(|at| &self.shelves[at]);
+            let mut held = own.held();
+            if let (Held::Away, Some(rows)) = (&*held, shelf.and_then(|s| s.rows_of(tenant.id))) {
+                *held = Held::Rows(rows);
+            }
+        }
+        self.remove(tenant.id);
+    }
+
+    /// Takes what was placed under a number out of the banks.
     pub fn remove(&mut self, id: u64) {
         self.shelves.iter_mut().for_each(|s| s.remove(id));
     }

@@ -1,28 +1,63 @@
 //! An adapter in fragments.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use graft_graph::Tensor;
-use graft_graph::batch::{Bank, Fragment, Member, Unbatchable, join, take_apart};
+use graft_graph::batch::{Bank, Fragment, Member, Signature, Unbatchable, join, take_apart};
+use graft_plugins::adapt::Setting;
+use graft_plugins::adapt_laid_out;
 
 use crate::base::Base;
-use crate::task::Fitted;
+use crate::task::{Fitted, leaves};
 
-/// A fragment of an adapter, and the tensors of its leaves.
+/// A fragment of an adapter, and its numbers.
 pub(super) struct Own {
     pub(super) fragment: Arc<Fragment>,
-    pub(super) leaves: Vec<Tensor>,
+    /// For each leaf the name of the input that it is in the adapter's own graph.
+    pub(super) names: Arc<[String]>,
+    pub(super) held: Mutex<Held>,
 }
+
+/// Where an adapter's numbers are.
+pub(super) enum Held {
+    /// Here, as the tensors of the leaves.
+    Leaves(Vec<Tensor>),
+    /// Here, for each bank what it kept: `[rows · width]`, or one number.
+    Rows(Vec<Vec<f32>>),
+    /// In a bank and nowhere else.
+    Away,
+}
+
+impl Own {
+    pub(super) fn new(fragment: Arc<Fragment>, names: Arc<[String]>, leaves: Vec<Tensor>) -> Own {
+        Own { fragment, names, held: Mutex::new(Held::Leaves(leaves)) }
+    }
+
+    pub(super) fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The tensors of the leaves, where they are here.
+    pub(super) fn leaves(&self) -> Vec<Tensor> {
+        match &*self.held() {
+            Held::Leaves(leaves) => leaves.clone(),
+            Held::Rows(_) | Held::Away => Vec::new(),
+        }
+    }
+}
+
+/// Sizes of outputs behind the batch, where they are fixed, by name.
+pub(super) type Sizes = HashMap<String, Vec<Option<usize>>>;
 
 /// An adapter that can share a batch with others.
 pub struct Parts {
     /// The adapter, for messages.
     pub name: String,
     pub(super) own: Vec<Own>,
-    signatures: HashSet<Arc<str>>,
-    /// Sizes of the outputs behind the batch.
-    sizes: HashMap<String, Vec<Option<usize>>>,
+    signatures: HashSet<Signature>,
+    /// Sizes of the outputs.
+    pub(super) sizes: Arc<Sizes>,
 }
 
 impl Fitted {
@@ -31,46 +66,68 @@ impl Fitted {
     /// # Errors
     /// What keeps it from sharing a batch; it then has a pass of its own.
     pub fn parts(&self, base: &Base) -> std::result::Result<Parts, Unbatchable> {
-        if self.virtual_tokens > 0 {
-            return Err(Unbatchable {
-                op: "virtual tokens".into(),
-                place: String::new(),
-                why: "lengthen every row of the batch".into(),
-            });
+        if self.virtual_tokens == 0 {
+            let member = Member {
+                graph: &self.graph,
+                forward: &self.forward,
+                leaves: &self.leaves,
+                roles: &base.model.inputs,
+            };
+            return self.parts_of(base, &member, &HashMap::new());
         }
+        // Rows of a batch come with their virtual tokens in front.
+        let made = adapt_laid_out(&base.graph, &base.model, self.method.as_ref(), self.objective.as_ref());
+        let made = made.map_err(|e| Unbatchable {
+            op: "virtual tokens".into(),
+            place: String::new(),
+            why: e.to_string(),
+        })?;
         let member = Member {
-            graph: &self.graph,
-            forward: &self.forward,
-            leaves: &self.leaves,
+            graph: &made.graph,
+            forward: &made.forward,
+            leaves: &leaves(&made),
             roles: &base.model.inputs,
         };
+        let number = |s: &Setting| (s.input.clone(), Tensor::scalar(s.number));
+        self.parts_of(base, &member, &made.settings.iter().map(number).collect())
+    }
+
+    /// The fragments of a graph; `numbers` are values of leaves that the adapter itself has not.
+    fn parts_of(
+        &self,
+        base: &Base,
+        member: &Member<'_>,
+        numbers: &HashMap<String, Tensor>,
+    ) -> std::result::Result<Parts, Unbatchable> {
+        let graph = member.graph;
         let mut own = Vec::new();
-        for fragment in take_apart(&base.graph, &member)? {
-            let name = |n: &usize| self.graph.name_of(self.leaves[*n].value);
-            let tensors = fragment.leaf_numbers.iter().map(|n| self.values.get(name(n)).cloned());
-            let leaves: Option<Vec<Tensor>> = tensors.collect();
+        for fragment in take_apart(&base.graph, member)? {
+            let name = |n: &usize| graph.name_of(member.leaves[*n].value).to_owned();
+            let names: Arc<[String]> = fragment.leaf_numbers.iter().map(name).collect();
+            let value = |n: &String| self.values.get(n).or_else(|| numbers.get(n)).cloned();
+            let leaves: Option<Vec<Tensor>> = names.iter().map(value).collect();
             let leaves = leaves.ok_or_else(|| Unbatchable {
                 op: "parameter".into(),
                 place: String::new(),
                 why: "has no value".into(),
             })?;
-            own.push(Own { fragment: Arc::new(fragment), leaves });
+            own.push(Own::new(Arc::new(fragment), names, leaves));
         }
-        let sizes = self.graph.outputs.iter().map(|v| {
-            let dims = self.graph.shape(*v).map_or(&[][..], Vec::as_slice);
+        let sizes = graph.outputs.iter().map(|v| {
+            let dims = graph.shape(*v).map_or(&[][..], Vec::as_slice);
             let sizes = dims.iter().skip(1).map(|d| d.known().and_then(|n| usize::try_from(n).ok()));
-            (self.graph.name_of(*v).to_owned(), sizes.collect())
+            (graph.name_of(*v).to_owned(), sizes.collect())
         });
-        Ok(Parts {
-            name: self.name.clone(),
-            sizes: sizes.collect(),
-            signatures: own.iter().map(|o| Arc::clone(&o.fragment.signature)).collect(),
-            own,
-        })
+        Ok(Parts::new(self.name.clone(), own, Arc::new(sizes.collect())))
     }
 }
 
 impl Parts {
+    pub(super) fn new(name: String, own: Vec<Own>, sizes: Arc<Sizes>) -> Parts {
+        let signatures = own.iter().map(|o| o.fragment.signature).collect();
+        Parts { name, own, signatures, sizes }
+    }
+
     /// Whether every operator has a rule for rows that differ. Where fragments of the same structures are in a session
     /// already, it is known.
     ///
@@ -80,7 +137,8 @@ impl Parts {
         let all: Vec<&Fragment> = self.own.iter().map(|o| &*o.fragment).collect();
         let joined = join(&base.graph, &all)?;
         for (own, placed) in self.own.iter().zip(&joined.fragments) {
-            let leaves: Vec<&Tensor> = own.leaves.iter().collect();
+            let leaves = own.leaves();
+            let leaves: Vec<&Tensor> = leaves.iter().collect();
             let made = |b: &&Bank| {
                 own.fragment.moved(b, &leaves).is_some() || own.fragment.recipe(&base.graph, &[*b]).is_some()
             };
@@ -97,18 +155,17 @@ impl Parts {
     }
 
     /// The structures of the fragments.
-    pub fn signatures(&self) -> impl Iterator<Item = &Arc<str>> {
+    pub fn signatures(&self) -> impl Iterator<Item = &Signature> {
         self.signatures.iter()
     }
 
     /// Takes each fragment from `known` where an equal one is there, and adds the others.
-    pub fn share(&mut self, known: &mut HashMap<Arc<str>, Arc<Fragment>>) {
+    pub fn share(&mut self, known: &mut HashMap<Signature, Arc<Fragment>>) {
         for own in &mut self.own {
-            let kept =
-                known.entry(Arc::clone(&own.fragment.signature)).or_insert_with(|| Arc::clone(&own.fragment));
+            let kept = known.entry(own.fragment.signature).or_insert_with(|| Arc::clone(&own.fragment));
             own.fragment = Arc::clone(kept);
         }
-        self.signatures = self.own.iter().map(|o| Arc::clone(&o.fragment.signature)).collect();
+        self.signatures = self.own.iter().map(|o| o.fragment.signature).collect();
     }
 
     /// The fragments.
@@ -116,7 +173,7 @@ impl Parts {
         self.own.iter().map(|o| &o.fragment)
     }
 
-    pub(super) fn has(&self, signature: &str) -> bool {
+    pub(super) fn has(&self, signature: &Signature) -> bool {
         self.signatures.contains(signature)
     }
 

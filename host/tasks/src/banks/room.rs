@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use graft_graph::batch::{Bank, Fragment, Joined, join};
+use graft_graph::batch::{Bank, Fragment, Joined, Signature, join};
 use graft_graph::{Graph, Tensor};
 use graft_runtime::{SessionOptions, View};
 
@@ -17,7 +17,7 @@ pub struct Room {
     pub(super) fragments: Vec<Arc<Fragment>>,
     pub(super) joined: Joined,
     pub(super) program: Program,
-    places: HashMap<Arc<str>, usize>,
+    places: HashMap<Signature, usize>,
     /// For each fragment what computes what its banks keep, where that takes more than moving parameters.
     recipes: Vec<Option<Program>>,
     options: SessionOptions,
@@ -32,7 +32,7 @@ impl Room {
         let mut places = HashMap::new();
         let mut kept: Vec<Arc<Fragment>> = Vec::new();
         for f in fragments {
-            places.entry(Arc::clone(&f.signature)).or_insert_with(|| {
+            places.entry(f.signature).or_insert_with(|| {
                 kept.push(Arc::clone(f));
                 kept.len() - 1
             });
@@ -55,10 +55,10 @@ impl Room {
 
     /// Whether it has all fragments of an adapter.
     pub fn covers(&self, parts: &Parts) -> bool {
-        parts.signatures().all(|s| self.places.contains_key(&**s))
+        parts.signatures().all(|s| self.places.contains_key(s))
     }
 
-    pub(super) fn place_of(&self, signature: &str) -> Option<usize> {
+    pub(super) fn place_of(&self, signature: &Signature) -> Option<usize> {
         self.places.get(signature).copied()
     }
 

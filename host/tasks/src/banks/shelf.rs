@@ -9,6 +9,13 @@ use graft_runtime::View;
 use super::Tenant;
 use crate::error::{Result, TaskError};
 
+/// Rows of a bank that nobody has, from which on it may be worth moving the others together.
+const SPARSE: usize = 256;
+
+fn bad(detail: &str) -> TaskError {
+    TaskError::Input { what: "a bank".into(), detail: detail.into() }
+}
+
 /// One bank's rows.
 struct Stored {
     bank: Bank,
@@ -89,22 +96,29 @@ impl Shelf {
         self.banks.iter().map(|b| rows(b) * b.width() * size_of::<f32>()).sum()
     }
 
+    pub(super) fn bytes(&self) -> usize {
+        self.banks.iter().map(|b| b.values.capacity() * size_of::<f32>()).sum()
+    }
+
     pub(super) fn holds(&self, id: u64) -> bool {
         self.leases.contains_key(&id)
     }
 
     /// Writes what an adapter has for each bank.
     pub(super) fn put(&mut self, id: u64, values: &[Tensor]) -> Result<()> {
-        let bad = |detail: &str| TaskError::Input { what: "a bank".into(), detail: detail.into() };
-        let mut written: Vec<Option<Vec<f32>>> = Vec::new();
+        let rows = self.banks.iter().zip(values).map(|(stored, value)| stored.bank.rows_of(value));
+        let rows: Option<Vec<Vec<f32>>> = rows.collect();
+        self.put_rows(id, &rows.ok_or_else(|| bad("a value does not fit its rows"))?)
+    }
+
+    /// Writes the rows that an adapter has in each bank, a number in those of numbers.
+    pub(super) fn put_rows(&mut self, id: u64, values: &[Vec<f32>]) -> Result<()> {
         let mut counts: Vec<Option<usize>> = vec![None; self.indices.len()];
         let mut numbers = HashMap::new();
-        for (stored, value) in self.banks.iter().zip(values) {
-            let rows = stored.bank.rows_of(value).ok_or_else(|| bad("a value does not fit its rows"))?;
+        for (stored, rows) in self.banks.iter().zip(values) {
             let Some(index) = stored.index else {
                 let number = rows.first().copied().ok_or_else(|| bad("a number is missing"))?;
                 numbers.insert(stored.bank.input.clone(), number);
-                written.push(None);
                 continue;
             };
             let count = rows.len() / stored.width().max(1);
@@ -112,12 +126,11 @@ impl Shelf {
                 return Err(bad("values that are kept in step have different numbers of rows"));
             }
             counts[index] = Some(count);
-            written.push(Some(rows));
         }
         let leased: Vec<Vec<usize>> =
             self.indices.iter_mut().zip(&counts).map(|(i, n)| i.take(n.unwrap_or(0))).collect();
-        for (stored, rows) in self.banks.iter_mut().zip(written) {
-            let (Some(rows), Some(index)) = (rows, stored.index) else { continue };
+        for (stored, rows) in self.banks.iter_mut().zip(values) {
+            let Some(index) = stored.index else { continue };
             let width = stored.width();
             let needed = self.indices[index].rows;
             if stored.shape[0] < needed {
@@ -135,12 +148,60 @@ impl Shelf {
         Ok(())
     }
 
+    /// What [`Shelf::put_rows`] takes of an adapter that is here.
+    pub(super) fn rows_of(&self, id: u64) -> Option<Vec<Vec<f32>>> {
+        let lease = self.leases.get(&id)?;
+        let of = |stored: &Stored| {
+            let Some(index) = stored.index else {
+                return Some(vec![*lease.numbers.get(&stored.bank.input)?]);
+            };
+            let width = stored.width();
+            let row = |at: &usize| stored.values.get(at * width..(at + 1) * width);
+            Some(lease.rows[index].iter().map(row).collect::<Option<Vec<_>>>()?.concat())
+        };
+        self.banks.iter().map(of).collect()
+    }
+
     pub(super) fn remove(&mut self, id: u64) {
         if let Some(lease) = self.leases.remove(&id) {
             for (index, rows) in self.indices.iter_mut().zip(lease.rows) {
                 index.free.extend(rows);
             }
         }
+        for k in 0..self.indices.len() {
+            if self.indices[k].free.len() >= SPARSE.max(self.indices[k].rows / 2) {
+                self.close_ranks(k);
+            }
+        }
+    }
+
+    /// Moves the rows of an index together, so that those that nobody has take no memory.
+    fn close_ranks(&mut self, k: usize) {
+        let mut next = 1;
+        // Rows go to places that are never behind their own, in order.
+        let mut moves: Vec<(usize, u64, usize)> = Vec::new();
+        for (id, lease) in &self.leases {
+            moves.extend(lease.rows[k].iter().enumerate().map(|(n, at)| (*at, *id, n)));
+        }
+        moves.sort_unstable();
+        for (from, id, n) in moves {
+            for stored in self.banks.iter_mut().filter(|b| b.index == Some(k)) {
+                let width = stored.width();
+                stored.values.copy_within(from * width..(from + 1) * width, next * width);
+            }
+            if let Some(lease) = self.leases.get_mut(&id) {
+                lease.rows[k][n] = next;
+            }
+            next += 1;
+        }
+        for stored in self.banks.iter_mut().filter(|b| b.index == Some(k)) {
+            let width = stored.width();
+            stored.values.truncate(next * width);
+            stored.values.shrink_to_fit();
+            stored.shape[0] = next;
+        }
+        let index = &mut self.indices[k];
+        (index.rows, index.free) = (next, Vec::new());
     }
 
     /// The indices and numbers of a batch; `has` says which rows have this fragment.

@@ -299,7 +299,7 @@ impl Job {
     /// The first values of every parameter of the adapted graph, in order: the initial adapter's, else drawn.
     fn first_values(&self, adapted: &Adapted) -> Result<Vec<Tensor>, JobError> {
         if let Some(init) = &self.init {
-            return Ok(bind(&self.base, init, adapted)?);
+            return Ok(bind(&self.base, init, &adapted.params)?);
         }
         let mut computed = graft_tasks::starts(&self.base, adapted, &self.options)?.into_iter();
         let mut draw = |p: &Param| -> Result<Tensor, JobError> {

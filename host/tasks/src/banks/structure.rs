@@ -1,0 +1,122 @@
+//! What adapters of one method, one objective and one configuration have in common.
+//!
+//! Writing a method into a base and taking that apart depends on no tensor: it is done once for each configuration. An
+//! adapter of a known one is its tensors in known places.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use graft_adapters::StoredAdapter;
+use graft_graph::Tensor;
+use graft_graph::batch::Fragment;
+use graft_plugins::Objective;
+use graft_plugins::adapt::Param;
+use indexmap::IndexMap;
+
+use super::Parts;
+use super::parts::{Own, Sizes};
+use crate::base::Base;
+use crate::binding::{Choice, bind, method_of};
+use crate::error::{Result, TaskError};
+use crate::projections::fit_projections;
+use crate::task::{Fitted, name_of};
+
+/// Structures that are kept; the oldest goes first.
+const KEPT: usize = 256;
+
+struct Structure {
+    params: Vec<Param>,
+    /// Settings by the names of their inputs.
+    numbers: HashMap<String, Tensor>,
+    /// Fragments, and the names of their leaves.
+    own: Vec<(Arc<Fragment>, Arc<[String]>)>,
+    sizes: Arc<Sizes>,
+    objective: Arc<Objective>,
+    virtual_tokens: usize,
+}
+
+/// An adapter of a known structure.
+pub struct Known {
+    /// Its fragments.
+    pub parts: Parts,
+    /// What decodes its outputs.
+    pub objective: Arc<Objective>,
+    /// Places that its virtual tokens take from texts.
+    pub virtual_tokens: usize,
+}
+
+/// What a structure is known by: method, objective, and how both are configured.
+pub struct StructureKey(String);
+
+/// The structures of adapters that were taken apart.
+#[derive(Default)]
+pub struct Structures(Mutex<IndexMap<String, Arc<Structure>>>);
+
+impl Structures {
+    fn all(&self) -> MutexGuard<'_, IndexMap<String, Arc<Structure>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The adapter, or the base as it is for none, with that objective, if its structure is known; else what to keep it
+    /// by.
+    ///
+    /// # Errors
+    /// Another base; modules and tensors that do not fit.
+    pub fn find(
+        &self,
+        base: &Base,
+        adapter: Option<&StoredAdapter>,
+        objective: &Choice,
+    ) -> Result<std::result::Result<Known, StructureKey>> {
+        let adapter = match adapter {
+            Some(a) => {
+                if a.graft.is_some() {
+                    a.check_base(base.digest()?)?;
+                }
+                Some(fit_projections(base, a)?)
+            }
+            None => None,
+        };
+        let method = adapter.as_deref().map(|a| method_of(base, a)).transpose()?.flatten();
+        let said = |c: &Choice| format!("{}{}", c.id, c.config);
+        let key = format!("{}\n{}", method.as_ref().map(said).unwrap_or_default(), said(objective));
+        let Some(structure) = self.all().get(&key).cloned() else { return Ok(Err(StructureKey(key))) };
+        let tensors = adapter.as_deref().map(|a| bind(base, a, &structure.params)).transpose()?;
+        let names = structure.params.iter().map(|p| p.name.as_str());
+        let values: HashMap<&str, Tensor> = names.zip(tensors.unwrap_or_default()).collect();
+        let mut own = Vec::with_capacity(structure.own.len());
+        for (fragment, names) in &structure.own {
+            let value = |n: &String| values.get(n.as_str()).or_else(|| structure.numbers.get(n)).cloned();
+            let leaves: Option<Vec<Tensor>> = names.iter().map(value).collect();
+            let leaves = leaves.ok_or_else(|| TaskError::Input {
+                what: "parameters".into(),
+                detail: "one has no value".into(),
+            })?;
+            own.push(Own::new(Arc::clone(fragment), Arc::clone(names), leaves));
+        }
+        let name = adapter.as_deref().map_or_else(|| "base".to_owned(), name_of);
+        let parts = Parts::new(name, own, Arc::clone(&structure.sizes));
+        let (objective, virtual_tokens) = (Arc::clone(&structure.objective), structure.virtual_tokens);
+        Ok(Ok(Known { parts, objective, virtual_tokens }))
+    }
+
+    /// Keeps the structure of an adapter that was taken apart.
+    pub fn keep(&self, key: StructureKey, fitted: &Fitted, parts: &Parts, objective: &Arc<Objective>) {
+        let is_param = |name: &str| fitted.params.iter().any(|p| p.name == name);
+        let leaves = parts.own.iter().flat_map(|o| o.names.iter().cloned().zip(o.leaves()));
+        let numbers = leaves.filter(|(name, _)| !is_param(name));
+        let structure = Structure {
+            params: fitted.params.clone(),
+            numbers: numbers.collect(),
+            own: parts.own.iter().map(|o| (Arc::clone(&o.fragment), Arc::clone(&o.names))).collect(),
+            sizes: Arc::clone(&parts.sizes),
+            objective: Arc::clone(objective),
+            virtual_tokens: fitted.virtual_tokens,
+        };
+        let mut all = self.all();
+        all.insert(key.0, Arc::new(structure));
+        if all.len() > KEPT {
+            all.shift_remove_index(0);
+        }
+    }
+}

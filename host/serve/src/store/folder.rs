@@ -3,7 +3,7 @@
 //! | below the root | what |
 //! |---|---|
 //! | `NAME/` | an adapter |
-//! | `.graft-upload-…/` | what is being received or removed; locked by the process that does |
+//! | `.graft-upload-…/` | what is being received or removed; `.graft-upload-….lock` is locked by the process that does |
 //! | `.graft-former/NAME/DIGEST/` | the files that those of this digest were put in the place of |
 //!
 //! A former revision is known by what replaced it. So it is none where somebody else has put other files in the place of
@@ -15,14 +15,14 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use graft_adapters::{digest_files, files_of};
-use tempfile::TempDir;
+use tempfile::NamedTempFile;
 
 use super::StoreError;
 
 /// How the folders begin in which something is made.
 const ASIDE: &str = ".graft-upload-";
-/// The file that says whether somebody still works in such a folder.
-const LOCK: &str = "lock";
+/// How the files end that say whether somebody still works in such a folder.
+const LOCK: &str = ".lock";
 /// Where the files are kept of what was replaced.
 const FORMER: &str = ".graft-former";
 
@@ -63,9 +63,9 @@ fn inode(_: &fs::Metadata) -> u64 {
 
 /// A hidden folder in which something is made or unmade; removed when this is dropped.
 pub struct Aside {
-    dir: TempDir,
-    /// Held as long as this process works here.
-    _lock: File,
+    dir: PathBuf,
+    /// Beside the folder, so that it is there first and goes last; locked as long as this process works here.
+    _lock: NamedTempFile,
 }
 
 impl Aside {
@@ -74,20 +74,28 @@ impl Aside {
     /// # Errors
     /// When it can't be made.
     pub fn new(root: &Path) -> io::Result<Aside> {
-        let dir = tempfile::Builder::new().prefix(ASIDE).tempdir_in(root)?;
-        let lock = File::create(dir.path().join(LOCK))?;
-        match lock.try_lock() {
-            Ok(()) => {}
+        let lock = tempfile::Builder::new().prefix(ASIDE).suffix(LOCK).tempfile_in(root)?;
+        match lock.as_file().try_lock() {
+            Ok(()) if lock.path().exists() => {}
             // Some file systems have no locks; what is there is then left alone for an hour.
             Err(TryLockError::Error(e)) => tracing::debug!("{}: no lock: {e}", root.display()),
-            Err(TryLockError::WouldBlock) => return Err(io::Error::other("the folder is somebody else's")),
+            _ => return Err(io::Error::other("somebody clears up here at this moment; try again")),
         }
+        let dir = lock.path().with_extension("");
+        fs::create_dir(&dir)?;
         Ok(Aside { dir, _lock: lock })
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        self.dir.path()
+        &self.dir
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        // What stays is cleared at the next start.
+        let _ = fs::remove_dir_all(&self.dir);
     }
 }
 
@@ -200,20 +208,21 @@ pub fn clear_leftovers(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn clear_aside(dir: &Path) -> io::Result<()> {
-    let lock = match File::open(dir.join(LOCK)) {
-        Ok(lock) => lock,
-        // Its maker has died, or is about to make the lock and then fails. Only what is empty goes.
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            return fs::remove_dir(dir)
-                .or_else(|_| if is_old(dir) { fs::remove_dir_all(dir) } else { Ok(()) });
-        }
-        Err(e) => return Err(e),
-    };
+/// Removes a folder that nobody works in any more, or the lock of such a one and its folder.
+fn clear_aside(path: &Path) -> io::Result<()> {
+    if path.extension().is_none_or(|e| !LOCK.ends_with(&*e.to_string_lossy())) {
+        let locked = path.with_extension(LOCK.trim_start_matches('.')).exists();
+        return if locked { Ok(()) } else { fs::remove_dir_all(path) };
+    }
+    let lock = File::options().write(true).open(path)?;
     match lock.try_lock() {
-        Ok(()) => fs::remove_dir_all(dir),
-        Err(TryLockError::Error(_)) if is_old(dir) => fs::remove_dir_all(dir),
-        Err(_) => Ok(()),
+        Err(TryLockError::WouldBlock) => return Ok(()),
+        Err(TryLockError::Error(_)) if !is_old(path) => return Ok(()),
+        _ => {}
+    }
+    match fs::remove_dir_all(path.with_extension("")) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => fs::remove_file(path),
     }
 }
 

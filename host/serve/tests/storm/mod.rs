@@ -145,7 +145,15 @@ impl Storm {
             house.engine.store.load(name, &place, true).unwrap();
             history.push(Mutex::new(vec![Put { variant, begun, done: Some(Instant::now()) }]));
         }
-        Storm { house, names, variants: known, history, revisions: Mutex::default() }
+        let storm = Storm { house, names, variants: known, history, revisions: Mutex::default() };
+        // Sessions are made, and vectors of each, before anything is measured.
+        for name in &storm.names {
+            for vector in [false, true] {
+                let (path, body) = question(name, TEXTS[0], vector);
+                storm.house.send("POST", &path, Some("root"), body).await.ok();
+            }
+        }
+        storm
     }
 
     /// Runs a plan.
@@ -158,14 +166,16 @@ impl Storm {
                 tokio::spawn(async move { storm.client(&next, &plan, began).await })
             })
             .collect();
-        let replaced = self.replace(plan, began).await;
-        let mut report = Report { replaced, ..Report::default() };
+        let (storm, of_replacing) = (Arc::clone(self), plan.clone());
+        let replacing = tokio::spawn(async move { storm.replace(&of_replacing, began).await });
+        let mut report = Report::default();
         for client in clients {
             let (latencies, wrong) = client.await.unwrap();
             report.latencies.extend(latencies);
             report.wrong.extend(wrong);
         }
         report.took = began.elapsed();
+        report.replaced = replacing.await.unwrap();
         report.latencies.sort();
         report
     }
@@ -191,7 +201,8 @@ impl Storm {
 
     /// Asks something, and says what is wrong with the answer.
     async fn ask(&self, i: usize) -> Result<(), String> {
-        let (name, text, vector) = (i.wrapping_mul(7919) % self.names.len(), i % TEXTS.len(), i % 5 == 0);
+        let (name, text, vector) =
+            (i.wrapping_mul(7919) % self.names.len(), i % TEXTS.len(), i.is_multiple_of(5));
         let (path, body) = question(&self.names[name], TEXTS[text], vector);
         let asked = Instant::now();
         let answer = self.house.send("POST", &path, Some("root"), body).await;
@@ -221,20 +232,30 @@ impl Storm {
     }
 
     /// Replaces adapters until the time is over; how many.
-    async fn replace(&self, plan: &Plan, began: Instant) -> usize {
+    async fn replace(self: &Arc<Storm>, plan: &Plan, began: Instant) -> usize {
         let mut count = 0usize;
-        while plan.replacements > 0.0 {
+        if plan.replacements <= 0.0 {
+            return count;
+        }
+        let at_once = Arc::new(tokio::sync::Semaphore::new(4));
+        let mut running = tokio::task::JoinSet::new();
+        loop {
             let due = began + Duration::from_secs_f64(count as f64 / plan.replacements);
-            if due.duration_since(began) >= plan.lasts {
-                break;
-            }
             tokio::time::sleep_until(due.into()).await;
+            let turn = Arc::clone(&at_once).acquire_owned().await;
+            if began.elapsed() >= plan.lasts {
+                running.join_all().await;
+                return count;
+            }
             let name = count.wrapping_mul(31) % self.names.len();
             let in_folder = plan.in_folder && name % 2 == 1;
-            self.replace_one(name, in_folder).await;
+            let storm = Arc::clone(self);
+            running.spawn(async move {
+                storm.replace_one(name, in_folder).await;
+                drop(turn);
+            });
             count += 1;
         }
-        count
     }
 
     async fn replace_one(&self, name: usize, in_folder: bool) {

@@ -73,12 +73,14 @@ fn leftovers_go_and_what_somebody_works_on_stays() {
     for name in [".graft-upload-empty", ".graft-upload-dead/a", "a", ".hidden"] {
         fs::create_dir_all(root.join(name)).expect("a folder");
     }
-    fs::write(root.join(".graft-upload-dead/lock"), "").expect("a file");
+    for name in [".graft-upload-dead.lock", ".graft-upload-gone.lock"] {
+        fs::write(root.join(name), "").expect("a file");
+    }
     let alive = Aside::new(root).expect("a folder");
     let cut_off = root.join("b/.graft-committed");
     adapter(&cut_off, "new");
     clear_leftovers(root).expect("it is there");
     let kept = alive.path().file_name().expect("a name").to_string_lossy().into_owned();
-    assert_eq!(names(root), [kept.as_str(), ".hidden", "a", "b"]);
+    assert_eq!(names(root), [kept.as_str(), &format!("{kept}.lock"), ".hidden", "a", "b"]);
     assert_eq!((content(&root.join("b")), names(&root.join("b")).len()), ("new".into(), 1));
 }

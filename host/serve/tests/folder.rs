@@ -5,6 +5,7 @@ mod common;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{ADAPTERS, BASE, House, Plan, RANKER, change, copy, digest, packed};
@@ -187,6 +188,17 @@ async fn an_adapter_is_loaded_by_the_first_request_for_it_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_would_wait_too_long_is_told_to_come_again() {
+    let keeping = Keeping { wait: Duration::ZERO, ..on_request() };
+    let Some(house) = House::with(plan(keeping)) else { return };
+    let ask = async || house.post("/a/lora/predict", json!({ "inputs": "old" })).await;
+    let early = ask().await;
+    assert_eq!((early.status.as_u16(), early.header("retry-after")), (429, "1"), "{}", early.text);
+    until("it is loaded all the same", async || ask().await.status == 200).await;
+    assert_eq!(house.number(LOADS).await, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_does_not_open_an_adapter_does_not_load_it() {
     let own = [("lora".to_owned(), vec!["tenant".to_owned()])].into_iter().collect();
     let access = Access::new(&KeyFile { adapters: own, ..KeyFile::default() });
@@ -276,10 +288,19 @@ async fn what_is_loaded_while_it_is_uploaded_answers_as_it_lies_there() {
     admin(&house, "PUT", "mine", packed(aside.path())).await;
     for _ in 0..20 {
         change(aside.path(), "classifier", 1.01);
-        let (store, dir) = (Arc::clone(&house.engine.store), place.clone());
-        let load = tokio::task::spawn_blocking(move || store.load("mine", &dir, true).map(drop));
+        let (store, dir, done) =
+            (Arc::clone(&house.engine.store), place.clone(), Arc::new(AtomicBool::new(false)));
+        let uploaded = Arc::clone(&done);
+        // Whichever files it finds, the last load has read them before the upload or after it.
+        let load = tokio::task::spawn_blocking(move || {
+            while !uploaded.load(Ordering::Relaxed) {
+                store.unload("mine").unwrap();
+                store.load("mine", &dir, true).unwrap();
+            }
+        });
         admin(&house, "PUT", "mine", packed(aside.path())).await;
-        load.await.unwrap().unwrap();
+        done.store(true, Ordering::Relaxed);
+        load.await.unwrap();
         let (_, answered, _) = answer(&house, "mine").await;
         assert_eq!(answered, digest(&place));
         assert_eq!(answered, digest(aside.path()));

@@ -94,6 +94,14 @@ pub enum Refusal {
         /// The name.
         name: String,
     },
+    /// There is one, but what lies in its folder can't be loaded.
+    #[error("adapter '{name}' can't be loaded: {why}")]
+    NotLoaded {
+        /// The name.
+        name: String,
+        /// Why not, with paths below the folder of the adapters.
+        why: String,
+    },
     /// The request makes no sense.
     #[error("{0}")]
     Invalid(String),
@@ -170,6 +178,7 @@ impl Refusal {
     pub fn kind(&self) -> &'static str {
         match self {
             Refusal::UnknownAdapter { .. } => "unknown_adapter",
+            Refusal::NotLoaded { .. } => "not_loaded",
             Refusal::Invalid(_) => "validation",
             Refusal::Empty(_) => "empty",
             Refusal::Unfit(_) => "model_type",

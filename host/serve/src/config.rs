@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use graft_plugins::api::config::nearest;
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,7 @@ use crate::access::{ADMIN_ENV, ALL_ENV, KeyFile, METRICS_ENV};
 use crate::app::Settings;
 use crate::engine::Limits;
 use crate::rates::Rates;
+use crate::store::Keeping;
 
 /// How variables of the environment begin that stand for a setting: `GRAFT_SERVE_LIMITS__TEXTS` is `limits.texts`.
 pub const ENV_PREFIX: &str = "GRAFT_SERVE_";
@@ -41,6 +43,10 @@ pub struct Config {
     pub keys_file: Option<PathBuf>,
     /// How long requests are still taken after the server was asked to stop, while it already says that it is not ready.
     pub drain_seconds: u64,
+    /// When adapters of the folder are loaded.
+    pub load: Load,
+    /// How often the folder of the adapters is looked at for what others changed there, in seconds; never where it is 0.
+    pub watch_seconds: f64,
     /// How much is taken at once.
     pub limits: LimitsConfig,
     /// How often adapters may be asked.
@@ -59,10 +65,22 @@ impl Default for Config {
             truncate: Settings::default().truncate,
             keys_file: None,
             drain_seconds: 0,
+            load: Load::AtStart,
+            watch_seconds: 1.0,
             limits: LimitsConfig::default(),
             rates: RatesConfig::default(),
         }
     }
+}
+
+/// When adapters of the folder are loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Load {
+    /// All of them, before the server answers.
+    AtStart,
+    /// Each by the first request for it.
+    OnRequest,
 }
 
 /// How much is taken at once.
@@ -76,6 +94,10 @@ pub struct LimitsConfig {
     pub body_bytes: usize,
     /// Largest adapter that is uploaded, in bytes.
     pub upload_bytes: usize,
+    /// Most bytes of adapters in memory; those that were not used for longest leave it until they are asked for.
+    pub host_bytes: usize,
+    /// How long a request waits until its adapter is loaded, in seconds.
+    pub load_seconds: f64,
 }
 
 impl Default for LimitsConfig {
@@ -85,6 +107,8 @@ impl Default for LimitsConfig {
             engine: Limits::default(),
             body_bytes: settings.body_bytes,
             upload_bytes: settings.upload_bytes,
+            host_bytes: Keeping::default().host_bytes,
+            load_seconds: Keeping::default().wait.as_secs_f64(),
         }
     }
 }
@@ -159,15 +183,39 @@ impl Config {
             ("bank_bytes", l.engine.bank_bytes),
             ("body_bytes", l.body_bytes),
             ("upload_bytes", l.upload_bytes),
+            ("host_bytes", l.host_bytes),
         ];
         if let Some((name, _)) = counts.iter().find(|(_, n)| *n == 0) {
             return Err(ConfigError::Value(format!("limits.{name} is 0: nothing could be answered")));
+        }
+        for (name, seconds) in
+            [("watch_seconds", self.watch_seconds), ("limits.load_seconds", l.load_seconds)]
+        {
+            if Duration::try_from_secs_f64(seconds).is_err() {
+                return Err(ConfigError::Value(format!(
+                    "{name} is {seconds}; it has to be 0 or more seconds"
+                )));
+            }
         }
         let rates = self.rates.everyone.iter().chain(self.rates.adapters.values());
         if let Some(rate) = rates.into_iter().find(|r| !(r.is_finite() && **r > 0.0)) {
             return Err(ConfigError::Value(format!("a rate of {rate} texts a second; it has to be above 0")));
         }
         Ok(self)
+    }
+
+    /// When adapters are loaded, and how much of them is kept in memory.
+    pub fn keeping(&self) -> Keeping {
+        Keeping {
+            on_request: self.load == Load::OnRequest,
+            host_bytes: self.limits.host_bytes,
+            wait: Duration::try_from_secs_f64(self.limits.load_seconds).unwrap_or_default(),
+        }
+    }
+
+    /// How often the folder of the adapters is looked at; `None` for never.
+    pub fn watching(&self) -> Option<Duration> {
+        Duration::try_from_secs_f64(self.watch_seconds).ok().filter(|d| !d.is_zero())
     }
 
     /// How often adapters may be asked.

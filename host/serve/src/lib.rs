@@ -39,4 +39,4 @@ pub use config::Config;
 pub use engine::{Engine, Limits};
 pub use metrics::Metrics;
 pub use rates::Rates;
-pub use store::{Named, Resident, Store};
+pub use store::{Keeping, Named, Resident, Store, Watcher};

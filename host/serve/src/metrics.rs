@@ -27,7 +27,10 @@ pub struct Metrics {
     resident: IntGauge,
     loads: IntCounter,
     unloads: IntCounter,
-    evictions: IntCounter,
+    load_failures: IntCounter,
+    load_seconds: Histogram,
+    evictions: IntCounterVec,
+    adapter_bytes: IntGauge,
     seconds: Durations,
     tei: Tei,
     adapters: Mutex<Busiest>,
@@ -127,10 +130,23 @@ impl Metrics {
             resident: gauge(&r, "graft_adapters_resident", "Adapters in memory"),
             loads: counter(&r, "graft_adapter_loads_total", "Adapters loaded or replaced"),
             unloads: counter(&r, "graft_adapter_unloads_total", "Adapters taken away on demand"),
-            evictions: counter(
+            load_failures: counter(&r, "graft_adapter_load_failures_total", "Adapters that can't be loaded"),
+            load_seconds: histogram(
+                &r,
+                "graft_adapter_load_duration_seconds",
+                "Loading an adapter from its folder, in seconds",
+                durations(),
+            ),
+            evictions: counters(
                 &r,
                 "graft_adapter_evictions_total",
-                "Adapters put out of the banks for want of room",
+                "Adapters put out of the banks or out of memory for want of room",
+                "tier",
+            ),
+            adapter_bytes: gauge(
+                &r,
+                "graft_adapter_bytes",
+                "Bytes of adapters in memory, banks not included",
             ),
             seconds: Durations::new(&r, "graft_request", "_seconds", "a request"),
             tei: Tei {
@@ -208,21 +224,42 @@ impl Metrics {
         }
     }
 
-    /// An adapter was loaded; there are `resident` now.
-    pub(crate) fn loaded(&self, resident: usize) {
-        self.loads.inc();
+    fn in_memory(&self, resident: usize, bytes: usize) {
         self.resident.set(resident as i64);
+        self.adapter_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
-    /// An adapter was taken away; there are `resident` left.
-    pub(crate) fn unloaded(&self, resident: usize) {
+    /// An adapter was loaded; there are `resident` now, of so many bytes.
+    pub(crate) fn loaded(&self, resident: usize, bytes: usize) {
+        self.loads.inc();
+        self.in_memory(resident, bytes);
+    }
+
+    /// Reading and fitting it took so long.
+    pub(crate) fn loading(&self, took: Duration) {
+        self.load_seconds.observe(took.as_secs_f64());
+    }
+
+    /// One can't be loaded.
+    pub(crate) fn load_failed(&self) {
+        self.load_failures.inc();
+    }
+
+    /// An adapter was taken away; there are `resident` left, of so many bytes.
+    pub(crate) fn unloaded(&self, resident: usize, bytes: usize) {
         self.unloads.inc();
-        self.resident.set(resident as i64);
+        self.in_memory(resident, bytes);
     }
 
     /// An adapter was put out of the banks to make room.
     pub(crate) fn evicted(&self) {
-        self.evictions.inc();
+        self.evictions.with_label_values(&["banks"]).inc();
+    }
+
+    /// An adapter was put out of memory to make room; there are `resident` left, of so many bytes.
+    pub(crate) fn evicted_from_memory(&self, resident: usize, bytes: usize) {
+        self.evictions.with_label_values(&["memory"]).inc();
+        self.in_memory(resident, bytes);
     }
 
     /// Everything, as Prometheus reads it; `waiting` rows wait.

@@ -4,10 +4,9 @@
 mod common;
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::time::Duration;
 
-use common::{Answer, BASE, House, Plan, change, copy};
+use common::{Answer, BASE, House, Plan, change, copy, digest, packed};
 use graft_serve::access::{Access, KeyFile};
 use graft_serve::{Limits, Rates};
 use serde_json::{Value, json};
@@ -20,13 +19,6 @@ fn keys() -> Access {
 
 fn admin() -> Plan {
     Plan { access: keys(), ..Plan::default() }
-}
-
-/// A folder as a tar.
-fn packed(dir: &Path) -> Vec<u8> {
-    let mut tar = tar::Builder::new(Vec::new());
-    tar.append_dir_all("some", dir).unwrap();
-    tar.into_inner().unwrap()
 }
 
 async fn put(house: &House, name: &str, tar: Vec<u8>) -> Answer {
@@ -62,19 +54,23 @@ async fn an_adapter_is_uploaded_replaced_rolled_back_and_removed() {
     assert_eq!(put(&house, "mine", packed(aside.path())).await.ok()["revision"], 2);
     let second = score(&house, "mine").await;
     assert!(second.0 > first.0 && second.1 != first.1);
-    let files = graft_adapters::FILES.map(|f| house.adapters().join("mine").join(f));
-    let on_disk = graft_adapters::digest_files(files.iter().filter(|f| f.is_file())).unwrap();
-    assert_eq!(on_disk, second.1, "what answers is what lies there");
+    assert_eq!(digest(&house.adapters().join("mine")), second.1, "what answers is what lies there");
 
     let back = house.send("POST", "/admin/adapters/mine/rollback", Some("root"), "").await.ok();
     assert_eq!((&back["revision"], &back["previous"]["revision"]), (&json!(1), &json!(2)));
     assert_eq!(score(&house, "mine").await, first);
+    assert_eq!(digest(&house.adapters().join("mine")), first.1, "in the folder too");
     let forth = house.send("POST", "/admin/adapters/mine/rollback", Some("root"), "").await.ok();
     assert_eq!(forth["revision"], 2);
+    let again = put(&house, "mine", packed(aside.path())).await.ok();
+    assert_eq!(again["revision"], 2, "the same files are no other revision");
+    change(aside.path(), "classifier", 2.0);
+    house.send("POST", "/admin/adapters/mine/rollback", Some("root"), "").await.ok();
+    let third = put(&house, "mine", packed(aside.path())).await.ok();
     assert_eq!(
-        put(&house, "mine", packed(aside.path())).await.ok()["revision"],
-        3,
-        "no number is given twice"
+        (&third["revision"], &third["previous"]["revision"]),
+        (&json!(3), &json!(1)),
+        "none is given twice"
     );
 
     let pin = async |body: &'static str| {

@@ -315,6 +315,15 @@ async fn the_repository_is_listed_loaded_and_unloaded() {
     change(&router, "lora/unload", "{}").await.fault(404);
     change(&router, "tiny/unload", "").await.fault(400);
 
+    let config = house.adapters().join("ia3/adapter_config.json");
+    let same = std::fs::read_to_string(&config).unwrap();
+    change(&router, "ia3/load", "{}").await;
+    assert_eq!(
+        entry(&index("").await, "ia3").unwrap()["version"],
+        "1",
+        "the same files are no other version"
+    );
+    std::fs::write(&config, format!("{same}\n")).unwrap();
     for adapter in ["lora", "ia3"] {
         let loaded = change(&router, &format!("{adapter}/load"), "{}").await;
         assert_eq!(loaded.status, 200, "{}", loaded.text());

@@ -267,7 +267,7 @@ async fn a_call_is_answered_by_the_revision_that_was_found() {
         let inputs = vec![column("text", ["old"; 2]), column("adapter", ["lora", ""])];
         Request { model: "lora".into(), inputs, ..Request::default() }
     };
-    let found = models::find(&caller, "lora", "1").unwrap();
+    let found = models::find(&caller, "lora", "1").await.unwrap();
     let before = infer(&caller, &found, request()).await.unwrap();
     let dir = house.adapters().join("lora");
     change(&dir, "classifier", 2.0);
@@ -275,9 +275,9 @@ async fn a_call_is_answered_by_the_revision_that_was_found() {
     assert_eq!(infer(&caller, &found, request()).await.unwrap(), before);
     assert_eq!((before.version, before.by.unwrap().digest), (1, found.by.digest.clone()));
     assert_eq!(before.outputs[3].data, Outputs::Bytes(vec!["1".into(), "1".into()]));
-    let new = models::find(&caller, "lora", "2").unwrap();
+    let new = models::find(&caller, "lora", "2").await.unwrap();
     let after = infer(&caller, &new, request()).await.unwrap();
     assert_eq!(after.version, 2);
     assert_ne!(after.outputs[1].data, before.outputs[1].data);
-    assert!(models::find(&caller, "lora", "1").is_err());
+    assert!(models::find(&caller, "lora", "1").await.is_err());
 }

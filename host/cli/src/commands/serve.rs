@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use graft_serve::{Config, Engine, Store, config, grpc, http};
+use graft_serve::store::clear_leftovers;
+use graft_serve::{Config, Engine, Store, Watcher, config, grpc, http};
 
 use crate::common::{BaseArgs, started};
 
@@ -31,6 +32,9 @@ pub struct Args {
     /// The folder of the adapters
     #[arg(long, value_name = "DIR")]
     adapters: Option<String>,
+    /// When adapters are loaded: at-start, or on-request, each by the first request for it [default: at-start]
+    #[arg(long, value_name = "WHEN")]
+    load: Option<String>,
     /// Address and port to listen at [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
@@ -60,6 +64,7 @@ impl Args {
         let own = [
             ("base", &self.base),
             ("adapters", &self.adapters),
+            ("load", &self.load),
             ("listen", &listen),
             ("grpc", &grpc),
             ("base_name", &self.base_name),
@@ -80,9 +85,10 @@ pub fn run(args: Args) -> Result<()> {
     let base = config.base.as_deref().ok_or_else(|| anyhow!("which base? Name it with --base"))?;
     let base = args.base_args.open(base)?;
     let name = config.base_name.clone().unwrap_or_else(|| base.name());
-    let store = Arc::new(Store::new(base, name, args.base_args.plugin_dir.clone())?);
+    let store = Store::new(base, name, args.base_args.plugin_dir.clone())?.keeping(config.keeping());
+    let store = Arc::new(store);
     if let Some(dir) = &config.adapters {
-        http::clear_leftovers(dir).with_context(|| format!("can't read {}", dir.display()))?;
+        clear_leftovers(dir).with_context(|| format!("can't read {}", dir.display()))?;
         for (name, e) in store.load_all(dir)? {
             eprintln!("adapter '{name}' is not served: {e}");
         }
@@ -90,12 +96,14 @@ pub fn run(args: Args) -> Result<()> {
     let options = args.base_args.runtime.session("serve")?;
     let engine = Engine::start(Arc::clone(&store), config.limits.engine, options)?;
     let engine = Arc::new(engine.with_rates(config.engine_rates()));
+    let watched = config.watching().filter(|_| config.adapters.is_some());
+    let watcher = watched.map(|every| Watcher::start(Arc::clone(&store), every)).transpose()?;
     let app = http::App::new(Arc::clone(&engine), settings);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind(config.listen).await;
         let listener = listener.with_context(|| format!("can't listen at {}", config.listen))?;
-        let (count, at) = (store.list().len(), listener.local_addr()?);
+        let (count, at) = (store.all().len(), listener.local_addr()?);
         eprintln!(
             "{count} adapters on {} at http://{at}, {} ms after the start",
             store.base_name,
@@ -122,6 +130,7 @@ pub fn run(args: Args) -> Result<()> {
         tokio::try_join!(async { Ok(http.await?) }, grpc)?;
         anyhow::Ok(())
     })?;
+    drop(watcher);
     engine.stop();
     Ok(())
 }

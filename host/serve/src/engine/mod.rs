@@ -116,18 +116,18 @@ impl Engine {
         self.queue.waiting()
     }
 
-    /// The adapter that a request means; the base for none and for the base's own name.
+    /// The adapter that a request means; the base for none and for the base's own name. It is loaded where it is not in
+    /// memory.
     ///
     /// # Errors
-    /// [`Refusal::UnknownAdapter`].
-    pub fn resident(&self, adapter: Option<&str>) -> Result<Arc<Resident>, Refusal> {
+    /// See [`Store::get`].
+    pub async fn resident(&self, adapter: Option<&str>) -> Result<Arc<Resident>, Refusal> {
         match adapter {
             None => Ok(Arc::clone(&self.store.bare)),
-            Some(name) => match self.store.find(name) {
-                Some(found) => Ok(found),
-                None if name == self.store.base_name => Ok(Arc::clone(&self.store.bare)),
-                None => Err(Refusal::UnknownAdapter { name: name.to_owned() }),
-            },
+            Some(name) if name == self.store.base_name && !self.store.knows(name) => {
+                Ok(Arc::clone(&self.store.bare))
+            }
+            Some(name) => self.store.get(name).await,
         }
     }
 
@@ -136,7 +136,7 @@ impl Engine {
     /// # Errors
     /// See [`Refusal`].
     pub async fn ask(self: &Arc<Engine>, ask: Ask) -> Result<Answered, Refusal> {
-        let resident = match self.resident(ask.adapter.as_deref()) {
+        let resident = match self.resident(ask.adapter.as_deref()).await {
             Ok(found) => found,
             Err(why) => {
                 self.store.metrics.refused(&why);

@@ -100,7 +100,7 @@ impl GrpcInferenceService for Service {
         request: Request<wire::ModelReadyRequest>,
     ) -> Answer<wire::ModelReadyResponse> {
         let (caller, wire::ModelReadyRequest { name, version }) = self.taken(request);
-        let ready = match models::find(&caller, &name, &version) {
+        let ready = match models::find(&caller, &name, &version).await {
             Ok(_) => true,
             Err(fault) if fault.kind == Kind::NotFound => false,
             Err(fault) => return Err(fault.into()),
@@ -124,7 +124,7 @@ impl GrpcInferenceService for Service {
         request: Request<wire::ModelMetadataRequest>,
     ) -> Answer<wire::ModelMetadataResponse> {
         let (caller, wire::ModelMetadataRequest { name, version }) = self.taken(request);
-        let model = models::find(&caller, &name, &version)?;
+        let model = models::find(&caller, &name, &version).await?;
         Ok(Response::new(describe::metadata(&self.app.engine().store, name, &model)))
     }
 
@@ -133,7 +133,7 @@ impl GrpcInferenceService for Service {
         request: Request<wire::ModelConfigRequest>,
     ) -> Answer<wire::ModelConfigResponse> {
         let (caller, wire::ModelConfigRequest { name, version }) = self.taken(request);
-        let model = models::find(&caller, &name, &version)?;
+        let model = models::find(&caller, &name, &version).await?;
         let config = describe::config(&self.app.engine().store, name, &model);
         Ok(Response::new(wire::ModelConfigResponse { config: Some(config) }))
     }
@@ -144,7 +144,7 @@ impl GrpcInferenceService for Service {
     ) -> Answer<wire::ModelInferResponse> {
         let (caller, call) = self.taken(request);
         // As over HTTP: a model that is not there comes before all else.
-        let model = models::find(&caller, &call.model_name, &call.model_version)?;
+        let model = models::find(&caller, &call.model_name, &call.model_version).await?;
         let (request, id) = convert::request(call)?;
         let answer = infer(&caller, &model, request).await?;
         let by = answer.by.clone();
@@ -165,7 +165,7 @@ impl GrpcInferenceService for Service {
         let store = &self.app.engine().store;
         let models = match name.is_empty() {
             true => caller.residents()?,
-            false => vec![models::find(&caller, &name, &version)?],
+            false => vec![models::find(&caller, &name, &version).await?],
         };
         let model_stats = models.iter().map(|m| describe::statistics(store, m)).collect();
         Ok(Response::new(wire::ModelStatisticsResponse { model_stats }))

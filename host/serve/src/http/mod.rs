@@ -31,7 +31,6 @@ use axum::response::Response;
 use axum::routing::get;
 
 pub use crate::app::{App, Settings};
-pub use admin::clear_leftovers;
 
 /// All routes.
 pub fn router(app: impl Into<App>) -> Router {

@@ -63,7 +63,7 @@ impl From<Refusal> for Fault {
             Refusal::Forbidden(_) => Kind::Forbidden,
             Refusal::Busy { .. } | Refusal::Rate { .. } => Kind::Busy,
             Refusal::Deadline => Kind::Late,
-            Refusal::Stopping => Kind::Unavailable,
+            Refusal::NotLoaded { .. } | Refusal::Stopping => Kind::Unavailable,
             Refusal::Internal(_) => Kind::Internal,
         };
         Fault { retry_after: refusal.retry_after(), ..Fault::new(kind, refusal.to_string()) }

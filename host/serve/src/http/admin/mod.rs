@@ -21,9 +21,7 @@ use crate::access::Key;
 use crate::app::App;
 use crate::ask::Refusal;
 use crate::inside::without;
-use crate::store::{Named, Resident, StoreError, check_name};
-
-pub use upload::clear_leftovers;
+use crate::store::{Named, Previous, Resident, StoreError, check_name};
 
 /// What these routes take, for the OpenAPI document.
 pub(super) const OPERATIONS: [Operation; 7] = [
@@ -86,9 +84,7 @@ async fn list(State(app): State<App>, request: Request) -> Response {
     if let Err(why) = app.access().administer(Key::of(request.headers())) {
         return openai::refused(&why);
     }
-    let store = &app.engine().store;
-    let names = store.list().into_iter().filter_map(|r| r.by.adapter.clone());
-    let all: Vec<Value> = names.filter_map(|n| Some(about(&app, &store.named(&n)?))).collect();
+    let all: Vec<Value> = app.engine().store.all().iter().map(|n| about(&app, n)).collect();
     Json(json!({ "adapters": all })).into_response()
 }
 
@@ -96,7 +92,11 @@ async fn state(State(app): State<App>, request: Request) -> Response {
     let answer = async {
         let (name, _) = allowed(&app, request).await?;
         let named = app.engine().store.named(&name).ok_or(Refusal::UnknownAdapter { name })?;
-        Ok(signed(&app, &named.current.by, Json(about(&app, &named)).into_response()))
+        let response = Json(about(&app, &named)).into_response();
+        Ok(match &named.by {
+            Some(by) => signed(&app, by, response),
+            None => response,
+        })
     };
     told(answer.await)
 }
@@ -124,18 +124,12 @@ async fn remove(State(app): State<App>, request: Request) -> Response {
     let answer = async {
         let (name, _) = allowed(&app, request).await?;
         let (store, root) = (Arc::clone(&app.engine().store), app.settings().adapters.clone());
-        let work = tokio::task::spawn_blocking(move || {
-            let _order = store.changing_files();
-            let gone = store.unload(&name);
-            (gone, root.map_or(Ok(false), |root| upload::remove(&root, &name)))
-        });
-        let (gone, removed) =
-            work.await.map_err(|_| Refusal::Internal("removing the adapter failed".into()))?;
-        Ok(match (gone, removed) {
-            (Ok(gone), Ok(_)) => signed(&app, &gone.by, StatusCode::NO_CONTENT.into_response()),
-            // It could not be loaded, but it was there.
-            (Err(_), Ok(true)) => StatusCode::NO_CONTENT.into_response(),
-            (Err(e), Ok(false)) | (_, Err(e)) => failed(&app, &e),
+        let work = tokio::task::spawn_blocking(move || store.remove(&name, root.as_deref()));
+        let gone = work.await.map_err(|_| Refusal::Internal("removing the adapter failed".into()))?;
+        Ok(match gone {
+            Ok(Some(gone)) => signed(&app, &gone.by, StatusCode::NO_CONTENT.into_response()),
+            Ok(None) => StatusCode::NO_CONTENT.into_response(),
+            Err(e) => failed(&app, &e),
         })
     };
     told(answer.await)
@@ -144,7 +138,10 @@ async fn remove(State(app): State<App>, request: Request) -> Response {
 async fn roll_back(State(app): State<App>, request: Request) -> Response {
     let answer = async {
         let (name, _) = allowed(&app, request).await?;
-        Ok(match app.engine().store.roll_back(&name) {
+        let store = Arc::clone(&app.engine().store);
+        let work = tokio::task::spawn_blocking(move || store.roll_back(&name));
+        let back = work.await.map_err(|_| Refusal::Internal("going back failed".into()))?;
+        Ok(match back {
             Ok(current) => shown(&app, &current),
             Err(e) => failed(&app, &e),
         })
@@ -173,16 +170,12 @@ async fn pin(State(app): State<App>, request: Request) -> Response {
     let answer = async {
         let (name, request) = allowed(&app, request).await?;
         let pin: Pin = Call::take(&app, request).await?.read_or_default()?;
-        let store = &app.engine().store;
-        Ok(
-            match store
-                .pin(&name, pin.pinned)
-                .and_then(|()| store.named(&name).ok_or(StoreError::Unknown(name)))
-            {
-                Ok(named) => shown(&app, &named.current),
-                Err(e) => failed(&app, &e),
-            },
-        )
+        // What is to stay in memory has to be there.
+        let resident = app.engine().store.get(&name).await?;
+        Ok(match app.engine().store.pin(&name, pin.pinned) {
+            Ok(()) => shown(&app, &resident),
+            Err(e) => failed(&app, &e),
+        })
     };
     told(answer.await)
 }
@@ -194,22 +187,22 @@ fn shown(app: &App, resident: &Resident) -> Response {
 }
 
 fn about(app: &App, named: &Named) -> Value {
-    let resident = &named.current;
-    let name = resident.by.adapter.as_deref().unwrap_or_default();
-    let info = resident.info.as_ref();
-    let revision = |r: &Resident| json!({ "revision": r.by.revision, "digest": r.by.digest });
+    let resident = named.current.as_deref();
+    let info = resident.and_then(|r| r.info.as_ref());
+    let revision = |p: &Previous| json!({ "revision": p.revision, "digest": p.digest });
     json!({
-        "name": name,
-        "revision": resident.by.revision,
-        "digest": resident.by.digest,
-        "previous": named.previous.as_deref().map(revision),
+        "name": named.name,
+        "revision": named.by.as_ref().map(|b| b.revision),
+        "digest": named.by.as_ref().map(|b| &b.digest),
+        "previous": named.previous.as_ref().map(revision),
+        "loaded": resident.is_some(),
         "pinned": named.pinned,
-        "path": openai::place(app, resident, name),
+        "path": openai::place(app, &named.dir, &named.name),
         "method": info.map(|i| &i.method),
-        "objective": resident.objective(),
-        "labels": resident.labels,
+        "objective": resident.and_then(Resident::objective),
+        "labels": resident.map(|r| &r.labels),
         "parameters": info.map(|i| i.parameters + i.head_parameters),
         "bytes": info.map(|i| i.bytes),
-        "max_length": resident.max_length,
+        "max_length": resident.and_then(|r| r.max_length),
     })
 }

@@ -26,7 +26,7 @@ pub(in crate::http) struct Request {
 
 pub(in crate::http) async fn answer(app: &App, call: &Call) -> Result<Response, Refusal> {
     let request: Request = call.read()?;
-    let resident = app.resident(call.key, call.adapter(&request.model, request.parameters.as_ref()))?;
+    let resident = app.resident(call.key, call.adapter(&request.model, request.parameters.as_ref())).await?;
     let raw = request.use_activation == Some(false);
     let truncate = may_cut(request.truncate_prompt_tokens)?;
     let ask = Ask { truncate, ..Ask::new(None, request.input.texts(), want(&resident, raw)) };

@@ -59,7 +59,7 @@ struct Body<'a> {
 
 pub(super) async fn answer(app: &App, call: &Call) -> Result<Response, Refusal> {
     let request: Request = call.read()?;
-    let resident = app.resident(call.key, call.adapter(&request.model, request.parameters.as_ref()))?;
+    let resident = app.resident(call.key, call.adapter(&request.model, request.parameters.as_ref())).await?;
     let truncate = may_cut(request.truncate_prompt_tokens)?;
     let ask = Ask { truncate, ..Ask::new(None, request.input.texts(), Want::Vector) };
     let answered = app.ask(&resident, ask).await?;

@@ -79,7 +79,9 @@ pub(super) fn refused(why: &Refusal) -> Response {
         }
         Refusal::Busy { .. } => (StatusCode::TOO_MANY_REQUESTS, "server_error", null, json!("overloaded")),
         Refusal::Deadline => (StatusCode::GATEWAY_TIMEOUT, "server_error", null, json!("timeout")),
-        Refusal::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "server_error", null.clone(), null),
+        Refusal::NotLoaded { .. } | Refusal::Stopping => {
+            (StatusCode::SERVICE_UNAVAILABLE, "server_error", null.clone(), null)
+        }
         Refusal::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "server_error", null.clone(), null),
     };
     retried(why, error(status, kind, &why.to_string(), param, code))

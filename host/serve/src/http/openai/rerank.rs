@@ -36,7 +36,7 @@ enum Document {
 
 pub(in crate::http) async fn answer(app: &App, call: &Call) -> Result<Response, Refusal> {
     let request: Request = call.read()?;
-    let resident = app.resident(call.key, call.adapter(&request.model, request.parameters.as_ref()))?;
+    let resident = app.resident(call.key, call.adapter(&request.model, request.parameters.as_ref())).await?;
     let of = |d| match d {
         Document::Text(text) | Document::Object { text } => text,
     };

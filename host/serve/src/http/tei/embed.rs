@@ -75,7 +75,7 @@ pub(super) async fn answer(app: &App, call: &Call) -> Result<Response, Refusal> 
     only_right(request.truncation_direction.as_deref())?;
     no_prompt(request.prompt_name.as_deref())?;
     let parameters = request.parameters.as_ref();
-    let resident = app.resident(call.key, call.adapter(&request.model, parameters))?;
+    let resident = app.resident(call.key, call.adapter(&request.model, parameters)).await?;
     let texts = request.inputs.texts();
     let chars = characters(&texts);
     let asked = request.truncate.or_else(|| parameters.and_then(|p| p.truncate));
@@ -110,7 +110,7 @@ pub(super) async fn similarity(app: &App, call: &Call) -> Result<Response, Refus
     let began = Instant::now();
     let request: Similarity = call.read()?;
     let parameters = request.parameters.as_ref();
-    let resident = app.resident(call.key, call.adapter(&request.model, parameters))?;
+    let resident = app.resident(call.key, call.adapter(&request.model, parameters)).await?;
     if request.inputs.sentences.is_empty() {
         return Err(Refusal::Empty("`inputs.sentences` is empty".into()));
     }

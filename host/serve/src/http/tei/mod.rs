@@ -81,7 +81,7 @@ pub(super) fn refused(why: &Refusal) -> Response {
         Refusal::Unfit(_) | Refusal::Internal(_) => (StatusCode::FAILED_DEPENDENCY, "Backend"),
         Refusal::Rate { .. } | Refusal::Busy { .. } => (StatusCode::TOO_MANY_REQUESTS, "Overloaded"),
         Refusal::Deadline => (StatusCode::GATEWAY_TIMEOUT, "Overloaded"),
-        Refusal::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "Unhealthy"),
+        Refusal::NotLoaded { .. } | Refusal::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "Unhealthy"),
     };
     let body = json!({ "error": why.to_string(), "error_type": kind });
     retried(why, (status, Json(body)).into_response())

@@ -76,7 +76,7 @@ pub(in crate::http) async fn answer(app: &App, call: &Call) -> Result<Response, 
     let began = Instant::now();
     let request: Request = call.read()?;
     only_right(request.truncation_direction.as_deref())?;
-    let resident = app.resident(call.key, call.adapter(&request.model, request.parameters.as_ref()))?;
+    let resident = app.resident(call.key, call.adapter(&request.model, request.parameters.as_ref())).await?;
     let (texts, batch) = request.inputs.texts()?;
     let (chars, raw) = (characters(&texts), request.raw_scores);
     let truncate = request.truncate.unwrap_or(app.settings().truncate);

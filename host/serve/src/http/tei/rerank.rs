@@ -65,7 +65,7 @@ pub(crate) async fn answer(app: &App, call: &Call) -> Result<Response, Refusal> 
     let began = Instant::now();
     let request: Request = call.read()?;
     only_right(request.truncation_direction.as_deref())?;
-    let resident = app.resident(call.key, call.adapter(&request.model, request.parameters.as_ref()))?;
+    let resident = app.resident(call.key, call.adapter(&request.model, request.parameters.as_ref())).await?;
     if request.texts.is_empty() {
         return Err(Refusal::Empty("`texts` is empty".into()));
     }

@@ -26,7 +26,7 @@ pub(super) async fn answer(app: &App, call: &Call) -> Result<Response, Refusal> 
     let began = Instant::now();
     let request: Request = call.read()?;
     let parameters = request.parameters.unwrap_or_default();
-    let resident = app.resident(call.key, call.adapter(&request.model, Some(&parameters)))?;
+    let resident = app.resident(call.key, call.adapter(&request.model, Some(&parameters))).await?;
     if request.inputs.get("source_sentence").is_some() {
         return embed::similarity(app, call).await;
     }

@@ -109,14 +109,14 @@ async fn server_ready(State(app): State<App>) -> Result<StatusCode, Fault> {
 
 async fn ready(caller: Caller, path: ModelPath) -> Result<StatusCode, Fault> {
     let Path(path) = path?;
-    models::find(&caller, &path.model, &path.version)?;
+    models::find(&caller, &path.model, &path.version).await?;
     Ok(StatusCode::OK)
 }
 
 async fn answer(caller: Caller, path: ModelPath, headers: HeaderMap, body: Body) -> Result<Response, Fault> {
     let Path(path) = path?;
     // Before anything is read: whoever asks for a model that is not there is told that, whatever else is wrong.
-    let model = models::find(&caller, &path.model, &path.version)?;
+    let model = models::find(&caller, &path.model, &path.version).await?;
     let body = encoding::unpacked(&headers, body?)?;
     let call = body::read(body::header_length(&headers)?, &body)?;
     let (request, shape) = call.into_request(path.model);

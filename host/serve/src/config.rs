@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use graft_plugins::api::config::nearest;
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,7 @@ use toml::{Table, Value};
 use crate::access::{ADMIN_ENV, ALL_ENV, KeyFile, METRICS_ENV};
 use crate::app::Settings;
 use crate::engine::Limits;
+use crate::patience::Patience;
 use crate::rates::Rates;
 
 /// How variables of the environment begin that stand for a setting: `GRAFT_SERVE_LIMITS__TEXTS` is `limits.texts`.
@@ -45,6 +47,33 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// How often adapters may be asked.
     pub rates: RatesConfig,
+    /// How long requests may take.
+    pub timeouts: TimeoutsConfig,
+    /// What log lines look like.
+    pub log_format: LogFormat,
+}
+
+/// What log lines look like.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people; without lines for requests.
+    #[default]
+    Text,
+    /// A JSON object a line, one for each request among them.
+    Json,
+}
+
+impl std::str::FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<LogFormat, String> {
+        match text {
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            _ => Err("it can be text or json".into()),
+        }
+    }
 }
 
 impl Default for Config {
@@ -61,6 +90,8 @@ impl Default for Config {
             drain_seconds: 0,
             limits: LimitsConfig::default(),
             rates: RatesConfig::default(),
+            timeouts: TimeoutsConfig::default(),
+            log_format: LogFormat::default(),
         }
     }
 }
@@ -76,6 +107,8 @@ pub struct LimitsConfig {
     pub body_bytes: usize,
     /// Largest adapter that is uploaded, in bytes.
     pub upload_bytes: usize,
+    /// Most memory that the process may use, in bytes, mapped files not included: beyond, no adapter is loaded. 0 for no limit.
+    pub memory_bytes: u64,
 }
 
 impl Default for LimitsConfig {
@@ -85,6 +118,7 @@ impl Default for LimitsConfig {
             engine: Limits::default(),
             body_bytes: settings.body_bytes,
             upload_bytes: settings.upload_bytes,
+            memory_bytes: 0,
         }
     }
 }
@@ -97,6 +131,48 @@ pub struct RatesConfig {
     pub everyone: Option<f64>,
     /// By adapter, or the base's name.
     pub adapters: HashMap<String, f64>,
+}
+
+/// How long requests may take, in seconds; 0 for no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TimeoutsConfig {
+    /// A request that does not say how long it will wait.
+    pub request_seconds: f64,
+    /// Any request, whatever it says.
+    pub longest_seconds: f64,
+    /// The body of a request; of an upload, the pauses between its pieces.
+    pub body_seconds: f64,
+    /// A connection on which no request comes.
+    pub idle_seconds: f64,
+}
+
+impl Default for TimeoutsConfig {
+    fn default() -> TimeoutsConfig {
+        let seconds = |limit: Option<Duration>| limit.map_or(0.0, |l| l.as_secs_f64());
+        let Patience { usual, most, body, idle } = Patience::default();
+        TimeoutsConfig {
+            request_seconds: seconds(usual),
+            longest_seconds: seconds(most),
+            body_seconds: seconds(body),
+            idle_seconds: seconds(idle),
+        }
+    }
+}
+
+impl TimeoutsConfig {
+    fn patience(&self) -> Result<Patience, ConfigError> {
+        let limit = |name: &str, seconds: f64| match Duration::try_from_secs_f64(seconds) {
+            Ok(limit) => Ok(Some(limit).filter(|l| !l.is_zero())),
+            Err(_) => Err(ConfigError::Value(format!("timeouts.{name} is {seconds}, which is no time"))),
+        };
+        Ok(Patience {
+            usual: limit("request_seconds", self.request_seconds)?,
+            most: limit("longest_seconds", self.longest_seconds)?,
+            body: limit("body_seconds", self.body_seconds)?,
+            idle: limit("idle_seconds", self.idle_seconds)?,
+        })
+    }
 }
 
 /// Why there is no configuration.
@@ -167,6 +243,7 @@ impl Config {
         if let Some(rate) = rates.into_iter().find(|r| !(r.is_finite() && **r > 0.0)) {
             return Err(ConfigError::Value(format!("a rate of {rate} texts a second; it has to be above 0")));
         }
+        self.timeouts.patience()?;
         Ok(self)
     }
 
@@ -187,6 +264,7 @@ impl Config {
             body_bytes: self.limits.body_bytes,
             upload_bytes: self.limits.upload_bytes,
             truncate: self.truncate,
+            patience: self.timeouts.patience()?,
         })
     }
 }

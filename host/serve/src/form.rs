@@ -117,6 +117,10 @@ impl Rooms {
 
     fn grow(&self, base: &Base, known: &mut Known) -> Result<(), TaskError> {
         let Some(options) = self.options.get() else { return Ok(()) };
+        // Without an adapter there is nothing to run, which ONNX Runtime has no session for.
+        if known.fragments.is_empty() {
+            return Ok(());
+        }
         let mut all: Vec<Arc<Fragment>> = known.fragments.values().cloned().collect();
         all.sort_by(|a, b| a.signature.cmp(&b.signature));
         let room = Room::new(base, &all, options)?;

@@ -13,6 +13,7 @@ use serde_json::json;
 
 use crate::ask::{Provenance, Want};
 use crate::form::{Form, Rooms, Way};
+use crate::memory::{Ceiling, shown};
 use crate::metrics::Metrics;
 use crate::tally::Tally;
 
@@ -37,6 +38,21 @@ pub enum StoreError {
     /// It was never replaced.
     #[error("there is no former revision of adapter '{0}' to go back to")]
     NoPrevious(String),
+    /// There is no memory left for it.
+    #[error(
+        "no memory for adapter '{name}': it needs {}, and {} of the {} that may be used (limits.memory_bytes) are; take others away",
+        shown(*.needed), shown(*.used), shown(*.most)
+    )]
+    Memory {
+        /// The adapter.
+        name: String,
+        /// Bytes that it takes.
+        needed: u64,
+        /// Bytes that are used.
+        used: u64,
+        /// Bytes that may be.
+        most: u64,
+    },
     /// The folder can't be read.
     #[error("{path}: {source}", path = .path.display())]
     Io {
@@ -131,6 +147,8 @@ pub struct Store {
     pub rooms: Rooms,
     /// What happens, in numbers.
     pub metrics: Arc<Metrics>,
+    /// How much memory may be used.
+    pub memory: Ceiling,
     plugin_dirs: Vec<PathBuf>,
     root: OnceLock<PathBuf>,
     adapters: RwLock<IndexMap<String, Named>>,
@@ -166,6 +184,7 @@ impl Store {
             base_name,
             rooms: Rooms::default(),
             metrics: Arc::new(Metrics::new()),
+            memory: Ceiling::default(),
             plugin_dirs,
             root: OnceLock::new(),
             adapters: RwLock::default(),
@@ -185,6 +204,9 @@ impl Store {
     }
 
     fn vectors_of(&self, resident: &Resident) -> Result<Form, StoreError> {
+        if let Some(name) = &resident.by.adapter {
+            self.memory.room(name, bytes_of(&resident.dir))?;
+        }
         let fitted = self.fitted_vectors(resident)?;
         let lost = || StoreError::Unknown(resident.by.adapter.as_deref().unwrap_or_default().to_owned());
         self.formed(fitted).ok_or_else(lost)
@@ -258,6 +280,7 @@ impl Store {
     /// A name that can't be one; an adapter that can't be read or does not fit.
     pub fn fit(&self, name: &str, dir: &Path) -> Result<Resident, StoreError> {
         check_name(name)?;
+        self.memory.room(name, bytes_of(dir))?;
         let (mut stored, digest) = read(dir)?;
         let own = self.formed(Fitted::open(&self.base, &stored, &self.plugin_dirs)?);
         let (labels, info) = (labels(&self.base, &stored), info(&stored));
@@ -270,6 +293,7 @@ impl Store {
         let max_length = self.base.max_length(trained.filter(|n| *n > 0), virtual_tokens)?;
         let max_length = max_length.into_iter().chain(self.base.longest()).min();
         let by = Provenance { adapter: Some(name.into()), revision: 0, digest: digest.into() };
+        self.memory.room(name, 0)?;
         let id = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         Ok(Resident {
             by,
@@ -384,6 +408,11 @@ pub fn folders(root: &Path) -> Result<Vec<(String, PathBuf)>, StoreError> {
     }
     found.sort();
     Ok(found)
+}
+
+/// Bytes of an adapter's files.
+fn bytes_of(dir: &Path) -> u64 {
+    files_of(dir).iter().filter_map(|f| f.metadata().ok()).map(|m| m.len()).sum()
 }
 
 /// Whether a file of an adapter lies in a folder.

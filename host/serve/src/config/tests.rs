@@ -41,6 +41,9 @@ fn an_unknown_setting_is_refused_with_the_nearest_name() {
     assert!(said("[limits]\ntexts = 'many'").contains("many"));
     assert!(said("[limits]\ntexts = 0").contains("limits.texts is 0"));
     assert!(said("[rates]\neveryone = -1.0").contains("above 0"));
+    assert!(said("[timeouts]\nbody_seconds = -1.0").contains("timeouts.body_seconds is -1"));
+    assert!(said("[timeouts]\nrequest_seconds = inf").contains("no time"));
+    assert!(said("log_format = 'xml'").contains("xml"));
     let by_env = Config::layered(None, env(&[("GRAFT_SERVE_BSAE", "x")]), Table::new());
     assert!(by_env.expect_err("it is refused").to_string().contains("did you mean 'base'?"));
 }

@@ -28,7 +28,7 @@ pub(super) async fn one(State(app): State<App>, request: Request) -> Response {
         let (mut parts, body) = request.into_parts();
         let id = param(&mut parts, "id").await;
         let call = Call::take(&app, Request::from_parts(parts, body)).await?;
-        let resident = app.resident(call.key, id.as_deref())?;
+        let resident = call.resident(id.as_deref())?;
         Ok(signed(&app, &resident.by, Json(card(&app, &resident)).into_response()))
     };
     told(answer.await)

@@ -3,7 +3,7 @@
 use graft_tests::browser::Browser;
 use graft_tests::fixture::House;
 use graft_tests::fixture_base::table;
-use graft_tests::served::Served;
+use graft_tests::server::Server;
 
 /// A label that would do something where it was taken for markup.
 const HOSTILE: &str = "<img src=x onerror=document.title='run'>";
@@ -20,7 +20,7 @@ fn house() -> Option<House> {
     Some(house)
 }
 
-fn open(browser: &mut Browser, server: &Served) {
+fn open(browser: &mut Browser, server: &Server) {
     browser.open(&format!("http://{}/console", server.address));
     browser.wait("document.readyState === 'complete' && document.getElementById('status')");
 }
@@ -28,7 +28,7 @@ fn open(browser: &mut Browser, server: &Served) {
 #[test]
 fn the_console_lists_adapters_and_shows_their_answers_side_by_side() {
     let (Some(house), Some(mut browser)) = (house(), Browser::start()) else { return };
-    let server = house.serve("--adapters adapters --base-name tiny", &[]);
+    let server = house.server("--adapters adapters --base-name tiny", &[]);
     open(&mut browser, &server);
     browser.wait("document.querySelectorAll('#rows tr').length === 3");
     let names =
@@ -72,7 +72,7 @@ fn the_console_lists_adapters_and_shows_their_answers_side_by_side() {
 fn a_key_shows_what_it_opens_and_the_page_itself_nothing() {
     let (Some(house), Some(mut browser)) = (house(), Browser::start()) else { return };
     house.write("keys.toml", "admin = 'root'\nall = 'everyone'\n[adapters]\ntwo = ['tenant']\n");
-    let server = house.serve("--adapters adapters --set keys_file=keys.toml", &[]);
+    let server = house.server("--adapters adapters --set keys_file=keys.toml", &[]);
     for path in ["/console", "/console/app.js", "/console/style.css"] {
         let page = server.ask("GET", path, &[], "");
         assert_eq!(page.status, 200);
@@ -100,7 +100,7 @@ fn a_key_shows_what_it_opens_and_the_page_itself_nothing() {
 #[test]
 fn a_base_without_adapters_can_be_tried() {
     let (Some(house), Some(mut browser)) = (House::new(), Browser::start()) else { return };
-    let server = house.serve("--base-name tiny", &[]);
+    let server = house.server("--base-name tiny", &[]);
     open(&mut browser, &server);
     browser.wait("document.getElementById('more').innerText.includes('There are no adapters')");
     browser.press("ArrowDown", 0);

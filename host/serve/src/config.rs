@@ -160,11 +160,14 @@ impl Default for TimeoutsConfig {
     }
 }
 
+/// The longest time that can be set, in seconds: clocks end somewhere.
+const LONGEST: f64 = 1e9;
+
 impl TimeoutsConfig {
     fn patience(&self) -> Result<Patience, ConfigError> {
         let limit = |name: &str, seconds: f64| match Duration::try_from_secs_f64(seconds) {
-            Ok(limit) => Ok(Some(limit).filter(|l| !l.is_zero())),
-            Err(_) => Err(ConfigError::Value(format!("timeouts.{name} is {seconds}, which is no time"))),
+            Ok(limit) if seconds <= LONGEST => Ok(Some(limit).filter(|l| !l.is_zero())),
+            _ => Err(ConfigError::Value(format!("timeouts.{name} is {seconds}, which is no time"))),
         };
         Ok(Patience {
             usual: limit("request_seconds", self.request_seconds)?,

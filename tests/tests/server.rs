@@ -16,7 +16,7 @@ fn every_request_has_a_line_and_no_line_has_its_text_or_key() {
     house.lora("adapters/one", "").succeeded();
     let env =
         [("GRAFT_API_KEY", KEY), ("GRAFT_SERVE_LOG_FORMAT", "json"), ("GRAFT_ADMIN_KEY", "root-of-all")];
-    let server = house.serve("--adapters adapters --base-name tiny --set limits.texts=3", &env);
+    let server = house.server("--adapters adapters --base-name tiny --set limits.texts=3", &env);
     let key = format!("authorization: Bearer {KEY}");
     let one = json!({ "inputs": TEXT }).to_string();
     let two = json!({ "inputs": [[TEXT], [TEXT]] }).to_string();
@@ -109,7 +109,7 @@ fn every_request_has_a_line_and_no_line_has_its_text_or_key() {
 fn a_server_at_its_ceiling_of_memory_loads_nothing_and_answers() {
     let Some(house) = House::new() else { return };
     house.lora("adapters/one", "").succeeded();
-    let server = house.serve("--adapters adapters --base-name tiny --set limits.memory_bytes=1000000", &[]);
+    let server = house.server("--adapters adapters --base-name tiny --set limits.memory_bytes=1000000", &[]);
     assert!(server.lines().iter().any(|l| l.contains("'one' is not served") && l.contains("memory_bytes")));
     let metrics = server.ask("GET", "/metrics", &[], "").body;
     assert!(metrics.contains("graft_memory_limit_bytes 1000000\n") && metrics.contains("graft_threads 1\n"));
@@ -122,7 +122,7 @@ fn a_server_at_its_ceiling_of_memory_loads_nothing_and_answers() {
 fn who_does_not_send_is_not_waited_for() {
     let Some(house) = House::new() else { return };
     let limits = "--set timeouts.body_seconds=0.5 --set timeouts.idle_seconds=2 --set limits.body_bytes=300";
-    let server = house.serve(&format!("--base-name tiny {limits}"), &[]);
+    let server = house.server(&format!("--base-name tiny {limits}"), &[]);
     let sent = |head: &str| {
         let mut stream = TcpStream::connect(&server.address).expect("it listens");
         stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket");
@@ -150,7 +150,7 @@ fn who_does_not_send_is_not_waited_for() {
 #[test]
 fn a_request_says_how_long_it_waits_and_the_server_how_long_at_most() {
     let Some(house) = House::new() else { return };
-    let server = house.serve("--base-name tiny --set timeouts.request_seconds=1e-6", &[]);
+    let server = house.server("--base-name tiny --set timeouts.request_seconds=1e-6", &[]);
     let one = r#"{"inputs": "my apple"}"#;
     assert_eq!(server.ask("POST", "/embed", &[], one).status, 504);
     for header in
@@ -167,6 +167,6 @@ fn a_request_says_how_long_it_waits_and_the_server_how_long_at_most() {
     };
     assert_eq!((v2(60_000_000), v2(1)), (200, 503));
     drop(server);
-    let server = house.serve("--base-name tiny --set timeouts.longest_seconds=1e-6", &[]);
+    let server = house.server("--base-name tiny --set timeouts.longest_seconds=1e-6", &[]);
     assert_eq!(server.ask("POST", "/embed", &["x-request-timeout: 60"], one).status, 504);
 }

@@ -11,7 +11,7 @@ use crate::fixture::House;
 
 /// A server that ends with this.
 #[derive(Debug)]
-pub struct Served {
+pub struct Server {
     /// Where it listens: `127.0.0.1:PORT`.
     pub address: String,
     child: Child,
@@ -43,7 +43,7 @@ impl House {
     ///
     /// # Panics
     /// When it does not.
-    pub fn serve(&self, more: &str, env: &[(&str, &str)]) -> Served {
+    pub fn server(&self, more: &str, env: &[(&str, &str)]) -> Server {
         let line = format!("serve --base base --listen 127.0.0.1:0 --threads 1 {more}");
         let mut command = self.command(&line);
         command.envs(env.iter().copied()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -63,13 +63,13 @@ impl House {
             }
         });
         let address = address.recv_timeout(Duration::from_secs(120)).unwrap_or_default();
-        let served = Served { address, child, lines, reader: Some(reader) };
-        assert!(!served.address.is_empty(), "it does not listen: {:?}", served.lines());
-        served
+        let server = Server { address, child, lines, reader: Some(reader) };
+        assert!(!server.address.is_empty(), "it does not listen: {:?}", server.lines());
+        server
     }
 }
 
-impl Served {
+impl Server {
     /// What it said until now.
     pub fn lines(&self) -> Vec<String> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -112,7 +112,7 @@ impl Served {
     }
 }
 
-impl Drop for Served {
+impl Drop for Server {
     fn drop(&mut self) {
         self.end();
     }

@@ -53,6 +53,7 @@ pub fn run(paths: &Paths, args: &Args) -> Result<ExitCode> {
     let gpu = args.provider.is_some_and(|p| p != Provider::Cpu);
     let fetched = steps.step("fetch", || fetch::fetch(paths, gpu))?;
     steps.step("nextest", || install_nextest(paths))?;
+    steps.step("chromium", || Ok(((), install_browser())))?;
     steps.step("build the plugins", || build_plugins(paths).map(|()| ((), Outcome::Done)))?;
 
     let mut counts = Counts::default();
@@ -135,6 +136,27 @@ fn install_nextest(paths: &Paths) -> Result<((), Outcome)> {
     let mut install = cargo();
     install.current_dir(&paths.root).args(["install", "cargo-nextest", "--locked"]);
     process::run(&mut install).map(|()| ((), Outcome::Done))
+}
+
+/// The browser for tests of the console: Debian's, where this is Debian and we may install it. Without one those tests say
+/// that they are skipped, and fail on a build server.
+fn install_browser() -> Outcome {
+    let works = |program: &str, args: &[&str]| {
+        Command::new(program).args(args).output().is_ok_and(|o| o.status.success())
+    };
+    if ["chromium", "chromium-browser", "google-chrome"].iter().any(|b| works(b, &["--version"])) {
+        return Outcome::Skipped;
+    }
+    let mut install = Command::new("apt-get");
+    install.env("DEBIAN_FRONTEND", "noninteractive");
+    install.args(["install", "--yes", "--quiet", "--no-install-recommends", "chromium"]);
+    // Lists that are old or were never fetched name packages that are not there.
+    let root = Command::new("id").arg("-u").output().is_ok_and(|o| o.stdout.trim_ascii() == b"0");
+    if root && works("apt-get", &["update", "--quiet"]) && process::run(&mut install).is_ok() {
+        return Outcome::Done;
+    }
+    eprintln!("there is no chromium, and it can't be installed here: tests of the console need it");
+    Outcome::Skipped
 }
 
 /// Passed and failed tests, read from the summary lines of nextest and of rustdoc's tests.

@@ -3,12 +3,16 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use axum::http::{Extensions, HeaderMap};
 
 use crate::access::{Access, Key};
 use crate::ask::{Answered, Ask, Refusal};
 use crate::engine::Engine;
+use crate::patience::{Clock, Patience};
 use crate::store::{Named, Resident, Store};
+use crate::trail::Trail;
 
 /// How requests are taken.
 #[derive(Debug, Clone)]
@@ -25,6 +29,8 @@ pub struct Settings {
     pub upload_bytes: usize,
     /// Whether texts that are too long are cut where a request of Text Embeddings Inference does not say.
     pub truncate: bool,
+    /// How long requests may take.
+    pub patience: Patience,
 }
 
 impl Default for Settings {
@@ -36,6 +42,7 @@ impl Default for Settings {
             body_bytes: 8 << 20,
             upload_bytes: 1 << 30,
             truncate: true,
+            patience: Patience::default(),
         }
     }
 }
@@ -167,14 +174,6 @@ impl App {
     pub fn name_of<'a>(&'a self, resident: &'a Resident) -> &'a str {
         resident.by.adapter.as_deref().unwrap_or(&self.engine().store.base_name)
     }
-
-    /// Answers a request of which the adapter was found.
-    ///
-    /// # Errors
-    /// See [`Refusal`].
-    pub async fn ask(&self, resident: &Arc<Resident>, ask: Ask) -> Result<Answered, Refusal> {
-        self.engine().ask_of(resident, ask).await
-    }
 }
 
 /// Who asks: which server, with which key. What it is not to see is not to be had from here.
@@ -184,9 +183,35 @@ pub struct Caller {
     pub app: App,
     /// The key that came along.
     pub key: Option<Key>,
+    clock: Clock,
+    trail: Arc<Trail>,
 }
 
 impl Caller {
+    /// Who sent these headers, with what was noted of the request when it came.
+    pub fn of(app: &App, headers: &HeaderMap, noted: &Extensions) -> Caller {
+        let clock = noted.get().copied().unwrap_or_else(|| Clock::start(headers));
+        let trail = noted.get().cloned().unwrap_or_else(|| Trail::of(headers));
+        Caller { app: app.clone(), key: Key::of(headers), clock, trail }
+    }
+
+    /// When an answer is of no use any more; `more` is what a parameter of the request says.
+    pub fn deadline(&self, more: Option<Duration>) -> Option<Instant> {
+        self.clock.deadline(more, &self.app.settings().patience)
+    }
+
+    /// Answers a request of which the adapter was found, in the time that it has.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub async fn ask(&self, resident: &Arc<Resident>, ask: Ask) -> Result<Answered, Refusal> {
+        let ask = Ask { deadline: ask.deadline.or_else(|| self.deadline(None)), ..ask };
+        self.trail.asks(&resident.by, &self.app.engine().store.base_name);
+        let result = self.app.engine().ask_of(resident, ask).await;
+        self.trail.ends(&result);
+        result
+    }
+
     /// See [`App::resident`].
     ///
     /// # Errors

@@ -117,6 +117,12 @@ pub enum Refusal {
         /// The limit.
         most: usize,
     },
+    /// The body did not come in time.
+    #[error("the body was not there within {} s", seconds(*.within))]
+    Slow {
+        /// The limit.
+        within: Duration,
+    },
     /// A key is needed, and none was given or one that nobody has.
     #[error("a key is needed: send it as 'Authorization: Bearer KEY'")]
     NoKey,
@@ -184,6 +190,7 @@ impl Refusal {
             Refusal::Unfit(_) => "model_type",
             Refusal::TooLarge { .. } => "too_large",
             Refusal::TooLong { .. } => "too_long",
+            Refusal::Slow { .. } => "slow",
             Refusal::NoKey | Refusal::Forbidden(_) => "key",
             Refusal::Rate { .. } => "rate",
             Refusal::Busy { .. } => "overloaded",

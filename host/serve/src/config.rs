@@ -13,6 +13,7 @@ use toml::{Table, Value};
 use crate::access::{ADMIN_ENV, ALL_ENV, KeyFile, METRICS_ENV};
 use crate::app::Settings;
 use crate::engine::Limits;
+use crate::patience::Patience;
 use crate::rates::Rates;
 use crate::store::Keeping;
 
@@ -51,6 +52,33 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// How often adapters may be asked.
     pub rates: RatesConfig,
+    /// How long requests may take.
+    pub timeouts: TimeoutsConfig,
+    /// What log lines look like.
+    pub log_format: LogFormat,
+}
+
+/// What log lines look like.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people; without lines for requests.
+    #[default]
+    Text,
+    /// A JSON object a line, one for each request among them.
+    Json,
+}
+
+impl std::str::FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<LogFormat, String> {
+        match text {
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            _ => Err("it can be text or json".into()),
+        }
+    }
 }
 
 impl Default for Config {
@@ -69,6 +97,8 @@ impl Default for Config {
             watch_seconds: 1.0,
             limits: LimitsConfig::default(),
             rates: RatesConfig::default(),
+            timeouts: TimeoutsConfig::default(),
+            log_format: LogFormat::default(),
         }
     }
 }
@@ -98,6 +128,8 @@ pub struct LimitsConfig {
     pub host_bytes: usize,
     /// How long a request waits until its adapter is loaded, in seconds.
     pub load_seconds: f64,
+    /// Most memory that the process may use, in bytes, mapped files not included: beyond, no adapter is loaded. 0 for no limit.
+    pub memory_bytes: u64,
 }
 
 impl Default for LimitsConfig {
@@ -109,6 +141,7 @@ impl Default for LimitsConfig {
             upload_bytes: settings.upload_bytes,
             host_bytes: Keeping::default().host_bytes,
             load_seconds: Keeping::default().wait.as_secs_f64(),
+            memory_bytes: 0,
         }
     }
 }
@@ -121,6 +154,51 @@ pub struct RatesConfig {
     pub everyone: Option<f64>,
     /// By adapter, or the base's name.
     pub adapters: HashMap<String, f64>,
+}
+
+/// How long requests may take, in seconds; 0 for no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TimeoutsConfig {
+    /// A request that does not say how long it will wait.
+    pub request_seconds: f64,
+    /// Any request, whatever it says.
+    pub longest_seconds: f64,
+    /// The body of a request; of an upload, the pauses between its pieces.
+    pub body_seconds: f64,
+    /// A connection on which no request comes.
+    pub idle_seconds: f64,
+}
+
+impl Default for TimeoutsConfig {
+    fn default() -> TimeoutsConfig {
+        let seconds = |limit: Option<Duration>| limit.map_or(0.0, |l| l.as_secs_f64());
+        let Patience { usual, most, body, idle } = Patience::default();
+        TimeoutsConfig {
+            request_seconds: seconds(usual),
+            longest_seconds: seconds(most),
+            body_seconds: seconds(body),
+            idle_seconds: seconds(idle),
+        }
+    }
+}
+
+/// The longest time that can be set, in seconds: clocks end somewhere.
+const LONGEST: f64 = 1e9;
+
+impl TimeoutsConfig {
+    fn patience(&self) -> Result<Patience, ConfigError> {
+        let limit = |name: &str, seconds: f64| match Duration::try_from_secs_f64(seconds) {
+            Ok(limit) if seconds <= LONGEST => Ok(Some(limit).filter(|l| !l.is_zero())),
+            _ => Err(ConfigError::Value(format!("timeouts.{name} is {seconds}, which is no time"))),
+        };
+        Ok(Patience {
+            usual: limit("request_seconds", self.request_seconds)?,
+            most: limit("longest_seconds", self.longest_seconds)?,
+            body: limit("body_seconds", self.body_seconds)?,
+            idle: limit("idle_seconds", self.idle_seconds)?,
+        })
+    }
 }
 
 /// Why there is no configuration.
@@ -201,6 +279,7 @@ impl Config {
         if let Some(rate) = rates.into_iter().find(|r| !(r.is_finite() && **r > 0.0)) {
             return Err(ConfigError::Value(format!("a rate of {rate} texts a second; it has to be above 0")));
         }
+        self.timeouts.patience()?;
         Ok(self)
     }
 
@@ -235,6 +314,7 @@ impl Config {
             body_bytes: self.limits.body_bytes,
             upload_bytes: self.limits.upload_bytes,
             truncate: self.truncate,
+            patience: self.timeouts.patience()?,
         })
     }
 }

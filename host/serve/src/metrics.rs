@@ -1,6 +1,7 @@
 //! What happens, in numbers, as Prometheus reads them: our own names, and those of Text Embeddings Inference.
 
 mod busiest;
+mod snapshot;
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -10,7 +11,10 @@ use prometheus::{
 };
 
 use crate::ask::{Answered, Refusal, Want};
+use crate::spread::scale;
 use busiest::Busiest;
+
+pub use snapshot::Snapshot;
 
 /// The counters. Cheap to count with; each server has its own.
 pub struct Metrics {
@@ -31,6 +35,9 @@ pub struct Metrics {
     load_seconds: Histogram,
     evictions: IntCounterVec,
     adapter_bytes: IntGauge,
+    memory: IntGauge,
+    memory_limit: IntGauge,
+    threads: IntGauge,
     seconds: Durations,
     tei: Tei,
     adapters: Mutex<Busiest>,
@@ -48,7 +55,7 @@ impl Durations {
     fn new(registry: &Registry, prefix: &str, suffix: &str, what: &str) -> Durations {
         let make = |part: &str, help: &str| {
             let name = format!("{prefix}_{part}duration{suffix}");
-            histogram(registry, &name, &format!("{what}: {help}, in seconds"), durations())
+            histogram(registry, &name, &format!("{what}: {help}, in seconds"), scale().to_vec())
         };
         Durations {
             whole: make("", "all of it"),
@@ -148,6 +155,9 @@ impl Metrics {
                 "graft_adapter_bytes",
                 "Bytes of adapters in memory, banks not included",
             ),
+            memory: gauge(&r, "graft_memory_bytes", "Memory of the process, mapped files not included"),
+            memory_limit: gauge(&r, "graft_memory_limit_bytes", "Memory that may be used; 0 for no limit"),
+            threads: gauge(&r, "graft_threads", "Threads that run a batch"),
             seconds: Durations::new(&r, "graft_request", "_seconds", "a request"),
             tei: Tei {
                 count: counters(&r, "te_request_count", "Requests", "method"),
@@ -262,6 +272,18 @@ impl Metrics {
         self.in_memory(resident, bytes);
     }
 
+    /// Batches are run by so many threads.
+    pub(crate) fn runs_on(&self, threads: usize) {
+        self.threads.set(threads as i64);
+    }
+
+    /// The process has so many bytes of memory, of so many that it may have.
+    pub(crate) fn holds(&self, memory: Option<u64>, most: Option<u64>) {
+        let of = |bytes: Option<u64>| i64::try_from(bytes.unwrap_or(0)).unwrap_or(i64::MAX);
+        self.memory.set(of(memory));
+        self.memory_limit.set(of(most));
+    }
+
     /// Everything, as Prometheus reads it; `waiting` rows wait.
     pub fn text(&self, waiting: usize) -> String {
         self.queue.set(waiting as i64);
@@ -277,11 +299,6 @@ impl Metrics {
 
 fn method(texts: usize) -> &'static str {
     if texts == 1 { "single" } else { "batch" }
-}
-
-/// From 15 µs to 15 s, each half as much again.
-fn durations() -> Vec<f64> {
-    (0..35).scan(1e-5, |at, _| Some(std::mem::replace(at, *at * 1.5) * 1.5)).collect()
 }
 
 fn register<C: prometheus::core::Collector + Clone + 'static>(

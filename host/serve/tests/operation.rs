@@ -111,6 +111,26 @@ async fn what_is_no_adapter_of_this_base_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn at_the_ceiling_of_memory_adapters_are_refused_and_the_others_answer() {
+    let Some(house) = House::with(admin()) else { return };
+    let before = score(&house, "lora").await;
+    let memory = &house.engine.store.memory;
+    memory.set(1);
+    let full = put(&house, "mine", packed(&house.golden("lora"))).await;
+    assert_eq!(full.status, 507, "{}", full.text);
+    assert!(full.text.contains("limits.memory_bytes"), "{}", full.text);
+    assert!(!house.adapters().join("mine").exists());
+    let v2 = house.send("POST", "/v2/repository/models/ia3/load", Some("root"), "").await;
+    assert_eq!(v2.status, 503, "{}", v2.text);
+    let lora = json!({ "lora_name": "mine", "lora_path": "ia3" }).to_string();
+    let lora = house.send("POST", "/v1/load_lora_adapter", Some("root"), lora).await;
+    assert_eq!(lora.status, 507, "{}", lora.text);
+    assert_eq!(score(&house, "lora").await, before);
+    memory.set(0);
+    put(&house, "mine", packed(&house.golden("lora"))).await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn keys_open_what_they_are_for() {
     let Some(house) = House::with(admin()) else { return };
     let ask = async |key: Option<&str>, model: &str| {

@@ -5,6 +5,7 @@ mod common;
 
 use std::collections::HashMap;
 
+use axum::http::{Extensions, HeaderMap};
 use common::{Answer, BASE, House, Plan, RANKER, change};
 use graft_serve::access::{Access, KeyFile};
 use graft_serve::grpc::wire::grpc_inference_service_client::GrpcInferenceServiceClient;
@@ -257,7 +258,7 @@ async fn limits_and_numbers_of_an_adapter_are_those_of_all_dialects() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_is_answered_by_the_revision_that_was_found() {
     let Some(house) = House::new() else { return };
-    let caller = Caller { app: house.app.clone(), key: None };
+    let caller = Caller::of(&house.app, &HeaderMap::new(), &Extensions::new());
     let column = |name: &str, all: [&str; 2]| {
         let data = Data::Bytes(all.map(|t| t.as_bytes().to_vec()).to_vec());
         Input::new(name, &[2], data).unwrap()

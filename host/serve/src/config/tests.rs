@@ -44,6 +44,9 @@ fn an_unknown_setting_is_refused_with_the_nearest_name() {
     assert!(said("watch_seconds = -1.0").contains("watch_seconds is -1"));
     assert!(said("[limits]\nload_seconds = nan").contains("limits.load_seconds is NaN"));
     assert!(said("load = 'later'").contains("on-request"));
+    assert!(said("[timeouts]\nbody_seconds = -1.0").contains("timeouts.body_seconds is -1"));
+    assert!(said("[timeouts]\nrequest_seconds = inf").contains("no time"));
+    assert!(said("log_format = 'xml'").contains("xml"));
     let by_env = Config::layered(None, env(&[("GRAFT_SERVE_BSAE", "x")]), Table::new());
     assert!(by_env.expect_err("it is refused").to_string().contains("did you mean 'base'?"));
 }

@@ -86,6 +86,7 @@ impl Engine {
                 detail: "a base of images can't be served yet".into(),
             });
         };
+        store.metrics.runs_on(options.threads.unwrap_or_else(|| store.base.runtime().threads()));
         let queue = Arc::new(Queue::new(limits));
         store.rooms.open(&store.base, options)?;
         let passes = passes::Passes::new(tokenizer.pad_id(), limits.bank_bytes);
@@ -171,6 +172,9 @@ impl Engine {
         began: Instant,
     ) -> Result<Answered, Refusal> {
         self.check(&ask.texts)?;
+        if ask.deadline.is_some_and(|at| Instant::now() >= at) {
+            return Err(Refusal::Deadline);
+        }
         self.rates.take(resident.by.adapter.as_deref().unwrap_or(&self.store.base_name), ask.texts.len())?;
         let (want, deadline) = (ask.want, ask.deadline);
         let (engine, for_tokens) = (Arc::clone(self), Arc::clone(resident));

@@ -4,7 +4,7 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
-use super::{admin, both, openai, tei};
+use super::{admin, both, console, openai, tei};
 
 /// What makes the schema of a body.
 type Body = fn(&mut SchemaGenerator) -> Schema;
@@ -111,7 +111,9 @@ pub(super) fn document() -> Value {
     for (tag, operations) in dialects {
         operations.iter().for_each(|o| add(o.path.to_owned(), tag, o));
     }
-    admin::OPERATIONS.iter().for_each(|o| add(o.path.to_owned(), "administration", o));
+    for o in admin::OPERATIONS.iter().chain(&console::OPERATIONS) {
+        add(o.path.to_owned(), "administration", o);
+    }
     for (tag, operations) in dialects {
         operations
             .iter()

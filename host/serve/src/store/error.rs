@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use graft_tasks::TaskError;
 
 use super::MAX_NAME;
+use crate::memory::shown;
 
 /// What can go wrong with an adapter.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +25,21 @@ pub enum StoreError {
     /// It was never replaced.
     #[error("there is no former revision of adapter '{0}' to go back to")]
     NoPrevious(String),
+    /// There is no memory left for it.
+    #[error(
+        "no memory for adapter '{name}': it needs {}, and {} of the {} that may be used (limits.memory_bytes) are; take others away",
+        shown(*.needed), shown(*.used), shown(*.most)
+    )]
+    Memory {
+        /// The adapter.
+        name: String,
+        /// Bytes that it takes.
+        needed: u64,
+        /// Bytes that are used.
+        used: u64,
+        /// Bytes that may be.
+        most: u64,
+    },
     /// The folder can't be read.
     #[error("{path}: {source}", path = .path.display())]
     Io {

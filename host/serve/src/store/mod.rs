@@ -29,6 +29,7 @@ use std::time::Duration;
 use graft_tasks::Base;
 
 use crate::form::Rooms;
+use crate::memory::Ceiling;
 use crate::metrics::Metrics;
 use catalog::Catalog;
 pub use catalog::{Named, Previous};
@@ -71,6 +72,8 @@ pub struct Store {
     pub rooms: Rooms,
     /// What happens, in numbers.
     pub metrics: Arc<Metrics>,
+    /// How much memory may be used.
+    pub memory: Ceiling,
     keeping: Keeping,
     plugin_dirs: Vec<PathBuf>,
     root: OnceLock<PathBuf>,
@@ -95,6 +98,7 @@ impl Store {
             base_name,
             rooms: Rooms::default(),
             metrics: Arc::new(Metrics::new()),
+            memory: Ceiling::default(),
             keeping: Keeping::default(),
             plugin_dirs,
             root: OnceLock::new(),

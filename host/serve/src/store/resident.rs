@@ -123,6 +123,7 @@ impl Store {
     /// A name that can't be one; an adapter that can't be read or does not fit.
     pub fn fit(&self, name: &str, dir: &Path) -> Result<Resident, StoreError> {
         check_name(name)?;
+        self.memory.room(name, bytes_of(dir))?;
         let (mut stored, digest) = read(dir)?;
         let own = self.form_of(Some(&stored), None)?;
         // An adapter without a head has nothing else to give; why it can't is told to who asks.
@@ -140,6 +141,7 @@ impl Store {
         // What an adapter's own file says is no reason to go beyond the base.
         let max_length = self.base.max_length(trained.filter(|n| *n > 0), virtual_tokens)?;
         let max_length = max_length.into_iter().chain(self.base.longest()).min();
+        self.memory.room(name, 0)?;
         Ok(Resident {
             by: Provenance { adapter: Some(name.into()), revision: 0, digest: digest.into() },
             stored: Some(stored),
@@ -169,6 +171,9 @@ impl Store {
 
     /// What makes vectors, with the tensors read from the adapter's folder once more.
     fn vectors_of(&self, resident: &Resident) -> Result<Form, StoreError> {
+        if let Some(name) = &resident.by.adapter {
+            self.memory.room(name, bytes_of(&resident.dir))?;
+        }
         let stored = resident.stored.is_some().then(|| read(&resident.dir)).transpose()?;
         if stored.as_ref().is_some_and(|(_, digest)| **digest != *resident.by.digest) {
             return Err(StoreError::Replaced(resident.name().to_owned()));
@@ -176,6 +181,11 @@ impl Store {
         let form = self.form_of(stored.as_ref().map(|(s, _)| s), Some(&vectors()))?;
         form.ok_or_else(|| StoreError::Unknown(resident.name().to_owned()))
     }
+}
+
+/// Bytes of an adapter's files.
+fn bytes_of(dir: &Path) -> u64 {
+    files_of(dir).iter().filter_map(|f| f.metadata().ok()).map(|m| m.len()).sum()
 }
 
 fn vectors() -> Choice {

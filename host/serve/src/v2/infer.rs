@@ -98,7 +98,7 @@ pub async fn infer(caller: &Caller, model: &Arc<Resident>, request: Request) -> 
     let rows = Rows::of(request.inputs, caller.app.engine().limits.texts)?;
     let count = rows.texts.len();
     let groups = groups(caller, model, rows).await?;
-    let deadline = request.timeout.and_then(|t| Instant::now().checked_add(t));
+    let deadline = caller.deadline(request.timeout);
     let mut answers: Vec<Option<(Value, u64)>> = vec![None; count];
     let mut by = Vec::new();
     for (places, answered) in ask(caller, groups, deadline).await? {
@@ -175,8 +175,8 @@ async fn ask(
         let headless = matches!(resident.form(&caller.app.engine().store, Want::Answer), Ok(None));
         let want = if headless { Want::Vector } else { Want::Answer };
         let ask = Ask { deadline, ..Ask::new(None, texts, want) };
-        let app = caller.app.clone();
-        running.spawn(async move { Ok::<_, Refusal>((places, app.ask(&resident, ask).await?)) });
+        let caller = caller.clone();
+        running.spawn(async move { Ok::<_, Refusal>((places, caller.ask(&resident, ask).await?)) });
     }
     let mut all = Vec::new();
     while let Some(done) = running.join_next().await {

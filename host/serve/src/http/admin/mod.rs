@@ -46,7 +46,9 @@ pub(super) fn routes() -> Router<App> {
 async fn metrics(State(app): State<App>, request: Request) -> Response {
     match app.access().watch(Key::of(request.headers())) {
         Ok(()) => {
-            let text = app.engine().store.metrics.text(app.engine().waiting());
+            let store = &app.engine().store;
+            store.metrics.holds(store.memory.used(), store.memory.most());
+            let text = store.metrics.text(app.engine().waiting());
             ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
         }
         Err(why) => openai::refused(&why),
@@ -69,6 +71,7 @@ fn failed(app: &App, e: &StoreError) -> Response {
         StoreError::Exists(_) | StoreError::NoPrevious(_) | StoreError::Replaced(_) => {
             (StatusCode::CONFLICT, "conflict_error")
         }
+        StoreError::Memory { .. } => (StatusCode::INSUFFICIENT_STORAGE, "out_of_memory"),
         StoreError::Io { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "server_error"),
         StoreError::Name(_) | StoreError::Task(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_adapter"),
     };
@@ -107,8 +110,8 @@ async fn put(State(app): State<App>, request: Request) -> Response {
         let Some(root) = app.settings().adapters.clone() else {
             return Err(Refusal::Forbidden("the server has no folder of adapters to put it in".into()));
         };
-        let most = app.settings().upload_bytes;
-        let upload = upload::Upload::receive(&root, &name, request.into_body(), most).await?;
+        let (most, pause) = (app.settings().upload_bytes, app.settings().patience.body);
+        let upload = upload::Upload::receive(&root, &name, request.into_body(), most, pause).await?;
         let store = Arc::clone(&app.engine().store);
         let work = tokio::task::spawn_blocking(move || upload.install(&store));
         let done = work.await.map_err(|_| Refusal::Internal("reading the adapter failed".into()))?;

@@ -6,12 +6,14 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use graft_adapters::FILES;
 use http_body_util::BodyExt;
 
 use crate::ask::Refusal;
+use crate::patience::in_time;
 use crate::store::{Aside, Resident, Store, StoreError};
 
 /// Most entries of an archive; an adapter has a handful.
@@ -31,18 +33,19 @@ fn unreadable(e: &dyn std::fmt::Display) -> Refusal {
 }
 
 impl Upload {
-    /// Receives the body.
+    /// Receives the body, of which the next piece has to come within `pause`.
     pub(super) async fn receive(
         root: &Path,
         name: &str,
         mut body: Body,
         most: usize,
+        pause: Option<Duration>,
     ) -> Result<Upload, Refusal> {
         let failed = |e: io::Error| Refusal::Internal(format!("the adapter can't be stored: {e}"));
         let aside = Aside::new(root).map_err(failed)?;
         let mut archive = tempfile::tempfile_in(aside.path()).map_err(failed)?;
         let mut size = 0usize;
-        while let Some(frame) = body.frame().await {
+        while let Some(frame) = in_time(pause, body.frame()).await? {
             let frame = frame.map_err(|_| Refusal::Invalid("the body broke off".into()))?;
             let Ok(data) = frame.into_data() else { continue };
             size = size.saturating_add(data.len());

@@ -59,10 +59,10 @@ struct Body<'a> {
 
 pub(super) async fn answer(app: &App, call: &Call) -> Result<Response, Refusal> {
     let request: Request = call.read()?;
-    let resident = app.resident(call.key, call.adapter(&request.model, request.parameters.as_ref())).await?;
+    let resident = call.resident(call.adapter(&request.model, request.parameters.as_ref())).await?;
     let truncate = may_cut(request.truncate_prompt_tokens)?;
     let ask = Ask { truncate, ..Ask::new(None, request.input.texts(), Want::Vector) };
-    let answered = app.ask(&resident, ask).await?;
+    let answered = call.ask(&resident, ask).await?;
     let vectors = vectors(&answered, request.dimensions)?;
     let encoded = |v: Vec<f32>| match request.encoding_format {
         Format::Float => Vector::Float(v),

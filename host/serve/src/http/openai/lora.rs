@@ -45,7 +45,7 @@ fn misused(message: &str) -> Response {
 pub(super) async fn load(State(app): State<App>, request: Request) -> Response {
     let answer = async {
         let call = Call::take(&app, request).await?;
-        app.access().administer(call.key)?;
+        app.access().administer(call.caller.key)?;
         let asked: Load = call.read()?;
         if asked.lora_name.is_empty() || asked.lora_path.is_empty() {
             return Ok(misused("both 'lora_name' and 'lora_path' are needed"));
@@ -66,6 +66,9 @@ pub(super) async fn load(State(app): State<App>, request: Request) -> Response {
             }
             Err(e @ StoreError::Exists(_)) => misused(&format!("{e}; 'load_inplace' replaces it")),
             Err(e @ StoreError::Name(_)) => misused(&e.to_string()),
+            Err(e @ StoreError::Memory { .. }) => {
+                failed(StatusCode::INSUFFICIENT_STORAGE, "InternalServerError", &e.to_string())
+            }
             Err(e) => failed(StatusCode::BAD_REQUEST, "BadRequestError", &without(root, &e.to_string())),
         })
     };
@@ -75,7 +78,7 @@ pub(super) async fn load(State(app): State<App>, request: Request) -> Response {
 pub(super) async fn unload(State(app): State<App>, request: Request) -> Response {
     let answer = async {
         let call = Call::take(&app, request).await?;
-        app.access().administer(call.key)?;
+        app.access().administer(call.caller.key)?;
         let asked: Unload = call.read()?;
         if asked.lora_name.is_empty() {
             return Ok(misused("'lora_name' is needed"));

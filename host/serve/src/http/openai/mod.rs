@@ -72,6 +72,7 @@ pub(super) fn refused(why: &Refusal) -> Response {
         Refusal::TooLarge { .. } => {
             (StatusCode::PAYLOAD_TOO_LARGE, REQUEST, null, json!("request_too_large"))
         }
+        Refusal::Slow { .. } => (StatusCode::REQUEST_TIMEOUT, REQUEST, null, json!("timeout")),
         Refusal::NoKey => (StatusCode::UNAUTHORIZED, REQUEST, null, json!("invalid_api_key")),
         Refusal::Forbidden(_) => (StatusCode::FORBIDDEN, "permission_error", null.clone(), null),
         Refusal::Rate { .. } => {

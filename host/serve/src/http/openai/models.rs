@@ -29,7 +29,7 @@ pub(super) async fn one(State(app): State<App>, request: Request) -> Response {
         let id = param(&mut parts, "id").await;
         let call = Call::take(&app, Request::from_parts(parts, body)).await?;
         // Whoever only looks at it has nothing loaded.
-        let named = app.known(call.key, id.as_deref())?;
+        let named = app.known(call.caller.key, id.as_deref())?;
         let response = Json(card(&app, named.as_ref())).into_response();
         let by = named.map_or_else(|| Some(app.engine().store.bare.by.clone()), |n| n.by);
         Ok(match by {

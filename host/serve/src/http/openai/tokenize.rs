@@ -23,7 +23,7 @@ pub(in crate::http) struct Request {
 
 pub(in crate::http) async fn answer(app: &App, call: &Call) -> Result<Response, Refusal> {
     let request: Request = call.read()?;
-    let resident = app.resident(call.key, call.adapter(&request.model, request.parameters.as_ref())).await?;
+    let resident = call.resident(call.adapter(&request.model, request.parameters.as_ref())).await?;
     let (_, rows) = encoded(app, vec![request.prompt], request.add_special_tokens.unwrap_or(true)).await?;
     let ids = rows.into_iter().next().unwrap_or_default().ids;
     let name = |id: &i64| app.engine().tokenizer().token(*id).unwrap_or_default();

@@ -75,12 +75,12 @@ pub(super) async fn answer(app: &App, call: &Call) -> Result<Response, Refusal> 
     only_right(request.truncation_direction.as_deref())?;
     no_prompt(request.prompt_name.as_deref())?;
     let parameters = request.parameters.as_ref();
-    let resident = app.resident(call.key, call.adapter(&request.model, parameters)).await?;
+    let resident = call.resident(call.adapter(&request.model, parameters)).await?;
     let texts = request.inputs.texts();
     let chars = characters(&texts);
     let asked = request.truncate.or_else(|| parameters.and_then(|p| p.truncate));
     let truncate = asked.unwrap_or(app.settings().truncate);
-    let answered = app.ask(&resident, Ask { truncate, ..Ask::new(None, texts, Want::Vector) }).await?;
+    let answered = call.ask(&resident, Ask { truncate, ..Ask::new(None, texts, Want::Vector) }).await?;
     let mut all = vectors(&answered, request.dimensions)?;
     if request.normalize.or_else(|| parameters.and_then(|p| p.normalize)).unwrap_or(true) {
         all = all.into_iter().map(normalised).collect();
@@ -110,7 +110,7 @@ pub(super) async fn similarity(app: &App, call: &Call) -> Result<Response, Refus
     let began = Instant::now();
     let request: Similarity = call.read()?;
     let parameters = request.parameters.as_ref();
-    let resident = app.resident(call.key, call.adapter(&request.model, parameters)).await?;
+    let resident = call.resident(call.adapter(&request.model, parameters)).await?;
     if request.inputs.sentences.is_empty() {
         return Err(Refusal::Empty("`inputs.sentences` is empty".into()));
     }
@@ -118,7 +118,7 @@ pub(super) async fn similarity(app: &App, call: &Call) -> Result<Response, Refus
     let texts: Vec<Text> = all.map(Text::One).collect();
     let chars = characters(&texts);
     let truncate = parameters.and_then(|p| p.truncate).unwrap_or(app.settings().truncate);
-    let answered = app.ask(&resident, Ask { truncate, ..Ask::new(None, texts, Want::Vector) }).await?;
+    let answered = call.ask(&resident, Ask { truncate, ..Ask::new(None, texts, Want::Vector) }).await?;
     let mut vectors = vectors(&answered, None)?.into_iter().map(normalised);
     let source = vectors.next().unwrap_or_default();
     let cosine = |v: Vec<f32>| source.iter().zip(&v).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();

@@ -76,6 +76,7 @@ pub(super) fn refused(why: &Refusal) -> Response {
         Refusal::Invalid(_) | Refusal::TooLong { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "Validation"),
         Refusal::UnknownAdapter { .. } => (StatusCode::NOT_FOUND, "Validation"),
         Refusal::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "Validation"),
+        Refusal::Slow { .. } => (StatusCode::REQUEST_TIMEOUT, "Validation"),
         Refusal::NoKey => (StatusCode::UNAUTHORIZED, "Validation"),
         Refusal::Forbidden(_) => (StatusCode::FORBIDDEN, "Validation"),
         Refusal::Unfit(_) | Refusal::Internal(_) => (StatusCode::FAILED_DEPENDENCY, "Backend"),

@@ -76,12 +76,12 @@ pub(in crate::http) async fn answer(app: &App, call: &Call) -> Result<Response, 
     let began = Instant::now();
     let request: Request = call.read()?;
     only_right(request.truncation_direction.as_deref())?;
-    let resident = app.resident(call.key, call.adapter(&request.model, request.parameters.as_ref())).await?;
+    let resident = call.resident(call.adapter(&request.model, request.parameters.as_ref())).await?;
     let (texts, batch) = request.inputs.texts()?;
     let (chars, raw) = (characters(&texts), request.raw_scores);
     let truncate = request.truncate.unwrap_or(app.settings().truncate);
     let ask = Ask { truncate, ..Ask::new(None, texts, want(&resident, raw)) };
-    let answered = app.ask(&resident, ask).await?;
+    let answered = call.ask(&resident, ask).await?;
     let mut all = Vec::with_capacity(answered.answers.len());
     for answer in &answered.answers {
         all.push(predictions(answer, &resident, raw)?);

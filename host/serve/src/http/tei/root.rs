@@ -26,7 +26,7 @@ pub(super) async fn answer(app: &App, call: &Call) -> Result<Response, Refusal> 
     let began = Instant::now();
     let request: Request = call.read()?;
     let parameters = request.parameters.unwrap_or_default();
-    let resident = app.resident(call.key, call.adapter(&request.model, Some(&parameters))).await?;
+    let resident = call.resident(call.adapter(&request.model, Some(&parameters))).await?;
     if request.inputs.get("source_sentence").is_some() {
         return embed::similarity(app, call).await;
     }
@@ -38,7 +38,7 @@ pub(super) async fn answer(app: &App, call: &Call) -> Result<Response, Refusal> 
     let (texts, batch) = inputs.texts()?;
     let chars = characters(&texts);
     let truncate = parameters.truncate.unwrap_or(app.settings().truncate);
-    let answered = app.ask(&resident, Ask { truncate, ..Ask::new(None, texts, Want::Answer) }).await?;
+    let answered = call.ask(&resident, Ask { truncate, ..Ask::new(None, texts, Want::Answer) }).await?;
     let mut all = Vec::with_capacity(answered.answers.len());
     for answer in &answered.answers {
         let mut one = predictions(answer, &resident, false)?;

@@ -62,7 +62,7 @@ pub(crate) async fn encoded(
 pub(crate) async fn answer(app: &App, call: &Call) -> Result<Response, Refusal> {
     let request: Request = call.read()?;
     no_prompt(request.prompt_name.as_deref())?;
-    let resident = app.resident(call.key, call.adapter(&request.model, request.parameters.as_ref())).await?;
+    let resident = call.resident(call.adapter(&request.model, request.parameters.as_ref())).await?;
     let texts = match request.inputs {
         Inputs::One(text) => vec![text],
         Inputs::Many(texts) => texts,

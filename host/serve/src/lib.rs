@@ -14,6 +14,7 @@
 //! | [`rates`] | how often each adapter may be asked |
 //! | [`metrics`] | what happens, in numbers |
 //! | [`config`] | what can be set: a file, the environment, flags |
+//! | [`drive`] | the other side: asks a running server and measures |
 //! | [`http`] | the dialects |
 //! | [`grpc`] | V2 over gRPC |
 
@@ -21,6 +22,7 @@ pub mod access;
 pub mod app;
 pub mod ask;
 pub mod config;
+pub mod drive;
 pub mod engine;
 pub mod form;
 pub mod grpc;

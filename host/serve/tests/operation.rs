@@ -326,11 +326,18 @@ async fn every_operation_of_the_document_is_there() {
     let schema = &document["components"]["schemas"]["EmbeddingsRequest"];
     assert_eq!(schema["required"], json!(["input"]));
     let paths = document["paths"].as_object().unwrap();
-    for path in ["/predict", "/a/{adapter}/v1/embeddings", "/a/{adapter}", "/admin/adapters/{name}"] {
+    for path in [
+        "/predict",
+        "/a/{adapter}/v1/embeddings",
+        "/a/{adapter}",
+        "/admin/adapters/{name}",
+        "/v2/models/{model}/versions/{version}/infer",
+    ] {
         assert!(paths.contains_key(path), "{path}");
     }
     for (path, methods) in paths {
         let place = path.replace("{adapter}", "lora").replace("{name}", "none").replace("{id}", BASE);
+        let place = place.replace("{model}", "ia3").replace("{version}", "1");
         for method in methods.as_object().unwrap().keys() {
             let answer = house.send(&method.to_uppercase(), &place, Some("root"), "").await;
             let (status, empty) = (answer.status.as_u16(), answer.text.is_empty());

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use axum::http::HeaderMap;
+use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::elements::Elements;
+use crate::v2::models::{INPUTS, OUTPUTS};
 use crate::v2::parameters::{check_tensor, timeout};
 use crate::v2::{Data, DataType, Fault, Input, Kind, Request};
 
@@ -89,6 +91,42 @@ pub fn header_length(headers: &HeaderMap) -> Result<Option<usize>, Fault> {
     let Some(length) = headers.get(HEADER_LENGTH) else { return Ok(None) };
     let length = length.to_str().ok().and_then(|l| l.trim().parse().ok());
     length.map(Some).ok_or_else(|| Fault::invalid("Inference-Header-Content-Length is no number"))
+}
+
+/// The schema of a call's JSON.
+pub fn schema(_: &mut SchemaGenerator) -> Schema {
+    let inputs = INPUTS.map(|i| i.name);
+    let outputs = OUTPUTS.map(|o| o.name);
+    json_schema!({
+        "type": "object",
+        "required": ["inputs"],
+        "properties": {
+            "id": { "type": ["string", "null"] },
+            "parameters": { "type": ["object", "null"] },
+            "inputs": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["name", "shape", "datatype"],
+                    "properties": {
+                        "name": { "enum": inputs },
+                        "shape": { "type": "array", "items": { "type": "integer", "minimum": 0 } },
+                        "datatype": { "enum": ["BYTES", "INT64", "INT32"] },
+                        "parameters": { "type": ["object", "null"] },
+                        "data": { "type": ["array", "null"] },
+                    },
+                },
+            },
+            "outputs": {
+                "type": ["array", "null"],
+                "items": {
+                    "type": "object",
+                    "required": ["name"],
+                    "properties": { "name": { "enum": outputs }, "parameters": { "type": ["object", "null"] } },
+                },
+            },
+        },
+    })
 }
 
 /// Reads a call of which the first `header` bytes are JSON; all of them where the caller did not say.

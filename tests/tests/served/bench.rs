@@ -23,7 +23,9 @@ fn both_loops_answer_and_their_figures_fit_each_other() {
     let closed = bench("--clients 3 --rows 2 --by-adapter");
     assert!(closed.out.contains("one  ") && closed.out.contains("latency, ms"), "{}", closed.out);
     let open = bench("--rate 60 --texts test.csv --zipf 1 --adapter two --adapter one=0.5 --adapter base");
-    for (ended, rows, names) in [(&closed, 2.0, &["one", "two"][..]), (&open, 1.0, &["two", "one", "base"])] {
+    for (ended, rows, names) in
+        [(&closed, 2.0, &["one", "rank", "two"][..]), (&open, 1.0, &["two", "one", "base"])]
+    {
         let figures = ended.json();
         let answered = number(&figures, "/answered");
         assert!(answered > 0.0 && figures["errors"].as_object().is_some_and(|e| e.is_empty()), "{figures}");
@@ -55,7 +57,7 @@ fn what_can_not_be_measured_is_told() {
     at("--adapter one=0").refused(&["share of 0"]);
     at("--words 9-3").refused(&["--words 9-3"]);
     at("--rate=-1").refused(&["--rate -1"]);
-    at("--texts train.csv --column none").refused(&["none", "text, label"]);
+    at("--texts train.csv --column none").refused(&["no column `none`"]);
     house.run("bench serve --url https://127.0.0.1:1").refused(&["no address of a server"]);
     house.run("bench serve --url http://127.0.0.1:1 --timeout 5").refused(&["connection failed"]);
 }

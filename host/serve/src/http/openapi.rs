@@ -1,7 +1,7 @@
 //! The OpenAPI document. Schemas are those of the types that bodies are read into; each dialect lists its operations.
 
 use schemars::generate::SchemaSettings;
-use schemars::{JsonSchema, Schema, SchemaGenerator};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
 use super::{admin, both, openai, tei, v2};
@@ -16,6 +16,46 @@ type Shape = fn() -> Value;
 /// The schema of a type.
 pub(super) fn body<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     generator.subschema_for::<T>()
+}
+
+/// Texts can be cut on the right alone.
+pub(super) fn right(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "enum": ["right", "Right", null] })
+}
+
+/// There are no named prompts.
+pub(super) fn no_name(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "null" })
+}
+
+/// As many tokens as fit.
+pub(super) fn all_that_fits(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "enum": [-1, null] })
+}
+
+/// A text that is not blank.
+pub(super) fn text(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "pattern": "\\S" })
+}
+
+/// One such text or more.
+pub(super) fn texts(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "minItems": 1, "items": text(generator) })
+}
+
+/// A text, or two that are read together.
+pub(super) fn text_or_pair(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "minItems": 1, "maxItems": 2, "items": text(generator) })
+}
+
+/// A list of these.
+pub(super) fn batch(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "minItems": 1, "items": text_or_pair(generator) })
+}
+
+/// Token ids.
+pub(super) fn ids(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "minItems": 1, "items": { "type": "integer", "minimum": 0 } })
 }
 
 /// What an operation answers.
@@ -105,7 +145,7 @@ impl Operation {
     fn content(&self, generator: &mut SchemaGenerator) -> Option<Value> {
         let bytes = json!({ "schema": { "type": "string", "format": "binary" } });
         if self.archive {
-            return Some(json!({ "application/x-tar": bytes }));
+            return Some(json!({ "application/x-tar": bytes, "application/octet-stream": bytes }));
         }
         let schema = match (self.takes, self.or) {
             (Some(one), Some(other)) => json!({ "anyOf": [one(generator), other(generator)] }),

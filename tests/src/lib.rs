@@ -8,7 +8,8 @@ pub mod fixture_base;
 pub mod fixture_images;
 pub mod outside;
 mod places;
+pub mod served;
 pub mod server;
 
 pub use draw::{Array, Draw};
-pub use places::{runtime, shared};
+pub use places::{clients, runtime, shared};

@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode};
 use clap::ValueEnum;
 
 use crate::error::Result;
-use crate::fetch::{self, Fetched, GRAFT_MINILM, ORT_DYLIB_PATH};
+use crate::fetch::{self, Fetched, GRAFT_CLIENTS, GRAFT_MINILM, ORT_DYLIB_PATH};
 use crate::paths::Paths;
 use crate::process::{self, cargo};
 use crate::steps::{Outcome, Steps};
@@ -52,6 +52,7 @@ pub fn run(paths: &Paths, args: &Args) -> Result<ExitCode> {
     let mut steps = Steps::default();
     let gpu = args.provider.is_some_and(|p| p != Provider::Cpu);
     let fetched = steps.step("fetch", || fetch::fetch(paths, gpu))?;
+    let clients = steps.step("clients", || fetch::clients(paths))?;
     steps.step("nextest", || install_nextest(paths))?;
     steps.step("chromium", || Ok(((), install_browser())))?;
     steps.step("build the plugins", || build_plugins(paths).map(|()| ((), Outcome::Done)))?;
@@ -60,6 +61,9 @@ pub fn run(paths: &Paths, args: &Args) -> Result<ExitCode> {
     let mut failed = Vec::new();
     let mut suite = |steps: &mut Steps, name: &str, mut command: Command| -> Result<()> {
         prepare(&mut command, paths, &fetched, args.provider);
+        if let Some(python) = &clients {
+            command.env(GRAFT_CLIENTS, python);
+        }
         let line = process::shown(&command);
         steps.step(name, || {
             if !process::run_watched(&mut command, |line| counts.read(line))? {

@@ -150,8 +150,10 @@ pub enum Refusal {
         limit: usize,
     },
     /// Too much is waiting already.
-    #[error("the server is busy; try again in {} s", seconds(*.retry_after))]
+    #[error("{} waits already; try again in {} s", too_much(.adapter.as_deref()), seconds(*.retry_after))]
     Busy {
+        /// The adapter of which too much waits; `None` where it is too much of all.
+        adapter: Option<Arc<str>>,
         /// When to try again.
         retry_after: Duration,
     },
@@ -166,6 +168,10 @@ pub enum Refusal {
     Internal(String),
 }
 
+fn too_much(adapter: Option<&str>) -> String {
+    adapter.map_or("the server is busy: too much".to_owned(), |name| format!("too much for '{name}'"))
+}
+
 /// Whole seconds to wait, at least one.
 fn seconds(wait: Duration) -> u64 {
     wait.as_secs_f64().ceil().max(1.0) as u64
@@ -175,7 +181,9 @@ impl Refusal {
     /// Whole seconds after which another try may be answered, where trying again makes sense.
     pub fn retry_after(&self) -> Option<u64> {
         match self {
-            Refusal::Busy { retry_after } | Refusal::Rate { retry_after, .. } => Some(seconds(*retry_after)),
+            Refusal::Busy { retry_after, .. } | Refusal::Rate { retry_after, .. } => {
+                Some(seconds(*retry_after))
+            }
             _ => None,
         }
     }

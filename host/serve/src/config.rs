@@ -256,6 +256,7 @@ impl Config {
             ("batch_rows", l.engine.batch_rows),
             ("batch_tokens", l.engine.batch_tokens),
             ("queue_rows", l.engine.queue_rows),
+            ("adapter_queue_rows", l.engine.adapter_queue_rows()),
             ("texts", l.engine.texts),
             ("text_bytes", l.engine.text_bytes),
             ("bank_bytes", l.engine.bank_bytes),

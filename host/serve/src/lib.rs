@@ -18,6 +18,7 @@
 //! | [`trail`] | what is written down of a request |
 //! | [`metrics`] | what happens, in numbers |
 //! | [`config`] | what can be set: a file, the environment, flags |
+//! | [`drive`] | the other side: asks a running server and measures |
 //! | [`http`] | the dialects |
 //! | [`grpc`] | V2 over gRPC |
 
@@ -25,6 +26,7 @@ pub mod access;
 pub mod app;
 pub mod ask;
 pub mod config;
+pub mod drive;
 pub mod engine;
 pub mod form;
 pub mod grpc;

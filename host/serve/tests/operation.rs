@@ -4,6 +4,8 @@
 mod common;
 
 use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Answer, BASE, House, Plan, change, copy, digest, packed};
@@ -209,10 +211,10 @@ async fn an_adapter_that_is_asked_too_often_makes_the_others_no_slower() {
 async fn a_full_queue_says_when_to_come_again() {
     let limits = Limits { queue_rows: 1, batch_rows: 1, ..Limits::default() };
     let Some(house) = House::with(Plan { limits: Some(limits), ..Plan::default() }) else { return };
-    let house = std::sync::Arc::new(house);
+    let house = Arc::new(house);
     let many: Vec<_> = (0..40)
         .map(|_| {
-            let house = std::sync::Arc::clone(&house);
+            let house = Arc::clone(&house);
             tokio::spawn(
                 async move { house.post("/v1/embeddings", json!({ "input": vec!["old"; 8] })).await },
             )
@@ -231,6 +233,47 @@ async fn a_full_queue_says_when_to_come_again() {
         }
     }
     assert!(seen.0 > 0 && seen.1 > 0, "{seen:?}");
+}
+
+/// A request of so many rows, which wait when this returns.
+async fn flood(house: &Arc<House>, adapter: &str, rows: usize) -> tokio::task::JoinHandle<Answer> {
+    let (of_task, path) = (Arc::clone(house), format!("/a/{adapter}/predict"));
+    let body = json!({ "inputs": vec![["old"]; rows] });
+    let asked = tokio::spawn(async move { of_task.post(&path, body).await });
+    while house.engine.waiting() < rows / 2 {
+        assert!(!asked.is_finished(), "its rows waited before this looked");
+        tokio::task::yield_now().await;
+    }
+    asked
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_one_adapter_lets_the_others_through() {
+    let limits = Limits { batch_rows: 1, ..Limits::default() };
+    let Some(house) = House::with(Plan { limits: Some(limits), ..Plan::default() }) else { return };
+    let house = Arc::new(house);
+    house.post("/a/ia3/predict", json!({ "inputs": "old" })).await.ok();
+    let flood = flood(&house, "lora", 1024).await;
+    house.post("/a/ia3/predict", json!({ "inputs": "old" })).await.ok();
+    assert!(house.engine.waiting() > 0, "it had to wait for all of them");
+    // Who goes away leaves nothing behind.
+    flood.abort();
+    assert!(flood.await.is_err());
+    assert_eq!(house.engine.waiting(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_adapter_has_a_part_of_the_queue_for_itself_and_not_more() {
+    let limits = Limits { batch_rows: 1, adapter_queue_rows: Some(512), ..Limits::default() };
+    let Some(house) = House::with(Plan { limits: Some(limits), ..Plan::default() }) else { return };
+    let house = Arc::new(house);
+    let flood = flood(&house, "lora", 1000).await;
+    let body = json!({ "inputs": vec![["old"]; 200] });
+    let refused = house.post("/a/lora/predict", body.clone()).await;
+    assert_eq!((refused.status.as_u16(), refused.header("retry-after")), (429, "1"), "{}", refused.text);
+    assert!(refused.json()["error"].as_str().unwrap().contains("too much for 'lora'"), "{}", refused.text);
+    house.post("/a/ia3/predict", body).await.ok();
+    flood.await.unwrap().ok();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -300,11 +343,18 @@ async fn every_operation_of_the_document_is_there() {
     let schema = &document["components"]["schemas"]["EmbeddingsRequest"];
     assert_eq!(schema["required"], json!(["input"]));
     let paths = document["paths"].as_object().unwrap();
-    for path in ["/predict", "/a/{adapter}/v1/embeddings", "/a/{adapter}", "/admin/adapters/{name}"] {
+    for path in [
+        "/predict",
+        "/a/{adapter}/v1/embeddings",
+        "/a/{adapter}",
+        "/admin/adapters/{name}",
+        "/v2/models/{model}/versions/{version}/infer",
+    ] {
         assert!(paths.contains_key(path), "{path}");
     }
     for (path, methods) in paths {
         let place = path.replace("{adapter}", "lora").replace("{name}", "none").replace("{id}", BASE);
+        let place = place.replace("{model}", "ia3").replace("{version}", "1");
         for method in methods.as_object().unwrap().keys() {
             let answer = house.send(&method.to_uppercase(), &place, Some("root"), "").await;
             let (status, empty) = (answer.status.as_u16(), answer.text.is_empty());

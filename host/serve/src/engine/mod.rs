@@ -3,6 +3,7 @@
 mod passes;
 mod queue;
 mod scores;
+mod waiting;
 mod worker;
 
 use std::sync::Arc;
@@ -32,6 +33,8 @@ pub struct Limits {
     pub batch_tokens: usize,
     /// Most rows that wait; a request beyond is refused.
     pub queue_rows: usize,
+    /// Most rows of one adapter that wait; a quarter of `queue_rows` if not given.
+    pub adapter_queue_rows: Option<usize>,
     /// Most texts of one request.
     pub texts: usize,
     /// Longest text, in bytes.
@@ -46,10 +49,18 @@ impl Default for Limits {
             batch_rows: 32,
             batch_tokens: 8192,
             queue_rows: 4096,
+            adapter_queue_rows: None,
             texts: 1024,
             text_bytes: 1 << 20,
             bank_bytes: 8 << 30,
         }
+    }
+}
+
+impl Limits {
+    /// Most rows of one adapter that wait; a request beyond is refused.
+    pub fn adapter_queue_rows(&self) -> usize {
+        self.adapter_queue_rows.unwrap_or(self.queue_rows.div_ceil(4))
     }
 }
 
@@ -192,7 +203,7 @@ impl Engine {
             pending: Arc::clone(&pending),
             place,
         });
-        self.queue.push(items.collect())?;
+        let _held = self.queue.push(&pending, items.collect())?;
         let answer = match deadline {
             Some(at) => tokio::time::timeout_at(at.into(), answer).await.map_err(|_| Refusal::Deadline)?,
             None => answer.await,

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::call::{Call, param, signed};
 use super::openai::{self, error, told};
-use super::openapi::{Operation, body};
+use super::openapi::{Operation, body, shapes};
 use crate::access::Key;
 use crate::app::App;
 use crate::ask::Refusal;
@@ -25,13 +25,18 @@ use crate::store::{Named, Previous, Resident, StoreError, check_name};
 
 /// What these routes take, for the OpenAPI document.
 pub(super) const OPERATIONS: [Operation; 7] = [
-    Operation::get("/admin/adapters", "The adapters and their revisions"),
-    Operation::get("/admin/adapters/{name}", "An adapter and its revisions"),
-    Operation::new("put", "/admin/adapters/{name}", "Uploads an adapter: a tar of its folder").archive(),
+    Operation::get("/admin/adapters", "The adapters and their revisions").gives(shapes::adapters),
+    Operation::get("/admin/adapters/{name}", "An adapter and its revisions").gives(shapes::adapter),
+    Operation::new("put", "/admin/adapters/{name}", "Uploads an adapter: a tar of its folder")
+        .archive()
+        .gives(shapes::adapter),
     Operation::new("delete", "/admin/adapters/{name}", "Removes an adapter"),
-    Operation::post("/admin/adapters/{name}/rollback", "Goes back to the revision before"),
-    Operation::post("/admin/adapters/{name}/pin", "Keeps an adapter in memory").takes(body::<Pin>),
-    Operation::get("/metrics", "Numbers for Prometheus"),
+    Operation::post("/admin/adapters/{name}/rollback", "Goes back to the revision before")
+        .gives(shapes::adapter),
+    Operation::post("/admin/adapters/{name}/pin", "Keeps an adapter in memory")
+        .may_take(body::<Pin>)
+        .gives(shapes::adapter),
+    Operation::get("/metrics", "Numbers for Prometheus").gives_text(),
 ];
 
 pub(super) fn routes() -> Router<App> {

@@ -11,6 +11,7 @@ use crate::app::App;
 use crate::ask::{Ask, Refusal};
 use crate::http::answers::{Answer, sigmoid, want};
 use crate::http::call::{Call, Parameters, signed};
+use crate::http::openapi::all_that_fits;
 use crate::http::tei::Inputs;
 
 #[derive(Deserialize, JsonSchema)]
@@ -18,6 +19,7 @@ use crate::http::tei::Inputs;
 pub(in crate::http) struct Request {
     input: Inputs,
     model: Option<String>,
+    #[schemars(schema_with = "all_that_fits")]
     truncate_prompt_tokens: Option<i64>,
     #[serde(alias = "activation")]
     use_activation: Option<bool>,

@@ -12,6 +12,7 @@ use super::{may_cut, usage};
 use crate::app::App;
 use crate::ask::{Ask, Refusal, Want};
 use crate::http::call::{Call, Parameters, signed};
+use crate::http::openapi::all_that_fits;
 use crate::http::tei::{Inputs, vectors};
 
 #[derive(Deserialize, JsonSchema)]
@@ -21,7 +22,9 @@ pub(in crate::http) struct Request {
     model: Option<String>,
     #[serde(default)]
     encoding_format: Format,
+    #[schemars(range(min = 1))]
     dimensions: Option<usize>,
+    #[schemars(schema_with = "all_that_fits")]
     truncate_prompt_tokens: Option<i64>,
     parameters: Option<Parameters>,
 }

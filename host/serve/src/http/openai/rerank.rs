@@ -10,17 +10,20 @@ use super::{id, may_cut, usage};
 use crate::app::App;
 use crate::ask::Refusal;
 use crate::http::call::{Call, Parameters, signed};
+use crate::http::openapi::all_that_fits;
 use crate::http::tei::rerank::scores;
 
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "RankDocumentsRequest")]
 pub(in crate::http) struct Request {
     query: String,
+    #[schemars(length(min = 1))]
     documents: Vec<Document>,
     #[serde(default)]
     top_n: usize,
     #[serde(alias = "activation")]
     use_activation: Option<bool>,
+    #[schemars(schema_with = "all_that_fits")]
     truncate_prompt_tokens: Option<i64>,
     model: Option<String>,
     parameters: Option<Parameters>,

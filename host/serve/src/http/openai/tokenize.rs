@@ -9,11 +9,13 @@ use serde_json::json;
 use crate::app::App;
 use crate::ask::Refusal;
 use crate::http::call::{Call, Parameters, signed};
+use crate::http::openapi::text;
 use crate::http::tei::tokenize::encoded;
 
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "TokenizePromptRequest")]
 pub(in crate::http) struct Request {
+    #[schemars(schema_with = "text")]
     prompt: String,
     add_special_tokens: Option<bool>,
     return_token_strs: Option<bool>,

@@ -11,15 +11,19 @@ use crate::app::App;
 use crate::ask::{Answered, Ask, Refusal, Text, Want};
 use crate::http::answers::{normalised, shortened, vector};
 use crate::http::call::{Call, Parameters};
+use crate::http::openapi::{ids, no_name, right, text, texts};
 
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "EmbedRequest")]
 pub(in crate::http) struct Request {
     inputs: Inputs,
     truncate: Option<bool>,
+    #[schemars(schema_with = "right")]
     truncation_direction: Option<String>,
+    #[schemars(schema_with = "no_name")]
     prompt_name: Option<String>,
     normalize: Option<bool>,
+    #[schemars(range(min = 1))]
     dimensions: Option<usize>,
     model: Option<String>,
     parameters: Option<Parameters>,
@@ -33,9 +37,11 @@ pub(in crate::http) struct Request {
     expecting = "expected a string, a list of strings, a list of token ids, or a list of lists of token ids"
 )]
 pub(crate) enum Inputs {
+    #[schemars(schema_with = "text")]
     One(String),
+    #[schemars(schema_with = "ids")]
     Ids(Vec<i64>),
-    Many(Vec<Item>),
+    Many(#[schemars(length(min = 1))] Vec<Item>),
 }
 
 /// One of a list.
@@ -43,7 +49,9 @@ pub(crate) enum Inputs {
 #[schemars(rename = "TextOrTokens")]
 #[serde(untagged, expecting = "expected a string or a list of token ids")]
 pub(crate) enum Item {
+    #[schemars(schema_with = "text")]
     Text(String),
+    #[schemars(schema_with = "ids")]
     Ids(Vec<i64>),
 }
 
@@ -101,8 +109,10 @@ pub(in crate::http) struct Similarity {
 
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "Sentences")]
-struct Compared {
+pub(super) struct Compared {
+    #[schemars(schema_with = "text")]
     source_sentence: String,
+    #[schemars(schema_with = "texts")]
     sentences: Vec<String>,
 }
 

@@ -12,6 +12,7 @@ use crate::app::App;
 use crate::ask::{Ask, Refusal, Text};
 use crate::http::answers::{Answer, sigmoid, want};
 use crate::http::call::{Call, Parameters};
+use crate::http::openapi::{batch, right, text, text_or_pair};
 use crate::store::Resident;
 
 #[derive(Deserialize, JsonSchema)]
@@ -19,6 +20,7 @@ use crate::store::Resident;
 pub(in crate::http) struct Request {
     inputs: Inputs,
     truncate: Option<bool>,
+    #[schemars(schema_with = "right")]
     truncation_direction: Option<String>,
     #[serde(default)]
     raw_scores: bool,
@@ -34,8 +36,11 @@ pub(in crate::http) struct Request {
     expecting = "`inputs` is a string, a pair of strings [string, string], or a batch [[string], [string, string], …]"
 )]
 pub(super) enum Inputs {
+    #[schemars(schema_with = "text")]
     One(String),
+    #[schemars(schema_with = "text_or_pair")]
     Flat(Vec<String>),
+    #[schemars(schema_with = "batch")]
     Batch(Vec<Vec<String>>),
 }
 

@@ -12,14 +12,17 @@ use crate::app::App;
 use crate::ask::{Answered, Ask, Refusal};
 use crate::http::answers::{Answer, paired, sigmoid};
 use crate::http::call::{Call, Parameters};
+use crate::http::openapi::{right, texts};
 use crate::store::Resident;
 
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "RerankRequest")]
 pub(in crate::http) struct Request {
     query: String,
+    #[schemars(schema_with = "texts")]
     texts: Vec<String>,
     truncate: Option<bool>,
+    #[schemars(schema_with = "right")]
     truncation_direction: Option<String>,
     #[serde(default)]
     raw_scores: bool,

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use axum::response::Response;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -17,9 +17,20 @@ use crate::http::call::{Call, Parameters};
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "RootRequest")]
 pub(in crate::http) struct Request {
+    #[schemars(schema_with = "inputs")]
     inputs: Value,
     model: Option<String>,
     parameters: Option<Parameters>,
+}
+
+/// What labels are made of, or vectors, or cosines.
+fn inputs(generator: &mut SchemaGenerator) -> Schema {
+    let all = [
+        generator.subschema_for::<Inputs>(),
+        generator.subschema_for::<embed::Inputs>(),
+        generator.subschema_for::<embed::Compared>(),
+    ];
+    json_schema!({ "anyOf": all })
 }
 
 pub(super) async fn answer(app: &App, call: &Call) -> Result<Response, Refusal> {

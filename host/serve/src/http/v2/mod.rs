@@ -15,12 +15,45 @@ use axum::extract::{FromRequest, Path, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
+use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::call::bytes;
+use super::openapi::{Operation, shapes};
 use crate::app::{App, Caller};
 use crate::v2::{Fault, Kind, infer, models, repository};
+
+/// The path of a model.
+pub(super) const MODEL: &str = "/v2/models/{model}";
+
+/// What these routes take, for the OpenAPI document; those of a model stand below its versions too.
+pub(super) const OPERATIONS: [Operation; 12] = [
+    Operation::get("/v2", "What the server is").gives(shapes::v2_server),
+    Operation::get("/v2/health/live", "Whether the server runs"),
+    Operation::get("/v2/health/ready", "Whether the server takes requests"),
+    Operation::get(MODEL, "A model and its tensors").gives(shapes::v2_model),
+    Operation::get("/v2/models/{model}/ready", "Whether a model is there"),
+    Operation::get("/v2/models/{model}/config", "A model in the words of Triton's configurations")
+        .gives(shapes::v2_config),
+    Operation::get("/v2/models/{model}/stats", "What a model answered").gives(shapes::v2_statistics),
+    Operation::post("/v2/models/{model}/infer", "Answers to rows of texts or token ids")
+        .tensors(body::schema, shapes::v2_answer),
+    Operation::get("/v2/models/stats", "What all models answered").gives(shapes::v2_statistics),
+    Operation::post("/v2/repository/index", "What is loaded, and what could be")
+        .may_take(index_schema)
+        .gives(shapes::v2_index),
+    Operation::post("/v2/repository/models/{model}/load", "Loads an adapter").may_take(any_object),
+    Operation::post("/v2/repository/models/{model}/unload", "Takes an adapter away").may_take(any_object),
+];
+
+fn index_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "object", "properties": { "ready": { "type": "boolean" } } })
+}
+
+fn any_object(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "object" })
+}
 
 /// The routes below `/v2`.
 pub fn routes() -> Router<App> {
@@ -33,7 +66,7 @@ pub fn routes() -> Router<App> {
         .route("/v2/repository/models/{model}/load", post(load))
         .route("/v2/repository/models/{model}/unload", post(unload))
         .route("/v2/{*rest}", any(unknown));
-    for model in ["/v2/models/{model}", "/v2/models/{model}/versions/{version}"] {
+    for model in [MODEL, "/v2/models/{model}/versions/{version}"] {
         routes = routes
             .route(model, get(metadata::model))
             .route(&format!("{model}/ready"), get(ready))

@@ -35,3 +35,17 @@ pub fn runtime() -> Option<&'static Runtime> {
         Err(e) => panic!("{e}"),
     }
 }
+
+/// The Python that has the clients of servers and the fuzzer (`tests/peers/requirements.txt`): `GRAFT_CLIENTS`, which
+/// `cargo xtask test` sets. Where there is none it says so, except on a build server, where that is a failure.
+///
+/// # Panics
+/// When `CI` is set and there is none.
+pub fn clients() -> Option<PathBuf> {
+    let python = std::env::var_os("GRAFT_CLIENTS").filter(|p| !p.is_empty()).map(PathBuf::from);
+    if python.is_none() {
+        assert!(std::env::var_os("CI").is_none(), "no Python with the clients: run `cargo xtask test`");
+        println!("skipped: no Python with the clients; `cargo xtask test` makes one");
+    }
+    python
+}

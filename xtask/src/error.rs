@@ -120,6 +120,14 @@ pub enum Error {
         /// How it ended.
         status: String,
     },
+    /// A file of tensors is not one.
+    #[error("the tensors for {} can't be made: {detail}", path.display())]
+    Tensors {
+        /// What was to be written.
+        path: PathBuf,
+        /// Why not.
+        detail: String,
+    },
     /// A file of the shared data is not there.
     #[error("{} is not there: name the folder with the shared data in GRAFT_SHARED", path.display())]
     Shared {

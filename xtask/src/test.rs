@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode};
 use clap::ValueEnum;
 
 use crate::error::Result;
-use crate::fetch::{self, Fetched, GRAFT_MINILM, ORT_DYLIB_PATH};
+use crate::fetch::{self, Fetched, GRAFT_CLIENTS, GRAFT_MINILM, ORT_DYLIB_PATH};
 use crate::paths::Paths;
 use crate::process::{self, cargo};
 use crate::steps::{Outcome, Steps};
@@ -52,13 +52,18 @@ pub fn run(paths: &Paths, args: &Args) -> Result<ExitCode> {
     let mut steps = Steps::default();
     let gpu = args.provider.is_some_and(|p| p != Provider::Cpu);
     let fetched = steps.step("fetch", || fetch::fetch(paths, gpu))?;
+    let clients = steps.step("clients", || fetch::clients(paths))?;
     steps.step("nextest", || install_nextest(paths))?;
+    steps.step("chromium", || Ok(((), install_browser())))?;
     steps.step("build the plugins", || build_plugins(paths).map(|()| ((), Outcome::Done)))?;
 
     let mut counts = Counts::default();
     let mut failed = Vec::new();
     let mut suite = |steps: &mut Steps, name: &str, mut command: Command| -> Result<()> {
         prepare(&mut command, paths, &fetched, args.provider);
+        if let Some(python) = &clients {
+            command.env(GRAFT_CLIENTS, python);
+        }
         let line = process::shown(&command);
         steps.step(name, || {
             if !process::run_watched(&mut command, |line| counts.read(line))? {
@@ -135,6 +140,27 @@ fn install_nextest(paths: &Paths) -> Result<((), Outcome)> {
     let mut install = cargo();
     install.current_dir(&paths.root).args(["install", "cargo-nextest", "--locked"]);
     process::run(&mut install).map(|()| ((), Outcome::Done))
+}
+
+/// The browser for tests of the console: Debian's, where this is Debian and we may install it. Without one those tests say
+/// that they are skipped, and fail on a build server.
+fn install_browser() -> Outcome {
+    let works = |program: &str, args: &[&str]| {
+        Command::new(program).args(args).output().is_ok_and(|o| o.status.success())
+    };
+    if ["chromium", "chromium-browser", "google-chrome"].iter().any(|b| works(b, &["--version"])) {
+        return Outcome::Skipped;
+    }
+    let mut install = Command::new("apt-get");
+    install.env("DEBIAN_FRONTEND", "noninteractive");
+    install.args(["install", "--yes", "--quiet", "--no-install-recommends", "chromium"]);
+    // Lists that are old or were never fetched name packages that are not there.
+    let root = Command::new("id").arg("-u").output().is_ok_and(|o| o.stdout.trim_ascii() == b"0");
+    if root && works("apt-get", &["update", "--quiet"]) && process::run(&mut install).is_ok() {
+        return Outcome::Done;
+    }
+    eprintln!("there is no chromium, and it can't be installed here: tests of the console need it");
+    Outcome::Skipped
 }
 
 /// Passed and failed tests, read from the summary lines of nextest and of rustdoc's tests.

@@ -133,10 +133,36 @@ fn stage(dir: &Path, known: &[&str], files: &[(&str, Content<'_>)]) -> Result<()
     let mut all: Vec<(&str, Content<'_>)> = gone.iter().map(|t| (t.as_str(), Vec::new())).collect();
     all.extend(files.iter().cloned());
     let temp = write_all(dir, &all)?;
-    let committed = dir.join(COMMITTED);
-    fs::rename(temp.path(), &committed).map_err(Error::io(&committed, "writing"))?;
+    commit(temp.path(), dir)?;
     let _ = temp.keep();
+    Ok(())
+}
+
+/// From here on the files of the folder `whole`, which are on disk, are those of `dir`.
+fn commit(whole: &Path, dir: &Path) -> Result<()> {
+    let committed = dir.join(COMMITTED);
+    fs::rename(whole, &committed).map_err(Error::io(&committed, "writing"))?;
     sync_dir(dir).map_err(Error::io(dir, "syncing"))
+}
+
+/// As [`replace_files`], with files that lie in a folder of the same file system, which is used up.
+pub(crate) fn move_files(from: &Path, dir: &Path, known: &[&str]) -> Result<()> {
+    let sync = |path: &Path| File::open(path).and_then(|f| f.sync_all()).map_err(Error::io(path, "writing"));
+    let there = |name: &&&str| from.join(name).is_file();
+    known.iter().filter(there).try_for_each(|name| sync(&from.join(name)))?;
+    if dir.symlink_metadata().is_err() {
+        sync_dir(from).map_err(Error::io(from, "syncing"))?;
+        fs::rename(from, dir).map_err(Error::io(dir, "creating"))?;
+        return sync_dir(parent(dir)).map_err(Error::io(dir, "syncing"));
+    }
+    finish(dir, known)?;
+    for name in known.iter().filter(|n| !there(n)) {
+        let path = from.join(tombstone(name));
+        File::create(&path).map_err(Error::io(&path, "writing"))?;
+    }
+    sync_dir(from).map_err(Error::io(from, "syncing"))?;
+    commit(from, dir)?;
+    finish(dir, known)
 }
 
 fn tombstone(name: &str) -> String {

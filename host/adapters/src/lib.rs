@@ -56,13 +56,16 @@ pub use peft::{
     VirtualTokensConfig,
 };
 pub use projections::{Layer, Own, Projected, project};
-pub use save::{install, save};
+pub use save::{install, keep, recover, save};
 pub use stored::{Expected, Head, ParamKey, Parameters, StoredAdapter};
 pub use tensors::{MAX_HEADER, Tensors, read_tensors, read_tensors_owned, write_tensors};
 
 /// Where the adapter's files in a directory are: in their places, or in a set that was saved and whose move was cut off.
 pub fn files_of(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
-    FILES.iter().filter_map(|name| atomic::locate(dir, name)).collect()
+    match dir.join(atomic::COMMITTED).is_dir() {
+        true => FILES.iter().filter_map(|name| atomic::locate(dir, name)).collect(),
+        false => FILES.iter().map(|name| dir.join(name)).filter(|p| p.exists()).collect(),
+    }
 }
 
 /// PEFT's file with the configuration.

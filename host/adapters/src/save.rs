@@ -6,7 +6,7 @@ use std::path::Path;
 
 use graft_graph::Tensor;
 
-use crate::atomic::{Content, replace_files};
+use crate::atomic::{Content, create_whole, finish, move_files, replace_files};
 use crate::digest::digest_pieces;
 use crate::error::{Error, Result};
 use crate::hub::HubConfig;
@@ -14,7 +14,8 @@ use crate::peft::PeftConfig;
 use crate::stored::{ParamKey, StoredAdapter};
 use crate::tensors::content;
 use crate::{
-    CONFIG_FILE, FILES, GRAFT_FILE, HEAD_FILE, HUB_HEAD_CONFIG, HUB_HEAD_FILE, PARAMETERS_FILE, json,
+    CONFIG_FILE, FILES, GRAFT_FILE, HEAD_FILE, HUB_HEAD_CONFIG, HUB_HEAD_FILE, PARAMETERS_FILE, files_of,
+    json,
 };
 
 /// Saves an adapter into a directory, which is made if it is not there; other files in it (metrics, recipe) stay.
@@ -29,18 +30,46 @@ pub fn save(dir: &Path, adapter: &StoredAdapter) -> Result<()> {
     replace_files(dir, &FILES, &encode(adapter)?)
 }
 
-/// Puts files of an adapter, as they are, into a directory, in the place of those that are there; as [`save`], together or
-/// not at all. `files` are names of [`FILES`] and their content.
+/// Puts the files of the adapter in the folder `from` in the place of those in `dir`, together or not at all, as [`save`].
+/// `from` is on the same file system, holds nothing else, and is used up.
 ///
 /// # Errors
 /// [`Error::Io`] when writing fails.
-pub fn install(dir: &Path, files: &[(&str, &[u8])]) -> Result<()> {
-    let known: Vec<(&str, Content<'_>)> = files
-        .iter()
-        .filter(|(name, _)| FILES.contains(name))
-        .map(|(name, bytes)| (*name, vec![Cow::Borrowed(*bytes)]))
-        .collect();
-    replace_files(dir, &FILES, &known)
+pub fn install(from: &Path, dir: &Path) -> Result<()> {
+    move_files(from, dir, &FILES)
+}
+
+/// Finishes a change of a directory that was cut off after the new files were whole. Readers need it not; it keeps the
+/// directory tidy.
+///
+/// # Errors
+/// [`Error::Io`] where it can't be written.
+pub fn recover(dir: &Path) -> Result<()> {
+    finish(dir, &FILES)
+}
+
+/// Keeps the files of the adapter in `dir` in the folder `to` as well, which appears whole. They are links where the file
+/// system has them: what is then put in their place in `dir` does not change them.
+///
+/// # Errors
+/// [`Error::Exists`] where there is something at `to`; [`Error::Io`].
+pub fn keep(dir: &Path, to: &Path) -> Result<()> {
+    create_whole(to, true, |aside| {
+        for file in files_of(dir) {
+            let copy = aside.join(file.file_name().unwrap_or_default());
+            // A link to a link would lead elsewhere from there.
+            let plain = file.symlink_metadata().is_ok_and(|m| m.is_file());
+            if plain && std::fs::hard_link(&file, &copy).is_ok() {
+                continue;
+            }
+            let copied = || {
+                std::fs::copy(&file, &copy)?;
+                std::fs::File::open(&copy)?.sync_all()
+            };
+            copied().map_err(Error::io(&file, "copying"))?;
+        }
+        Ok(())
+    })
 }
 
 /// The content of each file; `graft.json` is last and has the digests of the others.

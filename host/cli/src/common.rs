@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 use graft_runtime::{Provider, Runtime, RuntimeOptions, SessionOptions};
+use graft_serve::config::LogFormat;
 use graft_tasks::{Base, BaseOptions};
 use graft_train::Recipe;
 
@@ -121,6 +122,36 @@ pub fn start_logging() {
         .with_writer(std::io::stderr)
         .without_time()
         .try_init();
+}
+
+/// The same for a server. Lines of JSON have one for each request; `GRAFT_LOG` replaces the usual filter, which has those
+/// and warnings.
+pub fn start_logging_of_server(format: LogFormat) {
+    if format == LogFormat::Text {
+        return start_logging();
+    }
+    let filter = tracing_subscriber::EnvFilter::try_from_env("GRAFT_LOG").unwrap_or_else(|_| {
+        tracing_subscriber::EnvFilter::new(format!("warn,{}=info,{SERVER}=info", graft_serve::trail::TARGET))
+    });
+    let lines =
+        tracing_subscriber::fmt().json().flatten_event(true).with_current_span(false).with_span_list(false);
+    let _ = lines.with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    // What a panic says may have a piece of a text in it; where it was is enough to find it.
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(target: SERVER, place, "a panic");
+    }));
+}
+
+/// Under which the server's own lines are logged.
+const SERVER: &str = "graft::serve";
+
+/// Tells the person at the terminal, or the log.
+pub fn say(format: LogFormat, what: &str) {
+    match format {
+        LogFormat::Text => eprintln!("{what}"),
+        LogFormat::Json => tracing::info!(target: SERVER, "{what}"),
+    }
 }
 
 /// Shows an error and what led to it.

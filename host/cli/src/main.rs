@@ -21,7 +21,9 @@ struct Cli {
 fn main() -> ExitCode {
     common::started();
     let cli = Cli::parse();
-    common::start_logging();
+    if !matches!(cli.command, commands::Command::Serve(_)) {
+        common::start_logging();
+    }
     match cli.command.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {

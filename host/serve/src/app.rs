@@ -3,12 +3,16 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use axum::http::{Extensions, HeaderMap};
 
 use crate::access::{Access, Key};
 use crate::ask::{Answered, Ask, Refusal};
 use crate::engine::Engine;
-use crate::store::{Resident, Store};
+use crate::patience::{Clock, Patience};
+use crate::store::{Named, Resident, Store};
+use crate::trail::Trail;
 
 /// How requests are taken.
 #[derive(Debug, Clone)]
@@ -25,6 +29,8 @@ pub struct Settings {
     pub upload_bytes: usize,
     /// Whether texts that are too long are cut where a request of Text Embeddings Inference does not say.
     pub truncate: bool,
+    /// How long requests may take.
+    pub patience: Patience,
 }
 
 impl Default for Settings {
@@ -36,6 +42,7 @@ impl Default for Settings {
             body_bytes: 8 << 20,
             upload_bytes: 1 << 30,
             truncate: true,
+            patience: Patience::default(),
         }
     }
 }
@@ -100,28 +107,59 @@ impl App {
         if self.0.draining.load(Ordering::Acquire) { Err(Refusal::Stopping) } else { Ok(()) }
     }
 
-    /// The adapter of that name, the base for none and for each of its names; if the key opens it.
+    /// The adapter of that name, the base for none and for each of its names; if the key opens it. It is loaded where it is
+    /// not in memory.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownAdapter`], [`Refusal::NoKey`]; see [`Store::get`].
+    pub async fn resident(&self, key: Option<Key>, name: Option<&str>) -> Result<Arc<Resident>, Refusal> {
+        let engine = self.engine();
+        let found = match self.known(key, name) {
+            Ok(named) => engine.resident(named.as_ref().map(|n| n.name.as_str())).await,
+            Err(why) => Err(why),
+        };
+        found.map_err(|why| self.hidden(key, why)).inspect_err(|why| engine.store.metrics.refused(why))
+    }
+
+    /// What is known of the adapter of that name, in memory or not; `None` for the base; if the key opens it.
     ///
     /// # Errors
     /// [`Refusal::UnknownAdapter`], [`Refusal::NoKey`].
-    pub fn resident(&self, key: Option<Key>, name: Option<&str>) -> Result<Arc<Resident>, Refusal> {
-        let engine = self.engine();
-        let alias =
-            |n: &&str| engine.store.find(n).is_none() && self.0.settings.aliases.iter().any(|a| a == n);
-        let name = name.filter(|n| !alias(n));
-        let found = engine.resident(name).and_then(|found| {
-            let known = found.by.adapter.as_deref().unwrap_or(&engine.store.base_name);
-            self.access().ask(key, known).map(|()| found)
-        });
-        let found = found.map_err(|why| match why {
-            // A name that nobody has must not look different from one that is closed.
-            Refusal::UnknownAdapter { .. } if self.access().hides(key) => Refusal::NoKey,
-            why => why,
-        });
-        found.inspect_err(|why| engine.store.metrics.refused(why))
+    pub fn known(&self, key: Option<Key>, name: Option<&str>) -> Result<Option<Named>, Refusal> {
+        let store = &self.engine().store;
+        let named = name.and_then(|n| store.named(n));
+        let of_base = |n: &str| n == store.base_name || self.0.settings.aliases.iter().any(|a| a == n);
+        let known = match name {
+            Some(n) if named.is_some() || !of_base(n) => n,
+            _ => &store.base_name,
+        };
+        let found = match name {
+            Some(n) if named.is_none() && !of_base(n) => Err(Refusal::UnknownAdapter { name: n.to_owned() }),
+            _ => self.access().ask(key, known).map(|()| named),
+        };
+        found.map_err(|why| self.hidden(key, why))
     }
 
-    /// The base and the adapters that the key opens.
+    /// A name that nobody has must not look different from one that is closed.
+    fn hidden(&self, key: Option<Key>, why: Refusal) -> Refusal {
+        match why {
+            Refusal::UnknownAdapter { .. } if self.access().hides(key) => Refusal::NoKey,
+            why => why,
+        }
+    }
+
+    /// All that the key opens: the base, which is `None`, and adapters, in memory or not.
+    ///
+    /// # Errors
+    /// [`Refusal::NoKey`] where that is nothing, without a key that is known.
+    pub fn models(&self, key: Option<Key>) -> Result<Vec<Option<Named>>, Refusal> {
+        let store = &self.engine().store;
+        let all = std::iter::once(None).chain(store.all().into_iter().map(Some));
+        let name = |one: &Option<Named>| one.as_ref().map_or(store.base_name.clone(), |n| n.name.clone());
+        self.access().listed(key, all.filter(|one| self.access().opens(key, &name(one))).collect())
+    }
+
+    /// The base and the adapters in memory that the key opens.
     ///
     /// # Errors
     /// [`Refusal::NoKey`] where that is nothing, without a key that is known.
@@ -136,14 +174,6 @@ impl App {
     pub fn name_of<'a>(&'a self, resident: &'a Resident) -> &'a str {
         resident.by.adapter.as_deref().unwrap_or(&self.engine().store.base_name)
     }
-
-    /// Answers a request of which the adapter was found.
-    ///
-    /// # Errors
-    /// See [`Refusal`].
-    pub async fn ask(&self, resident: &Arc<Resident>, ask: Ask) -> Result<Answered, Refusal> {
-        self.engine().ask_of(resident, ask).await
-    }
 }
 
 /// Who asks: which server, with which key. What it is not to see is not to be had from here.
@@ -153,15 +183,41 @@ pub struct Caller {
     pub app: App,
     /// The key that came along.
     pub key: Option<Key>,
+    clock: Clock,
+    trail: Arc<Trail>,
 }
 
 impl Caller {
+    /// Who sent these headers, with what was noted of the request when it came.
+    pub fn of(app: &App, headers: &HeaderMap, noted: &Extensions) -> Caller {
+        let clock = noted.get().copied().unwrap_or_else(|| Clock::start(headers));
+        let trail = noted.get().cloned().unwrap_or_else(|| Trail::of(headers));
+        Caller { app: app.clone(), key: Key::of(headers), clock, trail }
+    }
+
+    /// When an answer is of no use any more; `more` is what a parameter of the request says.
+    pub fn deadline(&self, more: Option<Duration>) -> Option<Instant> {
+        self.clock.deadline(more, &self.app.settings().patience)
+    }
+
+    /// Answers a request of which the adapter was found, in the time that it has.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub async fn ask(&self, resident: &Arc<Resident>, ask: Ask) -> Result<Answered, Refusal> {
+        let ask = Ask { deadline: ask.deadline.or_else(|| self.deadline(None)), ..ask };
+        self.trail.asks(&resident.by, &self.app.engine().store.base_name);
+        let result = self.app.engine().ask_of(resident, ask).await;
+        self.trail.ends(&result);
+        result
+    }
+
     /// See [`App::resident`].
     ///
     /// # Errors
-    /// [`Refusal::UnknownAdapter`], [`Refusal::NoKey`].
-    pub fn resident(&self, name: &str) -> Result<Arc<Resident>, Refusal> {
-        self.app.resident(self.key, Some(name))
+    /// As there.
+    pub async fn resident(&self, name: &str) -> Result<Arc<Resident>, Refusal> {
+        self.app.resident(self.key, Some(name)).await
     }
 
     /// The base and the adapters that the key opens.

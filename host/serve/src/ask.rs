@@ -94,6 +94,14 @@ pub enum Refusal {
         /// The name.
         name: String,
     },
+    /// There is one, but what lies in its folder can't be loaded.
+    #[error("adapter '{name}' can't be loaded: {why}")]
+    NotLoaded {
+        /// The name.
+        name: String,
+        /// Why not, with paths below the folder of the adapters.
+        why: String,
+    },
     /// The request makes no sense.
     #[error("{0}")]
     Invalid(String),
@@ -108,6 +116,12 @@ pub enum Refusal {
     TooLarge {
         /// The limit.
         most: usize,
+    },
+    /// The body did not come in time.
+    #[error("the body was not there within {} s", seconds(*.within))]
+    Slow {
+        /// The limit.
+        within: Duration,
     },
     /// A key is needed, and none was given or one that nobody has.
     #[error("a key is needed: send it as 'Authorization: Bearer KEY'")]
@@ -136,8 +150,10 @@ pub enum Refusal {
         limit: usize,
     },
     /// Too much is waiting already.
-    #[error("the server is busy; try again in {} s", seconds(*.retry_after))]
+    #[error("{} waits already; try again in {} s", too_much(.adapter.as_deref()), seconds(*.retry_after))]
     Busy {
+        /// The adapter of which too much waits; `None` where it is too much of all.
+        adapter: Option<Arc<str>>,
         /// When to try again.
         retry_after: Duration,
     },
@@ -152,6 +168,10 @@ pub enum Refusal {
     Internal(String),
 }
 
+fn too_much(adapter: Option<&str>) -> String {
+    adapter.map_or("the server is busy: too much".to_owned(), |name| format!("too much for '{name}'"))
+}
+
 /// Whole seconds to wait, at least one.
 fn seconds(wait: Duration) -> u64 {
     wait.as_secs_f64().ceil().max(1.0) as u64
@@ -161,7 +181,9 @@ impl Refusal {
     /// Whole seconds after which another try may be answered, where trying again makes sense.
     pub fn retry_after(&self) -> Option<u64> {
         match self {
-            Refusal::Busy { retry_after } | Refusal::Rate { retry_after, .. } => Some(seconds(*retry_after)),
+            Refusal::Busy { retry_after, .. } | Refusal::Rate { retry_after, .. } => {
+                Some(seconds(*retry_after))
+            }
             _ => None,
         }
     }
@@ -170,11 +192,13 @@ impl Refusal {
     pub fn kind(&self) -> &'static str {
         match self {
             Refusal::UnknownAdapter { .. } => "unknown_adapter",
+            Refusal::NotLoaded { .. } => "not_loaded",
             Refusal::Invalid(_) => "validation",
             Refusal::Empty(_) => "empty",
             Refusal::Unfit(_) => "model_type",
             Refusal::TooLarge { .. } => "too_large",
             Refusal::TooLong { .. } => "too_long",
+            Refusal::Slow { .. } => "slow",
             Refusal::NoKey | Refusal::Forbidden(_) => "key",
             Refusal::Rate { .. } => "rate",
             Refusal::Busy { .. } => "overloaded",

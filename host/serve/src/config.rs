@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use graft_plugins::api::config::nearest;
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,9 @@ use toml::{Table, Value};
 use crate::access::{ADMIN_ENV, ALL_ENV, KeyFile, METRICS_ENV};
 use crate::app::Settings;
 use crate::engine::Limits;
+use crate::patience::Patience;
 use crate::rates::Rates;
+use crate::store::Keeping;
 
 /// How variables of the environment begin that stand for a setting: `GRAFT_SERVE_LIMITS__TEXTS` is `limits.texts`.
 pub const ENV_PREFIX: &str = "GRAFT_SERVE_";
@@ -41,10 +44,41 @@ pub struct Config {
     pub keys_file: Option<PathBuf>,
     /// How long requests are still taken after the server was asked to stop, while it already says that it is not ready.
     pub drain_seconds: u64,
+    /// When adapters of the folder are loaded.
+    pub load: Load,
+    /// How often the folder of the adapters is looked at for what others changed there, in seconds; never where it is 0.
+    pub watch_seconds: f64,
     /// How much is taken at once.
     pub limits: LimitsConfig,
     /// How often adapters may be asked.
     pub rates: RatesConfig,
+    /// How long requests may take.
+    pub timeouts: TimeoutsConfig,
+    /// What log lines look like.
+    pub log_format: LogFormat,
+}
+
+/// What log lines look like.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people; without lines for requests.
+    #[default]
+    Text,
+    /// A JSON object a line, one for each request among them.
+    Json,
+}
+
+impl std::str::FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<LogFormat, String> {
+        match text {
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            _ => Err("it can be text or json".into()),
+        }
+    }
 }
 
 impl Default for Config {
@@ -59,10 +93,24 @@ impl Default for Config {
             truncate: Settings::default().truncate,
             keys_file: None,
             drain_seconds: 0,
+            load: Load::AtStart,
+            watch_seconds: 1.0,
             limits: LimitsConfig::default(),
             rates: RatesConfig::default(),
+            timeouts: TimeoutsConfig::default(),
+            log_format: LogFormat::default(),
         }
     }
+}
+
+/// When adapters of the folder are loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Load {
+    /// All of them, before the server answers.
+    AtStart,
+    /// Each by the first request for it.
+    OnRequest,
 }
 
 /// How much is taken at once.
@@ -76,6 +124,12 @@ pub struct LimitsConfig {
     pub body_bytes: usize,
     /// Largest adapter that is uploaded, in bytes.
     pub upload_bytes: usize,
+    /// Most bytes of adapters in memory; those that were not used for longest leave it until they are asked for.
+    pub host_bytes: usize,
+    /// How long a request waits until its adapter is loaded, in seconds.
+    pub load_seconds: f64,
+    /// Most memory that the process may use, in bytes, mapped files not included: beyond, no adapter is loaded. 0 for no limit.
+    pub memory_bytes: u64,
 }
 
 impl Default for LimitsConfig {
@@ -85,6 +139,9 @@ impl Default for LimitsConfig {
             engine: Limits::default(),
             body_bytes: settings.body_bytes,
             upload_bytes: settings.upload_bytes,
+            host_bytes: Keeping::default().host_bytes,
+            load_seconds: Keeping::default().wait.as_secs_f64(),
+            memory_bytes: 0,
         }
     }
 }
@@ -97,6 +154,51 @@ pub struct RatesConfig {
     pub everyone: Option<f64>,
     /// By adapter, or the base's name.
     pub adapters: HashMap<String, f64>,
+}
+
+/// How long requests may take, in seconds; 0 for no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TimeoutsConfig {
+    /// A request that does not say how long it will wait.
+    pub request_seconds: f64,
+    /// Any request, whatever it says.
+    pub longest_seconds: f64,
+    /// The body of a request; of an upload, the pauses between its pieces.
+    pub body_seconds: f64,
+    /// A connection on which no request comes.
+    pub idle_seconds: f64,
+}
+
+impl Default for TimeoutsConfig {
+    fn default() -> TimeoutsConfig {
+        let seconds = |limit: Option<Duration>| limit.map_or(0.0, |l| l.as_secs_f64());
+        let Patience { usual, most, body, idle } = Patience::default();
+        TimeoutsConfig {
+            request_seconds: seconds(usual),
+            longest_seconds: seconds(most),
+            body_seconds: seconds(body),
+            idle_seconds: seconds(idle),
+        }
+    }
+}
+
+/// The longest time that can be set, in seconds: clocks end somewhere.
+const LONGEST: f64 = 1e9;
+
+impl TimeoutsConfig {
+    fn patience(&self) -> Result<Patience, ConfigError> {
+        let limit = |name: &str, seconds: f64| match Duration::try_from_secs_f64(seconds) {
+            Ok(limit) if seconds <= LONGEST => Ok(Some(limit).filter(|l| !l.is_zero())),
+            _ => Err(ConfigError::Value(format!("timeouts.{name} is {seconds}, which is no time"))),
+        };
+        Ok(Patience {
+            usual: limit("request_seconds", self.request_seconds)?,
+            most: limit("longest_seconds", self.longest_seconds)?,
+            body: limit("body_seconds", self.body_seconds)?,
+            idle: limit("idle_seconds", self.idle_seconds)?,
+        })
+    }
 }
 
 /// Why there is no configuration.
@@ -154,20 +256,46 @@ impl Config {
             ("batch_rows", l.engine.batch_rows),
             ("batch_tokens", l.engine.batch_tokens),
             ("queue_rows", l.engine.queue_rows),
+            ("adapter_queue_rows", l.engine.adapter_queue_rows()),
             ("texts", l.engine.texts),
             ("text_bytes", l.engine.text_bytes),
             ("bank_bytes", l.engine.bank_bytes),
             ("body_bytes", l.body_bytes),
             ("upload_bytes", l.upload_bytes),
+            ("host_bytes", l.host_bytes),
         ];
         if let Some((name, _)) = counts.iter().find(|(_, n)| *n == 0) {
             return Err(ConfigError::Value(format!("limits.{name} is 0: nothing could be answered")));
+        }
+        for (name, seconds) in
+            [("watch_seconds", self.watch_seconds), ("limits.load_seconds", l.load_seconds)]
+        {
+            if Duration::try_from_secs_f64(seconds).is_err() {
+                return Err(ConfigError::Value(format!(
+                    "{name} is {seconds}; it has to be 0 or more seconds"
+                )));
+            }
         }
         let rates = self.rates.everyone.iter().chain(self.rates.adapters.values());
         if let Some(rate) = rates.into_iter().find(|r| !(r.is_finite() && **r > 0.0)) {
             return Err(ConfigError::Value(format!("a rate of {rate} texts a second; it has to be above 0")));
         }
+        self.timeouts.patience()?;
         Ok(self)
+    }
+
+    /// When adapters are loaded, and how much of them is kept in memory.
+    pub fn keeping(&self) -> Keeping {
+        Keeping {
+            on_request: self.load == Load::OnRequest,
+            host_bytes: self.limits.host_bytes,
+            wait: Duration::try_from_secs_f64(self.limits.load_seconds).unwrap_or_default(),
+        }
+    }
+
+    /// How often the folder of the adapters is looked at; `None` for never.
+    pub fn watching(&self) -> Option<Duration> {
+        Duration::try_from_secs_f64(self.watch_seconds).ok().filter(|d| !d.is_zero())
     }
 
     /// How often adapters may be asked.
@@ -187,6 +315,7 @@ impl Config {
             body_bytes: self.limits.body_bytes,
             upload_bytes: self.limits.upload_bytes,
             truncate: self.truncate,
+            patience: self.timeouts.patience()?,
         })
     }
 }

@@ -212,7 +212,7 @@ impl Rooms {
     }
 
     fn grow(&self, base: &Base, known: &mut Known) -> Result<(), TaskError> {
-        let Some(options) = self.options.get() else { return Ok(()) };
+        let Some(options) = self.options.get().filter(|_| !known.fragments.is_empty()) else { return Ok(()) };
         let mut all: Vec<Arc<Fragment>> = known.fragments.values().cloned().collect();
         all.sort_by(|a, b| a.signature.cmp(&b.signature));
         let room = Room::new(base, &all, options)?;

@@ -12,8 +12,13 @@
 //! | [`app`] | a server: its engine, keys and limits, whether it takes requests; who asks it |
 //! | `inside` | paths below the folder of the adapters |
 //! | [`rates`] | how often each adapter may be asked |
+//! | `spread` | how long things took |
+//! | [`memory`] | how much memory may be used |
+//! | [`patience`] | how long a request may take |
+//! | [`trail`] | what is written down of a request |
 //! | [`metrics`] | what happens, in numbers |
 //! | [`config`] | what can be set: a file, the environment, flags |
+//! | [`drive`] | the other side: asks a running server and measures |
 //! | [`http`] | the dialects |
 //! | [`grpc`] | V2 over gRPC |
 
@@ -21,15 +26,20 @@ pub mod access;
 pub mod app;
 pub mod ask;
 pub mod config;
+pub mod drive;
 pub mod engine;
 pub mod form;
 pub mod grpc;
 pub mod http;
 mod inside;
+pub mod memory;
 pub mod metrics;
+pub mod patience;
 pub mod rates;
+mod spread;
 pub mod store;
 pub mod tally;
+pub mod trail;
 pub mod v2;
 
 pub use access::{Access, Key};
@@ -38,5 +48,6 @@ pub use ask::{Answered, Ask, Provenance, Refusal, Text, Want};
 pub use config::Config;
 pub use engine::{Engine, Limits};
 pub use metrics::Metrics;
+pub use patience::Patience;
 pub use rates::Rates;
-pub use store::{Named, Resident, Store};
+pub use store::{Keeping, Named, Resident, Store, Watcher};

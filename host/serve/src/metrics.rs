@@ -1,6 +1,7 @@
 //! What happens, in numbers, as Prometheus reads them: our own names, and those of Text Embeddings Inference.
 
 mod busiest;
+mod snapshot;
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -10,7 +11,10 @@ use prometheus::{
 };
 
 use crate::ask::{Answered, Refusal, Want};
+use crate::spread::scale;
 use busiest::Busiest;
+
+pub use snapshot::Snapshot;
 
 /// The counters. Cheap to count with; each server has its own.
 pub struct Metrics {
@@ -27,7 +31,13 @@ pub struct Metrics {
     resident: IntGauge,
     loads: IntCounter,
     unloads: IntCounter,
-    evictions: IntCounter,
+    load_failures: IntCounter,
+    load_seconds: Histogram,
+    evictions: IntCounterVec,
+    adapter_bytes: IntGauge,
+    memory: IntGauge,
+    memory_limit: IntGauge,
+    threads: IntGauge,
     seconds: Durations,
     tei: Tei,
     adapters: Mutex<Busiest>,
@@ -45,7 +55,7 @@ impl Durations {
     fn new(registry: &Registry, prefix: &str, suffix: &str, what: &str) -> Durations {
         let make = |part: &str, help: &str| {
             let name = format!("{prefix}_{part}duration{suffix}");
-            histogram(registry, &name, &format!("{what}: {help}, in seconds"), durations())
+            histogram(registry, &name, &format!("{what}: {help}, in seconds"), scale().to_vec())
         };
         Durations {
             whole: make("", "all of it"),
@@ -127,11 +137,27 @@ impl Metrics {
             resident: gauge(&r, "graft_adapters_resident", "Adapters in memory"),
             loads: counter(&r, "graft_adapter_loads_total", "Adapters loaded or replaced"),
             unloads: counter(&r, "graft_adapter_unloads_total", "Adapters taken away on demand"),
-            evictions: counter(
+            load_failures: counter(&r, "graft_adapter_load_failures_total", "Adapters that can't be loaded"),
+            load_seconds: histogram(
+                &r,
+                "graft_adapter_load_duration_seconds",
+                "Loading an adapter from its folder, in seconds",
+                durations(),
+            ),
+            evictions: counters(
                 &r,
                 "graft_adapter_evictions_total",
-                "Adapters put out of the banks for want of room",
+                "Adapters put out of the banks or out of memory for want of room",
+                "tier",
             ),
+            adapter_bytes: gauge(
+                &r,
+                "graft_adapter_bytes",
+                "Bytes of adapters in memory, banks not included",
+            ),
+            memory: gauge(&r, "graft_memory_bytes", "Memory of the process, mapped files not included"),
+            memory_limit: gauge(&r, "graft_memory_limit_bytes", "Memory that may be used; 0 for no limit"),
+            threads: gauge(&r, "graft_threads", "Threads that run a batch"),
             seconds: Durations::new(&r, "graft_request", "_seconds", "a request"),
             tei: Tei {
                 count: counters(&r, "te_request_count", "Requests", "method"),
@@ -208,21 +234,54 @@ impl Metrics {
         }
     }
 
-    /// An adapter was loaded; there are `resident` now.
-    pub(crate) fn loaded(&self, resident: usize) {
-        self.loads.inc();
+    fn in_memory(&self, resident: usize, bytes: usize) {
         self.resident.set(resident as i64);
+        self.adapter_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
-    /// An adapter was taken away; there are `resident` left.
-    pub(crate) fn unloaded(&self, resident: usize) {
+    /// An adapter was loaded; there are `resident` now, of so many bytes.
+    pub(crate) fn loaded(&self, resident: usize, bytes: usize) {
+        self.loads.inc();
+        self.in_memory(resident, bytes);
+    }
+
+    /// Reading and fitting it took so long.
+    pub(crate) fn loading(&self, took: Duration) {
+        self.load_seconds.observe(took.as_secs_f64());
+    }
+
+    /// One can't be loaded.
+    pub(crate) fn load_failed(&self) {
+        self.load_failures.inc();
+    }
+
+    /// An adapter was taken away; there are `resident` left, of so many bytes.
+    pub(crate) fn unloaded(&self, resident: usize, bytes: usize) {
         self.unloads.inc();
-        self.resident.set(resident as i64);
+        self.in_memory(resident, bytes);
     }
 
     /// An adapter was put out of the banks to make room.
     pub(crate) fn evicted(&self) {
-        self.evictions.inc();
+        self.evictions.with_label_values(&["banks"]).inc();
+    }
+
+    /// An adapter was put out of memory to make room; there are `resident` left, of so many bytes.
+    pub(crate) fn evicted_from_memory(&self, resident: usize, bytes: usize) {
+        self.evictions.with_label_values(&["memory"]).inc();
+        self.in_memory(resident, bytes);
+    }
+
+    /// Batches are run by so many threads.
+    pub(crate) fn runs_on(&self, threads: usize) {
+        self.threads.set(threads as i64);
+    }
+
+    /// The process has so many bytes of memory, of so many that it may have.
+    pub(crate) fn holds(&self, memory: Option<u64>, most: Option<u64>) {
+        let of = |bytes: Option<u64>| i64::try_from(bytes.unwrap_or(0)).unwrap_or(i64::MAX);
+        self.memory.set(of(memory));
+        self.memory_limit.set(of(most));
     }
 
     /// Everything, as Prometheus reads it; `waiting` rows wait.
@@ -240,11 +299,6 @@ impl Metrics {
 
 fn method(texts: usize) -> &'static str {
     if texts == 1 { "single" } else { "batch" }
-}
-
-/// From 15 µs to 15 s, each half as much again.
-fn durations() -> Vec<f64> {
-    (0..35).scan(1e-5, |at, _| Some(std::mem::replace(at, *at * 1.5) * 1.5)).collect()
 }
 
 fn register<C: prometheus::core::Collector + Clone + 'static>(

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::ask::{Answered, Refusal};
+use crate::spread::Spread;
 
 /// Counts of one resident, which end with it.
 #[derive(Debug, Default)]
@@ -15,6 +16,7 @@ pub struct Tally {
     inference: Sum,
     rows: AtomicU64,
     last: AtomicU64,
+    latency: Spread,
 }
 
 #[derive(Debug, Default)]
@@ -71,10 +73,16 @@ impl Tally {
         self.last.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
         let Ok(answered) = answered else { return self.fail.add(took) };
         self.success.add(took);
+        self.latency.add(took);
         self.queue.add(answered.times.queue);
         self.tokenization.add(answered.times.tokenization);
         self.inference.add(answered.times.inference);
         self.rows.fetch_add(answered.answers.len() as u64, Ordering::Relaxed);
+    }
+
+    /// How long answered requests took from their beginning.
+    pub fn latency(&self) -> &Spread {
+        &self.latency
     }
 
     /// What was counted until now.

@@ -5,9 +5,10 @@ mod common;
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Answer, BASE, House, Plan, change, copy};
+use common::{Answer, BASE, House, Plan, change, copy, digest, packed};
 use graft_serve::access::{Access, KeyFile};
 use graft_serve::{Limits, Rates};
 use serde_json::{Value, json};
@@ -20,13 +21,6 @@ fn keys() -> Access {
 
 fn admin() -> Plan {
     Plan { access: keys(), ..Plan::default() }
-}
-
-/// A folder as a tar.
-fn packed(dir: &Path) -> Vec<u8> {
-    let mut tar = tar::Builder::new(Vec::new());
-    tar.append_dir_all("some", dir).unwrap();
-    tar.into_inner().unwrap()
 }
 
 async fn put(house: &House, name: &str, tar: Vec<u8>) -> Answer {
@@ -62,19 +56,23 @@ async fn an_adapter_is_uploaded_replaced_rolled_back_and_removed() {
     assert_eq!(put(&house, "mine", packed(aside.path())).await.ok()["revision"], 2);
     let second = score(&house, "mine").await;
     assert!(second.0 > first.0 && second.1 != first.1);
-    let files = graft_adapters::FILES.map(|f| house.adapters().join("mine").join(f));
-    let on_disk = graft_adapters::digest_files(files.iter().filter(|f| f.is_file())).unwrap();
-    assert_eq!(on_disk, second.1, "what answers is what lies there");
+    assert_eq!(digest(&house.adapters().join("mine")), second.1, "what answers is what lies there");
 
     let back = house.send("POST", "/admin/adapters/mine/rollback", Some("root"), "").await.ok();
     assert_eq!((&back["revision"], &back["previous"]["revision"]), (&json!(1), &json!(2)));
     assert_eq!(score(&house, "mine").await, first);
+    assert_eq!(digest(&house.adapters().join("mine")), first.1, "in the folder too");
     let forth = house.send("POST", "/admin/adapters/mine/rollback", Some("root"), "").await.ok();
     assert_eq!(forth["revision"], 2);
+    let again = put(&house, "mine", packed(aside.path())).await.ok();
+    assert_eq!(again["revision"], 2, "the same files are no other revision");
+    change(aside.path(), "classifier", 2.0);
+    house.send("POST", "/admin/adapters/mine/rollback", Some("root"), "").await.ok();
+    let third = put(&house, "mine", packed(aside.path())).await.ok();
     assert_eq!(
-        put(&house, "mine", packed(aside.path())).await.ok()["revision"],
-        3,
-        "no number is given twice"
+        (&third["revision"], &third["previous"]["revision"]),
+        (&json!(3), &json!(1)),
+        "none is given twice"
     );
 
     let pin = async |body: &'static str| {
@@ -112,6 +110,26 @@ async fn what_is_no_adapter_of_this_base_changes_nothing() {
     assert_eq!(put(&house, "..%2Fx", packed(&house.golden("lora"))).await.status, 400);
     assert_eq!(put(&house, ".hidden", packed(&house.golden("lora"))).await.status, 400);
     assert_eq!(score(&house, "ia3").await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_the_ceiling_of_memory_adapters_are_refused_and_the_others_answer() {
+    let Some(house) = House::with(admin()) else { return };
+    let before = score(&house, "lora").await;
+    let memory = &house.engine.store.memory;
+    memory.set(1);
+    let full = put(&house, "mine", packed(&house.golden("lora"))).await;
+    assert_eq!(full.status, 507, "{}", full.text);
+    assert!(full.text.contains("limits.memory_bytes"), "{}", full.text);
+    assert!(!house.adapters().join("mine").exists());
+    let v2 = house.send("POST", "/v2/repository/models/ia3/load", Some("root"), "").await;
+    assert_eq!(v2.status, 503, "{}", v2.text);
+    let lora = json!({ "lora_name": "mine", "lora_path": "ia3" }).to_string();
+    let lora = house.send("POST", "/v1/load_lora_adapter", Some("root"), lora).await;
+    assert_eq!(lora.status, 507, "{}", lora.text);
+    assert_eq!(score(&house, "lora").await, before);
+    memory.set(0);
+    put(&house, "mine", packed(&house.golden("lora"))).await.ok();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -193,10 +211,10 @@ async fn an_adapter_that_is_asked_too_often_makes_the_others_no_slower() {
 async fn a_full_queue_says_when_to_come_again() {
     let limits = Limits { queue_rows: 1, batch_rows: 1, ..Limits::default() };
     let Some(house) = House::with(Plan { limits: Some(limits), ..Plan::default() }) else { return };
-    let house = std::sync::Arc::new(house);
+    let house = Arc::new(house);
     let many: Vec<_> = (0..40)
         .map(|_| {
-            let house = std::sync::Arc::clone(&house);
+            let house = Arc::clone(&house);
             tokio::spawn(
                 async move { house.post("/v1/embeddings", json!({ "input": vec!["old"; 8] })).await },
             )
@@ -215,6 +233,47 @@ async fn a_full_queue_says_when_to_come_again() {
         }
     }
     assert!(seen.0 > 0 && seen.1 > 0, "{seen:?}");
+}
+
+/// A request of so many rows, which wait when this returns.
+async fn flood(house: &Arc<House>, adapter: &str, rows: usize) -> tokio::task::JoinHandle<Answer> {
+    let (of_task, path) = (Arc::clone(house), format!("/a/{adapter}/predict"));
+    let body = json!({ "inputs": vec![["old"]; rows] });
+    let asked = tokio::spawn(async move { of_task.post(&path, body).await });
+    while house.engine.waiting() < rows / 2 {
+        assert!(!asked.is_finished(), "its rows waited before this looked");
+        tokio::task::yield_now().await;
+    }
+    asked
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_one_adapter_lets_the_others_through() {
+    let limits = Limits { batch_rows: 1, ..Limits::default() };
+    let Some(house) = House::with(Plan { limits: Some(limits), ..Plan::default() }) else { return };
+    let house = Arc::new(house);
+    house.post("/a/ia3/predict", json!({ "inputs": "old" })).await.ok();
+    let flood = flood(&house, "lora", 1024).await;
+    house.post("/a/ia3/predict", json!({ "inputs": "old" })).await.ok();
+    assert!(house.engine.waiting() > 0, "it had to wait for all of them");
+    // Who goes away leaves nothing behind.
+    flood.abort();
+    assert!(flood.await.is_err());
+    assert_eq!(house.engine.waiting(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_adapter_has_a_part_of_the_queue_for_itself_and_not_more() {
+    let limits = Limits { batch_rows: 1, adapter_queue_rows: Some(512), ..Limits::default() };
+    let Some(house) = House::with(Plan { limits: Some(limits), ..Plan::default() }) else { return };
+    let house = Arc::new(house);
+    let flood = flood(&house, "lora", 1000).await;
+    let body = json!({ "inputs": vec![["old"]; 200] });
+    let refused = house.post("/a/lora/predict", body.clone()).await;
+    assert_eq!((refused.status.as_u16(), refused.header("retry-after")), (429, "1"), "{}", refused.text);
+    assert!(refused.json()["error"].as_str().unwrap().contains("too much for 'lora'"), "{}", refused.text);
+    house.post("/a/ia3/predict", body).await.ok();
+    flood.await.unwrap().ok();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -284,11 +343,18 @@ async fn every_operation_of_the_document_is_there() {
     let schema = &document["components"]["schemas"]["EmbeddingsRequest"];
     assert_eq!(schema["required"], json!(["input"]));
     let paths = document["paths"].as_object().unwrap();
-    for path in ["/predict", "/a/{adapter}/v1/embeddings", "/a/{adapter}", "/admin/adapters/{name}"] {
+    for path in [
+        "/predict",
+        "/a/{adapter}/v1/embeddings",
+        "/a/{adapter}",
+        "/admin/adapters/{name}",
+        "/v2/models/{model}/versions/{version}/infer",
+    ] {
         assert!(paths.contains_key(path), "{path}");
     }
     for (path, methods) in paths {
         let place = path.replace("{adapter}", "lora").replace("{name}", "none").replace("{id}", BASE);
+        let place = place.replace("{model}", "ia3").replace("{version}", "1");
         for method in methods.as_object().unwrap().keys() {
             let answer = house.send(&method.to_uppercase(), &place, Some("root"), "").await;
             let (status, empty) = (answer.status.as_u16(), answer.text.is_empty());

@@ -4,11 +4,13 @@
 mod support;
 
 use std::collections::HashMap;
+use std::io::{Read, Write};
 use std::time::Duration;
 
 use graft_serve::grpc::wire::grpc_inference_service_client::GrpcInferenceServiceClient;
 use graft_serve::grpc::wire::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use graft_serve::grpc::wire::{self, InferTensorContents, ModelInferRequest};
+use graft_serve::http::Settings;
 use graft_serve::{App, grpc};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -22,23 +24,30 @@ use support::{ADMIN, BASE, House, bytes, int64s};
 struct Served {
     house: House,
     app: App,
+    at: std::net::SocketAddr,
     client: GrpcInferenceServiceClient<Channel>,
     stop: oneshot::Sender<()>,
     server: JoinHandle<()>,
 }
 
 async fn served() -> Option<Served> {
+    served_with(|_| {}).await
+}
+
+async fn served_with(change: impl FnOnce(&mut Settings)) -> Option<Served> {
     let house = House::new()?;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
-    let app = house.app();
+    let mut settings = house.app().settings().clone();
+    change(&mut settings);
+    let app = App::new(std::sync::Arc::clone(&house.engine), settings);
     let of_server = app.clone();
     let server = tokio::spawn(async move {
         grpc::serve(listener, of_server, async { drop(stopped.await) }).await.unwrap();
     });
     let channel = Endpoint::from_shared(format!("http://{at}")).unwrap().connect().await.unwrap();
-    Some(Served { house, app, client: GrpcInferenceServiceClient::new(channel), stop, server })
+    Some(Served { at, house, app, client: GrpcInferenceServiceClient::new(channel), stop, server })
 }
 
 /// A request with the administrator's key.
@@ -138,7 +147,7 @@ async fn faults_have_their_codes() {
     assert_eq!(code(call("lora", &[], &[])).await, Code::InvalidArgument);
     let cut = ModelInferRequest { raw_input_contents: vec![vec![9, 0, 0, 0]], ..call("lora", &["a"], &[]) };
     assert_eq!(code(cut).await, Code::InvalidArgument);
-    let large = "a".repeat(graft_serve::v2::MAX_CALL + 1);
+    let large = "a".repeat(Settings::default().body_bytes + 1);
     assert_eq!(code(call("lora", &[large.as_str()], &[])).await, Code::OutOfRange);
     let mut packed = served.client.clone().send_compressed(CompressionEncoding::Gzip);
     assert!(packed.model_infer(call("lora", &["a"], &[])).await.is_ok());
@@ -205,4 +214,61 @@ async fn what_was_taken_is_answered_before_the_server_ends() {
     stop.send(()).unwrap();
     assert_eq!(answer.await.unwrap().unwrap().into_inner().outputs[0].shape, [200]);
     server.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_call_gets_its_id_back_and_has_a_deadline() {
+    let Some(mut served) = served().await else { return };
+    let mut request = keyed(call("lora", &["a"], &[]));
+    request.metadata_mut().insert("x-request-id", "a-1".parse().unwrap());
+    let answer = served.client.model_infer(request).await.unwrap();
+    assert_eq!(answer.metadata().get("x-request-id").unwrap(), "a-1");
+    let mut request = keyed(call("lora", &["a"], &[]));
+    request.metadata_mut().insert("x-request-timeout", "0.000001".parse().unwrap());
+    let late = served.client.model_infer(request).await.unwrap_err();
+    assert_eq!(late.code(), Code::DeadlineExceeded, "{late}");
+    assert_eq!(late.metadata().get("x-request-id").unwrap().len(), 32);
+}
+
+/// A frame of HTTP/2 for a stream.
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u32).to_be_bytes();
+    [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_whose_message_does_not_come_is_ended() {
+    let short = |s: &mut Settings| s.patience.body = Some(Duration::from_millis(300));
+    let Some(served) = served_with(short).await else { return };
+    let at = served.at;
+    let ended = tokio::task::spawn_blocking(move || {
+        let mut head = vec![0x83, 0x86];
+        let mut add = |name: &[u8], value: &str| {
+            head.extend_from_slice(name);
+            head.push(value.len() as u8);
+            head.extend_from_slice(value.as_bytes());
+        };
+        // Places of the static table, and a name of its own.
+        add(&[0x04], "/inference.GRPCInferenceService/ModelInfer");
+        add(&[0x01], "x");
+        add(&[&[0x00, 12], &b"content-type"[..]].concat(), "application/grpc");
+        add(&[&[0x00, 2], &b"te"[..]].concat(), "trailers");
+        let mut stream = std::net::TcpStream::connect(at).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let begun =
+            [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &*frame(4, 0, 0, &[]), &*frame(1, 4, 1, &head)].concat();
+        stream.write_all(&begun).unwrap();
+        loop {
+            let mut of_frame = [0u8; 9];
+            stream.read_exact(&mut of_frame).unwrap();
+            let length = u32::from_be_bytes([0, of_frame[0], of_frame[1], of_frame[2]]);
+            let mut payload = vec![0u8; length as usize];
+            stream.read_exact(&mut payload).unwrap();
+            // Headers that are the last of the stream: the status alone.
+            if of_frame[8] == 1 && of_frame[3] == 1 {
+                return of_frame[4] & 1 == 1;
+            }
+        }
+    });
+    assert!(ended.await.unwrap());
 }

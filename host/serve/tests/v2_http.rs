@@ -8,8 +8,7 @@ use std::io::Write;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
-use graft_serve::http;
-use graft_serve::v2::MAX_CALL;
+use graft_serve::http::{self, Settings};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -270,7 +269,10 @@ async fn calls_that_make_no_sense_are_refused_in_words() {
     }
     assert!(post(&router, "/v2/models/lora/infer", "{").await.fault(400).contains("JSON"));
     assert!(
-        post(&router, "/v2/models/lora/infer", vec![b' '; MAX_CALL + 1]).await.fault(413).contains("bytes")
+        post(&router, "/v2/models/lora/infer", vec![b' '; Settings::default().body_bytes + 1])
+            .await
+            .fault(413)
+            .contains("bytes")
     );
     let shared = json!({ "name": "text", "datatype": "BYTES", "shape": [1], "parameters": { "shared_memory_region": "r" } });
     infer(&router, "lora", json!({ "inputs": [shared] })).await.fault(501);
@@ -291,7 +293,7 @@ async fn packed_bodies_are_unpacked_up_to_the_limit() {
     };
     let call = json!({ "inputs": [texts("text", &["a"])] }).to_string();
     assert_eq!(send("gzip", packed(call.as_bytes())).await.status, 200);
-    send("gzip", packed(&vec![b' '; MAX_CALL + 1])).await.fault(413);
+    send("gzip", packed(&vec![b' '; Settings::default().body_bytes + 1])).await.fault(413);
     send("gzip", call.clone().into_bytes()).await.fault(400);
     send("br", call.into_bytes()).await.fault(400);
 }
@@ -315,6 +317,15 @@ async fn the_repository_is_listed_loaded_and_unloaded() {
     change(&router, "lora/unload", "{}").await.fault(404);
     change(&router, "tiny/unload", "").await.fault(400);
 
+    let config = house.adapters().join("ia3/adapter_config.json");
+    let same = std::fs::read_to_string(&config).unwrap();
+    change(&router, "ia3/load", "{}").await;
+    assert_eq!(
+        entry(&index("").await, "ia3").unwrap()["version"],
+        "1",
+        "the same files are no other version"
+    );
+    std::fs::write(&config, format!("{same}\n")).unwrap();
     for adapter in ["lora", "ia3"] {
         let loaded = change(&router, &format!("{adapter}/load"), "{}").await;
         assert_eq!(loaded.status, 200, "{}", loaded.text());

@@ -5,6 +5,7 @@ mod common;
 
 use std::collections::HashMap;
 
+use axum::http::{Extensions, HeaderMap};
 use common::{Answer, BASE, House, Plan, RANKER, change};
 use graft_serve::access::{Access, KeyFile};
 use graft_serve::grpc::wire::grpc_inference_service_client::GrpcInferenceServiceClient;
@@ -257,7 +258,7 @@ async fn limits_and_numbers_of_an_adapter_are_those_of_all_dialects() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_is_answered_by_the_revision_that_was_found() {
     let Some(house) = House::new() else { return };
-    let caller = Caller { app: house.app.clone(), key: None };
+    let caller = Caller::of(&house.app, &HeaderMap::new(), &Extensions::new());
     let column = |name: &str, all: [&str; 2]| {
         let data = Data::Bytes(all.map(|t| t.as_bytes().to_vec()).to_vec());
         Input::new(name, &[2], data).unwrap()
@@ -267,7 +268,7 @@ async fn a_call_is_answered_by_the_revision_that_was_found() {
         let inputs = vec![column("text", ["old"; 2]), column("adapter", ["lora", ""])];
         Request { model: "lora".into(), inputs, ..Request::default() }
     };
-    let found = models::find(&caller, "lora", "1").unwrap();
+    let found = models::find(&caller, "lora", "1").await.unwrap();
     let before = infer(&caller, &found, request()).await.unwrap();
     let dir = house.adapters().join("lora");
     change(&dir, "classifier", 2.0);
@@ -275,9 +276,9 @@ async fn a_call_is_answered_by_the_revision_that_was_found() {
     assert_eq!(infer(&caller, &found, request()).await.unwrap(), before);
     assert_eq!((before.version, before.by.unwrap().digest), (1, found.by.digest.clone()));
     assert_eq!(before.outputs[3].data, Outputs::Bytes(vec!["1".into(), "1".into()]));
-    let new = models::find(&caller, "lora", "2").unwrap();
+    let new = models::find(&caller, "lora", "2").await.unwrap();
     let after = infer(&caller, &new, request()).await.unwrap();
     assert_eq!(after.version, 2);
     assert_ne!(after.outputs[1].data, before.outputs[1].data);
-    assert!(models::find(&caller, "lora", "1").is_err());
+    assert!(models::find(&caller, "lora", "1").await.is_err());
 }

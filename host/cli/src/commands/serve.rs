@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use graft_serve::{Config, Engine, Store, config, grpc, http};
+use graft_serve::config::LogFormat;
+use graft_serve::store::clear_leftovers;
+use graft_serve::{Config, Engine, Store, Watcher, config, grpc, http};
 
-use crate::common::{BaseArgs, started};
+use crate::common::{self, BaseArgs, started};
 
 /// Answer for many adapters over one copy of a base, over HTTP
 ///
@@ -31,6 +33,9 @@ pub struct Args {
     /// The folder of the adapters
     #[arg(long, value_name = "DIR")]
     adapters: Option<String>,
+    /// When adapters are loaded: at-start, or on-request, each by the first request for it [default: at-start]
+    #[arg(long, value_name = "WHEN")]
+    load: Option<String>,
     /// Address and port to listen at [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
@@ -40,6 +45,9 @@ pub struct Args {
     /// The name under which clients ask for the base itself [default: that of its folder]
     #[arg(long, value_name = "NAME")]
     base_name: Option<String>,
+    /// What log lines look like: text, or json with a line for each request [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
     /// Another setting of the file, e.g. limits.texts=100 (repeatable)
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -60,6 +68,7 @@ impl Args {
         let own = [
             ("base", &self.base),
             ("adapters", &self.adapters),
+            ("load", &self.load),
             ("listen", &listen),
             ("grpc", &grpc),
             ("base_name", &self.base_name),
@@ -69,6 +78,9 @@ impl Args {
                 flags.insert(key.into(), toml::Value::String(value.clone()));
             }
         }
+        if let Some(format) = self.log_format {
+            flags.insert("log_format".into(), toml::Value::try_from(format)?);
+        }
         Ok(Config::layered(self.config.as_deref(), std::env::vars(), flags)?)
     }
 }
@@ -76,31 +88,36 @@ impl Args {
 /// Runs `graft serve`.
 pub fn run(args: Args) -> Result<()> {
     let config = args.config()?;
+    common::start_logging_of_server(config.log_format);
     let settings = config.settings(&|name| std::env::var(name).ok())?;
     let base = config.base.as_deref().ok_or_else(|| anyhow!("which base? Name it with --base"))?;
     let base = args.base_args.open(base)?;
     let name = config.base_name.clone().unwrap_or_else(|| base.name());
-    let store = Arc::new(Store::new(base, name, args.base_args.plugin_dir.clone())?);
+    let store = Store::new(base, name, args.base_args.plugin_dir.clone())?.keeping(config.keeping());
+    let store = Arc::new(store);
+    store.memory.set(config.limits.memory_bytes);
+    let threads = args.base_args.runtime.threads.unwrap_or_else(|| store.base.runtime().threads());
+    let say = |what: String| common::say(config.log_format, &what);
     if let Some(dir) = &config.adapters {
-        http::clear_leftovers(dir).with_context(|| format!("can't read {}", dir.display()))?;
+        clear_leftovers(dir).with_context(|| format!("can't read {}", dir.display()))?;
         for (name, e) in store.load_all(dir)? {
-            eprintln!("adapter '{name}' is not served: {e}");
+            say(format!("adapter '{name}' is not served: {e}"));
         }
     }
     let options = args.base_args.runtime.session("serve")?;
     let engine = Engine::start(Arc::clone(&store), config.limits.engine, options)?;
     let engine = Arc::new(engine.with_rates(config.engine_rates()));
+    let watched = config.watching().filter(|_| config.adapters.is_some());
+    let watcher = watched.map(|every| Watcher::start(Arc::clone(&store), every)).transpose()?;
     let app = http::App::new(Arc::clone(&engine), settings);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(threads.max(1)).enable_all().build()?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind(config.listen).await;
         let listener = listener.with_context(|| format!("can't listen at {}", config.listen))?;
-        let (count, at) = (store.list().len(), listener.local_addr()?);
-        eprintln!(
-            "{count} adapters on {} at http://{at}, {} ms after the start",
-            store.base_name,
-            started().elapsed().as_millis()
-        );
+        let (count, at) = (store.all().len(), listener.local_addr()?);
+        let took = started().elapsed().as_millis();
+        say(format!("{count} adapters on {} at http://{at}, {took} ms after the start", store.base_name));
         let (stop, stopping) = tokio::sync::watch::channel(());
         let (draining, grace) = (app.clone(), Duration::from_secs(config.drain_seconds));
         tokio::spawn(async move {
@@ -116,12 +133,13 @@ pub fn run(args: Args) -> Result<()> {
             let Some(at) = config.grpc else { return anyhow::Ok(()) };
             let listener = tokio::net::TcpListener::bind(at).await;
             let listener = listener.with_context(|| format!("can't listen at {at}"))?;
-            eprintln!("gRPC at {}", listener.local_addr()?);
+            say(format!("gRPC at {}", listener.local_addr()?));
             Ok(grpc::serve(listener, app, until_dropped(stopping)).await?)
         };
         tokio::try_join!(async { Ok(http.await?) }, grpc)?;
         anyhow::Ok(())
     })?;
+    drop(watcher);
     engine.stop();
     Ok(())
 }

@@ -41,6 +41,12 @@ fn an_unknown_setting_is_refused_with_the_nearest_name() {
     assert!(said("[limits]\ntexts = 'many'").contains("many"));
     assert!(said("[limits]\ntexts = 0").contains("limits.texts is 0"));
     assert!(said("[rates]\neveryone = -1.0").contains("above 0"));
+    assert!(said("watch_seconds = -1.0").contains("watch_seconds is -1"));
+    assert!(said("[limits]\nload_seconds = nan").contains("limits.load_seconds is NaN"));
+    assert!(said("load = 'later'").contains("on-request"));
+    assert!(said("[timeouts]\nbody_seconds = -1.0").contains("timeouts.body_seconds is -1"));
+    assert!(said("[timeouts]\nrequest_seconds = inf").contains("no time"));
+    assert!(said("log_format = 'xml'").contains("xml"));
     let by_env = Config::layered(None, env(&[("GRAFT_SERVE_BSAE", "x")]), Table::new());
     assert!(by_env.expect_err("it is refused").to_string().contains("did you mean 'base'?"));
 }
@@ -62,4 +68,19 @@ fn keys_come_from_files_and_the_environment_and_are_never_shown() {
     let said = config.settings(&|_| None).expect_err("an unknown key").to_string();
     assert!(said.contains("admni") && !said.contains("secret"), "{said}");
     assert!(Config::default().settings(&|_| Some(" ".into())).is_err());
+}
+
+#[test]
+fn adapters_are_kept_as_the_settings_say() {
+    let of = |content: &str| {
+        let file = file(content);
+        Config::layered(Some(file.path()), [], Table::new()).expect("all is known")
+    };
+    assert_eq!(of("").keeping(), Keeping::default());
+    assert_eq!(of("").watching(), Some(Duration::from_secs(1)));
+    let other =
+        of("load = 'on-request'\nwatch_seconds = 0.0\n[limits]\nhost_bytes = 7\nload_seconds = 0.5\n");
+    let wait = Duration::from_millis(500);
+    assert_eq!(other.keeping(), Keeping { on_request: true, host_bytes: 7, wait });
+    assert_eq!(other.watching(), None);
 }

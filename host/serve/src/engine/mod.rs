@@ -3,6 +3,7 @@
 mod passes;
 mod queue;
 mod scores;
+mod waiting;
 mod worker;
 
 use std::sync::Arc;
@@ -32,6 +33,8 @@ pub struct Limits {
     pub batch_tokens: usize,
     /// Most rows that wait; a request beyond is refused.
     pub queue_rows: usize,
+    /// Most rows of one adapter that wait; a quarter of `queue_rows` if not given.
+    pub adapter_queue_rows: Option<usize>,
     /// Most texts of one request.
     pub texts: usize,
     /// Longest text, in bytes.
@@ -46,10 +49,18 @@ impl Default for Limits {
             batch_rows: 32,
             batch_tokens: 8192,
             queue_rows: 4096,
+            adapter_queue_rows: None,
             texts: 1024,
             text_bytes: 1 << 20,
             bank_bytes: 8 << 30,
         }
+    }
+}
+
+impl Limits {
+    /// Most rows of one adapter that wait; a request beyond is refused.
+    pub fn adapter_queue_rows(&self) -> usize {
+        self.adapter_queue_rows.unwrap_or(self.queue_rows.div_ceil(4))
     }
 }
 
@@ -86,6 +97,7 @@ impl Engine {
                 detail: "a base of images can't be served yet".into(),
             });
         };
+        store.metrics.runs_on(options.threads.unwrap_or_else(|| store.base.runtime().threads()));
         let queue = Arc::new(Queue::new(limits));
         store.rooms.open(&store.base, options)?;
         let passes = passes::Passes::new(tokenizer.pad_id(), limits.bank_bytes);
@@ -116,18 +128,18 @@ impl Engine {
         self.queue.waiting()
     }
 
-    /// The adapter that a request means; the base for none and for the base's own name.
+    /// The adapter that a request means; the base for none and for the base's own name. It is loaded where it is not in
+    /// memory.
     ///
     /// # Errors
-    /// [`Refusal::UnknownAdapter`].
-    pub fn resident(&self, adapter: Option<&str>) -> Result<Arc<Resident>, Refusal> {
+    /// See [`Store::get`].
+    pub async fn resident(&self, adapter: Option<&str>) -> Result<Arc<Resident>, Refusal> {
         match adapter {
             None => Ok(Arc::clone(&self.store.bare)),
-            Some(name) => match self.store.find(name) {
-                Some(found) => Ok(found),
-                None if name == self.store.base_name => Ok(Arc::clone(&self.store.bare)),
-                None => Err(Refusal::UnknownAdapter { name: name.to_owned() }),
-            },
+            Some(name) if name == self.store.base_name && !self.store.knows(name) => {
+                Ok(Arc::clone(&self.store.bare))
+            }
+            Some(name) => self.store.get(name).await,
         }
     }
 
@@ -136,7 +148,7 @@ impl Engine {
     /// # Errors
     /// See [`Refusal`].
     pub async fn ask(self: &Arc<Engine>, ask: Ask) -> Result<Answered, Refusal> {
-        let resident = match self.resident(ask.adapter.as_deref()) {
+        let resident = match self.resident(ask.adapter.as_deref()).await {
             Ok(found) => found,
             Err(why) => {
                 self.store.metrics.refused(&why);
@@ -171,6 +183,9 @@ impl Engine {
         began: Instant,
     ) -> Result<Answered, Refusal> {
         self.check(&ask.texts)?;
+        if ask.deadline.is_some_and(|at| Instant::now() >= at) {
+            return Err(Refusal::Deadline);
+        }
         self.rates.take(resident.by.adapter.as_deref().unwrap_or(&self.store.base_name), ask.texts.len())?;
         let (want, deadline) = (ask.want, ask.deadline);
         let (engine, for_tokens) = (Arc::clone(self), Arc::clone(resident));
@@ -188,7 +203,7 @@ impl Engine {
             pending: Arc::clone(&pending),
             place,
         });
-        self.queue.push(items.collect())?;
+        let _held = self.queue.push(&pending, items.collect())?;
         let answer = match deadline {
             Some(at) => tokio::time::timeout_at(at.into(), answer).await.map_err(|_| Refusal::Deadline)?,
             None => answer.await,

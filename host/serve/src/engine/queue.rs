@@ -1,4 +1,4 @@
-//! What waits to be run, and what a batch takes of it.
+//! What waits to be run, and who waits for it.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,6 +8,7 @@ use graft_plugins::api::Row;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
+use super::waiting::{Place, Waiting};
 use super::{Limits, Reply};
 use crate::ask::{Refusal, Want};
 use crate::store::Resident;
@@ -16,10 +17,10 @@ use crate::store::Resident;
 pub(super) struct Pending {
     deadline: Option<Instant>,
     taken: Instant,
-    state: Mutex<State>,
+    answers: Mutex<Answers>,
 }
 
-struct State {
+struct Answers {
     answers: Vec<Option<Value>>,
     left: usize,
     started: Option<Instant>,
@@ -28,12 +29,12 @@ struct State {
 
 impl Pending {
     pub(super) fn new(rows: usize, reply: oneshot::Sender<Reply>, deadline: Option<Instant>) -> Pending {
-        let state = State { answers: vec![None; rows], left: rows, started: None, reply: Some(reply) };
-        Pending { deadline, taken: Instant::now(), state: state.into() }
+        let state = Answers { answers: vec![None; rows], left: rows, started: None, reply: Some(reply) };
+        Pending { deadline, taken: Instant::now(), answers: state.into() }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, Answers> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether somebody still wants the answer. Who is too late is told so.
@@ -42,6 +43,11 @@ impl Pending {
             self.refuse(Refusal::Deadline);
         }
         self.state().reply.as_ref().is_some_and(|r| !r.is_closed())
+    }
+
+    /// Whether all of its rows were answered.
+    fn is_answered(&self) -> bool {
+        self.state().left == 0
     }
 
     /// Its first row is being run.
@@ -84,48 +90,72 @@ pub(super) struct Item {
 }
 
 #[derive(Default)]
-struct Waiting {
-    items: Vec<Item>,
+struct State {
+    rows: Waiting<Item>,
     closed: bool,
 }
 
-/// The rows that wait, oldest first.
+/// The rows that wait.
 pub(super) struct Queue {
     limits: Limits,
-    waiting: Mutex<Waiting>,
+    state: Mutex<State>,
     changed: Condvar,
+}
+
+/// The places of a request in the queue. Dropped, they are given up.
+pub(super) struct Held {
+    queue: Arc<Queue>,
+    pending: Arc<Pending>,
+    places: Vec<Place>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if !self.pending.is_answered() {
+            let mut state = self.queue.lock();
+            self.places.iter().for_each(|p| drop(state.rows.remove(*p)));
+        }
+    }
 }
 
 impl Queue {
     pub(super) fn new(limits: Limits) -> Queue {
-        Queue { limits, waiting: Mutex::default(), changed: Condvar::new() }
+        Queue { limits, state: Mutex::default(), changed: Condvar::new() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn waiting(&self) -> usize {
-        self.lock().items.len()
+        self.lock().rows.len()
     }
 
-    /// Takes rows in, all or none.
-    pub(super) fn push(&self, items: Vec<Item>) -> Result<(), Refusal> {
-        let mut waiting = self.lock();
-        if waiting.closed {
+    /// Takes the rows of a request in, all or none.
+    ///
+    /// # Errors
+    /// [`Refusal::Busy`], [`Refusal::Stopping`].
+    pub(super) fn push(self: &Arc<Queue>, pending: &Arc<Pending>, items: Vec<Item>) -> Result<Held, Refusal> {
+        let owner = items.first().and_then(|i| i.resident.by.adapter.clone());
+        let mut state = self.lock();
+        if state.closed {
             return Err(Refusal::Stopping);
         }
-        if waiting.items.len() + items.len() > self.limits.queue_rows {
-            // Places of those who went away are free.
-            waiting.items.retain(|i| i.pending.wanted());
+        let full = |waiting: usize, most: usize| waiting > 0 && waiting + items.len() > most;
+        let busy = |adapter| Err(Refusal::Busy { adapter, retry_after: Duration::from_secs(1) });
+        if full(state.rows.len(), self.limits.queue_rows) {
+            return busy(None);
         }
-        if !waiting.items.is_empty() && waiting.items.len() + items.len() > self.limits.queue_rows {
-            return Err(Refusal::Busy { retry_after: Duration::from_secs(1) });
+        if let Some(name) = &owner
+            && full(state.rows.len_of(&owner), self.limits.adapter_queue_rows())
+        {
+            return busy(Some(Arc::clone(name)));
         }
-        waiting.items.extend(items);
-        drop(waiting);
+        let push = |item: Item| state.rows.push(&owner, item.encoding.ids.len(), item);
+        let places = items.into_iter().map(push).collect();
+        drop(state);
         self.changed.notify_one();
-        Ok(())
+        Ok(Held { queue: Arc::clone(self), pending: Arc::clone(pending), places })
     }
 
     /// Nothing more is taken in.
@@ -136,46 +166,16 @@ impl Queue {
 
     /// The next batch, waited for; `None` when the queue is closed and empty.
     pub(super) fn next(&self) -> Option<Vec<Item>> {
-        let mut waiting = self.lock();
+        let mut state = self.lock();
         loop {
-            waiting.items.retain(|i| i.pending.wanted());
-            if !waiting.items.is_empty() {
-                return Some(take(&mut waiting.items, &self.limits));
+            let batch = state.rows.take(&self.limits, |i| i.pending.wanted());
+            if !batch.is_empty() {
+                return Some(batch);
             }
-            if waiting.closed {
+            if state.closed {
                 return None;
             }
-            waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
-}
-
-/// The oldest row and those nearest to its length, as many as fit.
-fn take(items: &mut Vec<Item>, limits: &Limits) -> Vec<Item> {
-    let length = |i: &Item| i.encoding.ids.len();
-    let mut by_length: Vec<usize> = (0..items.len()).collect();
-    by_length.sort_by_key(|i| (length(&items[*i]), *i));
-    let oldest = by_length.iter().position(|i| *i == 0).unwrap_or(0);
-    let (mut low, mut high) = (oldest, oldest + 1);
-    while high - low < limits.batch_rows {
-        let longest = |high: usize| length(&items[by_length[high - 1]]).max(1);
-        let of = |k: usize| length(&items[by_length[k]]);
-        let below = (low > 0).then(|| of(oldest) - of(low - 1));
-        let above = (high < by_length.len()).then(|| of(high) - of(oldest));
-        let up = match (below, above) {
-            (None, None) => break,
-            (Some(b), Some(a)) => a <= b,
-            (None, Some(_)) => true,
-            (Some(_), None) => false,
-        };
-        let (l, h) = if up { (low, high + 1) } else { (low - 1, high) };
-        if (h - l) * longest(h) > limits.batch_tokens {
-            break;
-        }
-        (low, high) = (l, h);
-    }
-    let mut chosen = vec![false; items.len()];
-    by_length[low..high].iter().for_each(|i| chosen[*i] = true);
-    let mut keep = chosen.iter();
-    items.extract_if(.., |_| *keep.next().unwrap_or(&false)).collect()
 }

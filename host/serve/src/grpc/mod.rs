@@ -7,15 +7,21 @@ mod describe;
 pub mod wire;
 
 use std::future::Future;
+use std::sync::Arc;
 
+use axum::extract::State;
+use axum::middleware::{Next, from_fn_with_state};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tonic::codec::CompressionEncoding;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
+use tonic::service::Routes;
 use tonic::{Code, Request, Response, Status};
 
-use crate::access::Key;
 use crate::app::{App, Caller};
 use crate::ask::Refusal;
-use crate::v2::{EXTENSIONS, Fault, Kind, MAX_CALL, SERVER, VERSION, infer, models, provenance, repository};
+use crate::patience::{Clock, in_time};
+use crate::trail::{Line, REQUEST_ID, Trail};
+use crate::v2::{EXTENSIONS, Fault, Kind, SERVER, VERSION, infer, models, provenance, repository};
 use wire::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
 
 /// The service of a server.
@@ -26,15 +32,16 @@ pub struct Service {
 impl Service {
     /// What came with a request, and who sent it.
     fn taken<T>(&self, request: Request<T>) -> (Caller, T) {
-        let key = Key::of(request.metadata().as_ref());
-        (Caller { app: self.app.clone(), key }, request.into_inner())
+        let caller = Caller::of(&self.app, request.metadata().as_ref(), request.extensions());
+        (caller, request.into_inner())
     }
 }
 
 /// The service, ready to be routed to. Calls are of limited size, also after they were unpacked.
 pub fn service(app: impl Into<App>) -> GrpcInferenceServiceServer<Service> {
-    let service = GrpcInferenceServiceServer::new(Service { app: app.into() });
-    let mut service = service.max_decoding_message_size(MAX_CALL);
+    let app = app.into();
+    let most = app.settings().body_bytes;
+    let mut service = GrpcInferenceServiceServer::new(Service { app }).max_decoding_message_size(most);
     for packed in [CompressionEncoding::Gzip, CompressionEncoding::Deflate] {
         service = service.accept_compressed(packed).send_compressed(packed);
     }
@@ -51,9 +58,57 @@ pub async fn serve(
     until: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), tonic::transport::Error> {
     let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
-    let router = tonic::transport::Server::builder().add_service(service(app));
-    router.serve_with_incoming_shutdown(incoming, until).await
+    let app = app.into();
+    let mut server = tonic::transport::Server::builder();
+    if let Some(most) = app.settings().patience.most {
+        server = server.timeout(most);
+    }
+    server.add_routes(routes(app)).serve_with_incoming_shutdown(incoming, until).await
 }
+
+/// The service with a line for each call, and its id given back.
+fn routes(app: App) -> Routes {
+    let router = Routes::new(service(app.clone())).into_axum_router();
+    router.layer(from_fn_with_state(app, followed)).into()
+}
+
+async fn followed(
+    State(app): State<App>,
+    mut request: axum::extract::Request,
+    next: Next,
+) -> axum::response::Response {
+    let trail = Trail::of(request.headers());
+    let clock = Clock::start(request.headers());
+    let plain =
+        |path: &&str| path.len() < 80 && path.bytes().all(|b| b.is_ascii_alphabetic() || b"./".contains(&b));
+    let line = Line::begin(&trail, "grpc", "POST", Some(request.uri().path()).filter(plain));
+    request.extensions_mut().insert(clock);
+    request.extensions_mut().insert(Arc::clone(&trail));
+    let mut response = match whole(&app, request).await {
+        Ok(request) => next.run(request).await,
+        Err(status) => status.into_http::<tonic::body::Body>().map(axum::body::Body::new),
+    };
+    response.headers_mut().insert(REQUEST_ID, trail.id().clone());
+    // Only calls that fail have their code in front.
+    line.end(Status::from_header_map(response.headers()).map_or(0, |s| s.code() as u16));
+    response
+}
+
+/// A call of which the message came in time.
+async fn whole(app: &App, request: axum::extract::Request) -> Result<axum::extract::Request, Status> {
+    let settings = app.settings();
+    let (parts, body) = request.into_parts();
+    let most = settings.body_bytes.saturating_add(PREFIX);
+    let came = in_time(settings.patience.body, Limited::new(body, most).collect()).await?;
+    let body = came.map_err(|e| match e.is::<LengthLimitError>() {
+        true => Status::out_of_range(format!("a call has at most {} bytes", settings.body_bytes)),
+        false => Status::cancelled("the call broke off"),
+    })?;
+    Ok(axum::extract::Request::from_parts(parts, body.to_bytes().into()))
+}
+
+/// What stands in front of a message: whether it is packed, and its length.
+const PREFIX: usize = 5;
 
 impl From<Fault> for Status {
     fn from(fault: Fault) -> Status {
@@ -64,7 +119,7 @@ impl From<Fault> for Status {
             Kind::TooLarge | Kind::Busy => Code::ResourceExhausted,
             Kind::NoKey => Code::Unauthenticated,
             Kind::Forbidden => Code::PermissionDenied,
-            Kind::Late => Code::DeadlineExceeded,
+            Kind::Late | Kind::Slow => Code::DeadlineExceeded,
             Kind::Unavailable => Code::Unavailable,
             Kind::Internal => Code::Internal,
         };
@@ -100,7 +155,7 @@ impl GrpcInferenceService for Service {
         request: Request<wire::ModelReadyRequest>,
     ) -> Answer<wire::ModelReadyResponse> {
         let (caller, wire::ModelReadyRequest { name, version }) = self.taken(request);
-        let ready = match models::find(&caller, &name, &version) {
+        let ready = match models::find(&caller, &name, &version).await {
             Ok(_) => true,
             Err(fault) if fault.kind == Kind::NotFound => false,
             Err(fault) => return Err(fault.into()),
@@ -124,7 +179,7 @@ impl GrpcInferenceService for Service {
         request: Request<wire::ModelMetadataRequest>,
     ) -> Answer<wire::ModelMetadataResponse> {
         let (caller, wire::ModelMetadataRequest { name, version }) = self.taken(request);
-        let model = models::find(&caller, &name, &version)?;
+        let model = models::find(&caller, &name, &version).await?;
         Ok(Response::new(describe::metadata(&self.app.engine().store, name, &model)))
     }
 
@@ -133,7 +188,7 @@ impl GrpcInferenceService for Service {
         request: Request<wire::ModelConfigRequest>,
     ) -> Answer<wire::ModelConfigResponse> {
         let (caller, wire::ModelConfigRequest { name, version }) = self.taken(request);
-        let model = models::find(&caller, &name, &version)?;
+        let model = models::find(&caller, &name, &version).await?;
         let config = describe::config(&self.app.engine().store, name, &model);
         Ok(Response::new(wire::ModelConfigResponse { config: Some(config) }))
     }
@@ -144,7 +199,7 @@ impl GrpcInferenceService for Service {
     ) -> Answer<wire::ModelInferResponse> {
         let (caller, call) = self.taken(request);
         // As over HTTP: a model that is not there comes before all else.
-        let model = models::find(&caller, &call.model_name, &call.model_version)?;
+        let model = models::find(&caller, &call.model_name, &call.model_version).await?;
         let (request, id) = convert::request(call)?;
         let answer = infer(&caller, &model, request).await?;
         let by = answer.by.clone();
@@ -165,7 +220,7 @@ impl GrpcInferenceService for Service {
         let store = &self.app.engine().store;
         let models = match name.is_empty() {
             true => caller.residents()?,
-            false => vec![models::find(&caller, &name, &version)?],
+            false => vec![models::find(&caller, &name, &version).await?],
         };
         let model_stats = models.iter().map(|m| describe::statistics(store, m)).collect();
         Ok(Response::new(wire::ModelStatisticsResponse { model_stats }))

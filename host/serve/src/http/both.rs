@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::call::Call;
-use super::openapi::{Operation, body};
+use super::openapi::{Operation, body, shapes};
 use super::{openai, tei};
 use crate::app::App;
 use crate::ask::Refusal;
@@ -18,13 +18,16 @@ use crate::ask::Refusal;
 pub(super) const OPERATIONS: [Operation; 3] = [
     Operation::post("/rerank", "Texts by how well they fit a query")
         .takes(body::<tei::rerank::Request>)
-        .or(body::<openai::rerank::Request>),
+        .or(body::<openai::rerank::Request>)
+        .gives(shapes::either_ranks),
     Operation::post("/tokenize", "The tokens of texts")
         .takes(body::<tei::tokenize::Request>)
-        .or(body::<openai::tokenize::Request>),
+        .or(body::<openai::tokenize::Request>)
+        .gives(shapes::either_tokens),
     Operation::post("/classify", "Labels and probabilities of texts")
         .takes(body::<openai::classify::Request>)
-        .or(body::<tei::predict::Request>),
+        .or(body::<tei::predict::Request>)
+        .gives(shapes::either_classes),
 ];
 
 pub(super) fn routes() -> Router<App> {

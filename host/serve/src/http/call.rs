@@ -1,6 +1,7 @@
 //! A request: its key, which adapter it means, its body. The headers of an answer.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequestParts, RawPathParams, Request};
@@ -12,14 +13,15 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::access::Key;
 use crate::app::{App, Caller};
-use crate::ask::{Provenance, Refusal};
+use crate::ask::{Answered, Ask, Provenance, Refusal};
+use crate::patience::in_time;
+use crate::store::Resident;
 
 /// A request.
 pub(super) struct Call {
-    /// The key that came with it.
-    pub(super) key: Option<Key>,
+    /// Who sent it.
+    pub(super) caller: Caller,
     prefix: Option<String>,
     body: Bytes,
 }
@@ -28,7 +30,7 @@ impl FromRequestParts<App> for Caller {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Caller, Infallible> {
-        Ok(Caller { app: app.clone(), key: Key::of(&parts.headers) })
+        Ok(Caller::of(app, &parts.headers, &parts.extensions))
     }
 }
 
@@ -47,9 +49,19 @@ impl Call {
     pub(super) async fn take(app: &App, request: Request) -> Result<Call, Refusal> {
         let (mut parts, body) = request.into_parts();
         let prefix = param(&mut parts, "adapter").await;
-        let key = Key::of(&parts.headers);
-        let body = bytes(body, app.settings().body_bytes).await?;
-        Ok(Call { key, prefix, body })
+        let caller = Caller::of(app, &parts.headers, &parts.extensions);
+        let body = bytes(app, body).await?;
+        Ok(Call { caller, prefix, body })
+    }
+
+    /// The adapter of that name, if the key opens it; see [`App::resident`].
+    pub(super) async fn resident(&self, name: Option<&str>) -> Result<Arc<Resident>, Refusal> {
+        self.caller.app.resident(self.caller.key, name).await
+    }
+
+    /// Answers; see [`Caller::ask`].
+    pub(super) async fn ask(&self, resident: &Arc<Resident>, ask: Ask) -> Result<Answered, Refusal> {
+        self.caller.ask(resident, ask).await
     }
 
     /// The body as JSON.
@@ -80,9 +92,11 @@ pub(super) async fn param(parts: &mut Parts, name: &str) -> Option<String> {
     params.iter().find(|(k, _)| *k == name).map(|(_, v)| v.to_owned())
 }
 
-/// A body of at most `most` bytes.
-pub(super) async fn bytes(body: Body, most: usize) -> Result<Bytes, Refusal> {
-    match Limited::new(body, most).collect().await {
+/// A body, within the limits of size and time.
+pub(super) async fn bytes(app: &App, body: Body) -> Result<Bytes, Refusal> {
+    let most = app.settings().body_bytes;
+    let body = Limited::new(body, most).collect();
+    match in_time(app.settings().patience.body, body).await? {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(e) if e.downcast_ref::<LengthLimitError>().is_some() => Err(Refusal::TooLarge { most }),
         Err(_) => Err(Refusal::Invalid("the body broke off".into())),

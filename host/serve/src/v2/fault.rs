@@ -14,6 +14,8 @@ pub enum Kind {
     Unsupported,
     /// More bytes than are taken.
     TooLarge,
+    /// The body did not come in time.
+    Slow,
     /// A key is needed.
     NoKey,
     /// The key is not for this.
@@ -59,11 +61,12 @@ impl From<Refusal> for Fault {
                 Kind::Invalid
             }
             Refusal::TooLarge { .. } => Kind::TooLarge,
+            Refusal::Slow { .. } => Kind::Slow,
             Refusal::NoKey => Kind::NoKey,
             Refusal::Forbidden(_) => Kind::Forbidden,
             Refusal::Busy { .. } | Refusal::Rate { .. } => Kind::Busy,
             Refusal::Deadline => Kind::Late,
-            Refusal::Stopping => Kind::Unavailable,
+            Refusal::NotLoaded { .. } | Refusal::Stopping => Kind::Unavailable,
             Refusal::Internal(_) => Kind::Internal,
         };
         Fault { retry_after: refusal.retry_after(), ..Fault::new(kind, refusal.to_string()) }
@@ -77,6 +80,7 @@ impl From<StoreError> for Fault {
             StoreError::Name(_) | StoreError::Exists(_) | StoreError::Task(_) | StoreError::NoPrevious(_) => {
                 Kind::Invalid
             }
+            StoreError::Memory { .. } => Kind::Unavailable,
             StoreError::Io { .. } | StoreError::Replaced(_) => Kind::Internal,
         };
         Fault::new(kind, e.to_string())

@@ -97,8 +97,8 @@ pub async fn infer(caller: &Caller, model: &Arc<Resident>, request: Request) -> 
     let wanted = wanted(&request.outputs)?;
     let rows = Rows::of(request.inputs, caller.app.engine().limits.texts)?;
     let count = rows.texts.len();
-    let groups = groups(caller, model, rows)?;
-    let deadline = request.timeout.and_then(|t| Instant::now().checked_add(t));
+    let groups = groups(caller, model, rows).await?;
+    let deadline = caller.deadline(request.timeout);
     let mut answers: Vec<Option<(Value, u64)>> = vec![None; count];
     let mut by = Vec::new();
     for (places, answered) in ask(caller, groups, deadline).await? {
@@ -134,7 +134,7 @@ fn wanted(names: &[String]) -> Result<Vec<bool>, Fault> {
 }
 
 /// The rows by adapter, in the order in which adapters first occur.
-fn groups(caller: &Caller, model: &Arc<Resident>, rows: Rows) -> Result<Vec<Group>, Fault> {
+async fn groups(caller: &Caller, model: &Arc<Resident>, rows: Rows) -> Result<Vec<Group>, Fault> {
     let mut groups: Vec<Group> = Vec::new();
     let mut of_name = std::collections::HashMap::new();
     for (place, (text, adapter)) in rows.texts.into_iter().zip(rows.adapters).enumerate() {
@@ -143,7 +143,7 @@ fn groups(caller: &Caller, model: &Arc<Resident>, rows: Rows) -> Result<Vec<Grou
             None => {
                 let mut resident = Arc::clone(model);
                 if !adapter.is_empty() {
-                    let found = caller.resident(&adapter)?;
+                    let found = caller.resident(&adapter).await?;
                     // By its name too it is the revision that was called.
                     if found.by.adapter != model.by.adapter {
                         resident = found;
@@ -175,8 +175,8 @@ async fn ask(
         let headless = matches!(resident.form(&caller.app.engine().store, Want::Answer), Ok(None));
         let want = if headless { Want::Vector } else { Want::Answer };
         let ask = Ask { deadline, ..Ask::new(None, texts, want) };
-        let app = caller.app.clone();
-        running.spawn(async move { Ok::<_, Refusal>((places, app.ask(&resident, ask).await?)) });
+        let caller = caller.clone();
+        running.spawn(async move { Ok::<_, Refusal>((places, caller.ask(&resident, ask).await?)) });
     }
     let mut all = Vec::new();
     while let Some(done) = running.join_next().await {

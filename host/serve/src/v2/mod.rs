@@ -24,8 +24,6 @@ pub use tensor::{Data, DataType, Input};
 
 use crate::ask::Provenance;
 
-/// Most bytes of a call, also after they were unpacked.
-pub const MAX_CALL: usize = 32 << 20;
 /// What the server calls itself.
 pub const SERVER: &str = "graft";
 /// Its version.

@@ -70,8 +70,8 @@ pub fn config_type(datatype: &str) -> &'static str {
 /// # Errors
 /// [`Kind::NotFound`] for another name or version, and for what the key does not open; [`Kind::NoKey`]; a version that is
 /// no number.
-pub fn find(caller: &Caller, name: &str, version: &str) -> Result<Arc<Resident>, Fault> {
-    let resident = caller.resident(name)?;
+pub async fn find(caller: &Caller, name: &str, version: &str) -> Result<Arc<Resident>, Fault> {
+    let resident = caller.resident(name).await?;
     if !version.is_empty() {
         let wanted: u64 = version.parse().map_err(|_| {
             Fault::invalid(format!(

@@ -53,9 +53,10 @@ fn index_now(store: &Store, ready: bool) -> Result<Vec<Entry>, StoreError> {
         && !ready
     {
         for (name, _) in folders(root)? {
-            if check_name(&name).is_ok() && store.find(&name).is_none() {
-                let version = String::new();
-                entries.push(Entry { name, version, state: "UNAVAILABLE", reason: "not loaded" });
+            let known = store.named(&name);
+            if check_name(&name).is_ok() && known.as_ref().is_none_or(|n| n.current.is_none()) {
+                let reason = if known.is_some() { "loaded by the first request" } else { "not loaded" };
+                entries.push(Entry { name, version: String::new(), state: "UNAVAILABLE", reason });
             }
         }
     }
@@ -79,7 +80,7 @@ pub async fn load(store: &Arc<Store>, name: &str) -> Result<(), Fault> {
 }
 
 fn load_now(store: &Store, name: &str) -> Result<(), StoreError> {
-    let former = store.find(name).map(|r| r.dir.clone());
+    let former = store.named(name).map(|n| n.dir);
     if former.is_none() && name == store.base_name {
         return Ok(());
     }
@@ -95,7 +96,7 @@ fn load_now(store: &Store, name: &str) -> Result<(), StoreError> {
 /// # Errors
 /// A name that no adapter has; the base.
 pub fn unload(store: &Store, name: &str) -> Result<(), Fault> {
-    if store.find(name).is_none() && name == store.base_name {
+    if !store.knows(name) && name == store.base_name {
         return Err(Fault::invalid("the base can't be unloaded"));
     }
     store.unload(name)?;

@@ -12,9 +12,9 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use graft_graph::Tensor;
-use graft_runtime::SessionOptions;
+use graft_runtime::{Runtime, SessionOptions};
 use graft_serve::http::{App, Settings, router};
-use graft_serve::{Access, Engine, Limits, Rates, Store};
+use graft_serve::{Access, Engine, Keeping, Limits, Rates, Store};
 use graft_tasks::{Base, BaseOptions};
 use graft_tests::{fixture, fixture_base, runtime, shared};
 use serde_json::Value;
@@ -36,6 +36,7 @@ pub struct Plan {
     pub rates: Rates,
     pub body_bytes: Option<usize>,
     pub aliases: Vec<String>,
+    pub keeping: Keeping,
 }
 
 /// A server, and the folder that it serves.
@@ -131,8 +132,31 @@ impl House {
         ADAPTERS.iter().for_each(|a| copy(&golden.join(a), &adapters.join(a)));
         copy(&golden.join("lora"), &adapters.join(RANKER));
         rewrite(&adapters.join(RANKER), one_output);
+        Some(House::open(dir, golden, runtime, plan))
+    }
+
+    /// One over another base, without adapters; none where there is no ONNX Runtime.
+    pub fn over(base: &Path, plan: Plan) -> Option<House> {
+        let (runtime, dir) = (runtime()?, tempfile::tempdir().unwrap());
+        std::os::unix::fs::symlink(base.canonicalize().unwrap(), dir.path().join("base")).unwrap();
+        std::fs::create_dir(dir.path().join("adapters")).unwrap();
+        Some(House::open(dir, PathBuf::new(), runtime, plan))
+    }
+
+    /// Another server over the same folder, in the place of this one.
+    pub fn restarted(self, plan: Plan) -> House {
+        let House { engine, app, router, golden, dir } = self;
+        engine.stop();
+        drop((engine, app, router));
+        graft_serve::store::clear_leftovers(&dir.path().join("adapters")).unwrap();
+        House::open(dir, golden, runtime().unwrap(), plan)
+    }
+
+    fn open(dir: TempDir, golden: PathBuf, runtime: &'static Runtime, plan: Plan) -> House {
+        let adapters = dir.path().join("adapters");
         let base = Base::open(runtime, &dir.path().join("base"), &BaseOptions::default()).unwrap();
-        let store = Arc::new(Store::new(base, BASE.into(), vec![fixture::target_dir().to_owned()]).unwrap());
+        let store = Store::new(base, BASE.into(), vec![fixture::target_dir().to_owned()]).unwrap();
+        let store = Arc::new(store.keeping(plan.keeping));
         let failed = store.load_all(&adapters).unwrap();
         assert!(failed.is_empty(), "{failed:?}");
         let engine =
@@ -148,7 +172,7 @@ impl House {
         };
         let app = App::new(Arc::clone(&engine), settings);
         let router = router(app.clone());
-        Some(House { engine, app, router, golden, dir })
+        House { engine, app, router, golden, dir }
     }
 
     /// The folder of the adapters.
@@ -188,6 +212,13 @@ impl House {
         Answer { status: parts.status, headers: parts.headers, text }
     }
 
+    /// A number of `/metrics`; 0 where nothing was counted.
+    pub async fn number(&self, line: &str) -> f64 {
+        let text = self.send("GET", "/metrics", Some("root"), "").await.text;
+        let found = text.lines().find_map(|l| l.strip_prefix(&format!("{line} ")));
+        found.map_or(0.0, |n| n.parse().unwrap())
+    }
+
     pub async fn get(&self, path: &str) -> Answer {
         self.send("GET", path, None, Body::empty()).await
     }
@@ -195,6 +226,18 @@ impl House {
     pub async fn post(&self, path: &str, body: Value) -> Answer {
         self.send("POST", path, None, body.to_string()).await
     }
+}
+
+/// A folder as a tar.
+pub fn packed(dir: &Path) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    tar.append_dir_all("some", dir).unwrap();
+    tar.into_inner().unwrap()
+}
+
+/// The digest of an adapter's files.
+pub fn digest(dir: &Path) -> String {
+    graft_adapters::digest_files(graft_adapters::files_of(dir)).unwrap()
 }
 
 /// The numbers of a list.

@@ -16,24 +16,27 @@ use serde_json::{Value, json};
 
 use super::call::{Call, param, signed};
 use super::openai::{self, error, told};
-use super::openapi::{Operation, body};
+use super::openapi::{Operation, body, shapes};
 use crate::access::Key;
 use crate::app::App;
 use crate::ask::Refusal;
 use crate::inside::without;
-use crate::store::{Named, Resident, StoreError, check_name};
-
-pub use upload::clear_leftovers;
+use crate::store::{Named, Previous, Resident, StoreError, check_name};
 
 /// What these routes take, for the OpenAPI document.
 pub(super) const OPERATIONS: [Operation; 7] = [
-    Operation::get("/admin/adapters", "The adapters and their revisions"),
-    Operation::get("/admin/adapters/{name}", "An adapter and its revisions"),
-    Operation::new("put", "/admin/adapters/{name}", "Uploads an adapter: a tar of its folder").archive(),
+    Operation::get("/admin/adapters", "The adapters and their revisions").gives(shapes::adapters),
+    Operation::get("/admin/adapters/{name}", "An adapter and its revisions").gives(shapes::adapter),
+    Operation::new("put", "/admin/adapters/{name}", "Uploads an adapter: a tar of its folder")
+        .archive()
+        .gives(shapes::adapter),
     Operation::new("delete", "/admin/adapters/{name}", "Removes an adapter"),
-    Operation::post("/admin/adapters/{name}/rollback", "Goes back to the revision before"),
-    Operation::post("/admin/adapters/{name}/pin", "Keeps an adapter in memory").takes(body::<Pin>),
-    Operation::get("/metrics", "Numbers for Prometheus"),
+    Operation::post("/admin/adapters/{name}/rollback", "Goes back to the revision before")
+        .gives(shapes::adapter),
+    Operation::post("/admin/adapters/{name}/pin", "Keeps an adapter in memory")
+        .may_take(body::<Pin>)
+        .gives(shapes::adapter),
+    Operation::get("/metrics", "Numbers for Prometheus").gives_text(),
 ];
 
 pub(super) fn routes() -> Router<App> {
@@ -48,7 +51,9 @@ pub(super) fn routes() -> Router<App> {
 async fn metrics(State(app): State<App>, request: Request) -> Response {
     match app.access().watch(Key::of(request.headers())) {
         Ok(()) => {
-            let text = app.engine().store.metrics.text(app.engine().waiting());
+            let store = &app.engine().store;
+            store.metrics.holds(store.memory.used(), store.memory.most());
+            let text = store.metrics.text(app.engine().waiting());
             ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
         }
         Err(why) => openai::refused(&why),
@@ -71,6 +76,7 @@ fn failed(app: &App, e: &StoreError) -> Response {
         StoreError::Exists(_) | StoreError::NoPrevious(_) | StoreError::Replaced(_) => {
             (StatusCode::CONFLICT, "conflict_error")
         }
+        StoreError::Memory { .. } => (StatusCode::INSUFFICIENT_STORAGE, "out_of_memory"),
         StoreError::Io { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "server_error"),
         StoreError::Name(_) | StoreError::Task(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_adapter"),
     };
@@ -86,9 +92,7 @@ async fn list(State(app): State<App>, request: Request) -> Response {
     if let Err(why) = app.access().administer(Key::of(request.headers())) {
         return openai::refused(&why);
     }
-    let store = &app.engine().store;
-    let names = store.list().into_iter().filter_map(|r| r.by.adapter.clone());
-    let all: Vec<Value> = names.filter_map(|n| Some(about(&app, &store.named(&n)?))).collect();
+    let all: Vec<Value> = app.engine().store.all().iter().map(|n| about(&app, n)).collect();
     Json(json!({ "adapters": all })).into_response()
 }
 
@@ -96,7 +100,11 @@ async fn state(State(app): State<App>, request: Request) -> Response {
     let answer = async {
         let (name, _) = allowed(&app, request).await?;
         let named = app.engine().store.named(&name).ok_or(Refusal::UnknownAdapter { name })?;
-        Ok(signed(&app, &named.current.by, Json(about(&app, &named)).into_response()))
+        let response = Json(about(&app, &named)).into_response();
+        Ok(match &named.by {
+            Some(by) => signed(&app, by, response),
+            None => response,
+        })
     };
     told(answer.await)
 }
@@ -107,8 +115,8 @@ async fn put(State(app): State<App>, request: Request) -> Response {
         let Some(root) = app.settings().adapters.clone() else {
             return Err(Refusal::Forbidden("the server has no folder of adapters to put it in".into()));
         };
-        let most = app.settings().upload_bytes;
-        let upload = upload::Upload::receive(&root, &name, request.into_body(), most).await?;
+        let (most, pause) = (app.settings().upload_bytes, app.settings().patience.body);
+        let upload = upload::Upload::receive(&root, &name, request.into_body(), most, pause).await?;
         let store = Arc::clone(&app.engine().store);
         let work = tokio::task::spawn_blocking(move || upload.install(&store));
         let done = work.await.map_err(|_| Refusal::Internal("reading the adapter failed".into()))?;
@@ -124,18 +132,12 @@ async fn remove(State(app): State<App>, request: Request) -> Response {
     let answer = async {
         let (name, _) = allowed(&app, request).await?;
         let (store, root) = (Arc::clone(&app.engine().store), app.settings().adapters.clone());
-        let work = tokio::task::spawn_blocking(move || {
-            let _order = store.changing_files();
-            let gone = store.unload(&name);
-            (gone, root.map_or(Ok(false), |root| upload::remove(&root, &name)))
-        });
-        let (gone, removed) =
-            work.await.map_err(|_| Refusal::Internal("removing the adapter failed".into()))?;
-        Ok(match (gone, removed) {
-            (Ok(gone), Ok(_)) => signed(&app, &gone.by, StatusCode::NO_CONTENT.into_response()),
-            // It could not be loaded, but it was there.
-            (Err(_), Ok(true)) => StatusCode::NO_CONTENT.into_response(),
-            (Err(e), Ok(false)) | (_, Err(e)) => failed(&app, &e),
+        let work = tokio::task::spawn_blocking(move || store.remove(&name, root.as_deref()));
+        let gone = work.await.map_err(|_| Refusal::Internal("removing the adapter failed".into()))?;
+        Ok(match gone {
+            Ok(Some(gone)) => signed(&app, &gone.by, StatusCode::NO_CONTENT.into_response()),
+            Ok(None) => StatusCode::NO_CONTENT.into_response(),
+            Err(e) => failed(&app, &e),
         })
     };
     told(answer.await)
@@ -144,7 +146,10 @@ async fn remove(State(app): State<App>, request: Request) -> Response {
 async fn roll_back(State(app): State<App>, request: Request) -> Response {
     let answer = async {
         let (name, _) = allowed(&app, request).await?;
-        Ok(match app.engine().store.roll_back(&name) {
+        let store = Arc::clone(&app.engine().store);
+        let work = tokio::task::spawn_blocking(move || store.roll_back(&name));
+        let back = work.await.map_err(|_| Refusal::Internal("going back failed".into()))?;
+        Ok(match back {
             Ok(current) => shown(&app, &current),
             Err(e) => failed(&app, &e),
         })
@@ -173,16 +178,12 @@ async fn pin(State(app): State<App>, request: Request) -> Response {
     let answer = async {
         let (name, request) = allowed(&app, request).await?;
         let pin: Pin = Call::take(&app, request).await?.read_or_default()?;
-        let store = &app.engine().store;
-        Ok(
-            match store
-                .pin(&name, pin.pinned)
-                .and_then(|()| store.named(&name).ok_or(StoreError::Unknown(name)))
-            {
-                Ok(named) => shown(&app, &named.current),
-                Err(e) => failed(&app, &e),
-            },
-        )
+        // What is to stay in memory has to be there.
+        let resident = app.engine().store.get(&name).await?;
+        Ok(match app.engine().store.pin(&name, pin.pinned) {
+            Ok(()) => shown(&app, &resident),
+            Err(e) => failed(&app, &e),
+        })
     };
     told(answer.await)
 }
@@ -194,22 +195,22 @@ fn shown(app: &App, resident: &Resident) -> Response {
 }
 
 fn about(app: &App, named: &Named) -> Value {
-    let resident = &named.current;
-    let name = resident.by.adapter.as_deref().unwrap_or_default();
-    let info = resident.info.as_ref();
-    let revision = |r: &Resident| json!({ "revision": r.by.revision, "digest": r.by.digest });
+    let resident = named.current.as_deref();
+    let info = resident.and_then(|r| r.info.as_ref());
+    let revision = |p: &Previous| json!({ "revision": p.revision, "digest": p.digest });
     json!({
-        "name": name,
-        "revision": resident.by.revision,
-        "digest": resident.by.digest,
-        "previous": named.previous.as_deref().map(revision),
+        "name": named.name,
+        "revision": named.by.as_ref().map(|b| b.revision),
+        "digest": named.by.as_ref().map(|b| &b.digest),
+        "previous": named.previous.as_ref().map(revision),
+        "loaded": resident.is_some(),
         "pinned": named.pinned,
-        "path": openai::place(app, resident, name),
+        "path": openai::place(app, &named.dir, &named.name),
         "method": info.map(|i| &i.method),
-        "objective": resident.objective(),
-        "labels": resident.labels,
+        "objective": resident.and_then(Resident::objective),
+        "labels": resident.map(|r| &r.labels),
         "parameters": info.map(|i| i.parameters + i.head_parameters),
         "bytes": info.map(|i| i.bytes),
-        "max_length": resident.max_length,
+        "max_length": resident.and_then(|r| r.max_length),
     })
 }

@@ -1,22 +1,21 @@
-//! An uploaded adapter: received and unpacked in a hidden folder beside the others, checked by loading it, then moved to its
-//! place. Whenever the process dies, the folder of the adapters has the old adapter or the new one.
+//! An uploaded adapter: received and unpacked in a hidden folder beside the others, then put in its place, see
+//! [`Store::replace`].
 
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use graft_adapters::FILES;
 use http_body_util::BodyExt;
-use tempfile::TempDir;
 
 use crate::ask::Refusal;
-use crate::store::{Resident, Store, StoreError};
+use crate::patience::in_time;
+use crate::store::{Aside, Resident, Store, StoreError};
 
-/// How the hidden folders begin.
-const PREFIX: &str = ".graft-upload-";
 /// Most entries of an archive; an adapter has a handful.
 const MOST_ENTRIES: usize = 1000;
 
@@ -24,15 +23,9 @@ const MOST_ENTRIES: usize = 1000;
 pub(super) struct Upload {
     root: PathBuf,
     name: String,
-    /// Removed again when this is dropped.
-    aside: TempDir,
+    aside: Aside,
     archive: File,
     most: usize,
-}
-
-fn io_error(path: &Path) -> impl Fn(io::Error) -> StoreError {
-    let path = path.to_owned();
-    move |source| StoreError::Io { path: path.clone(), source }
 }
 
 fn unreadable(e: &dyn std::fmt::Display) -> Refusal {
@@ -40,18 +33,19 @@ fn unreadable(e: &dyn std::fmt::Display) -> Refusal {
 }
 
 impl Upload {
-    /// Receives the body.
+    /// Receives the body, of which the next piece has to come within `pause`.
     pub(super) async fn receive(
         root: &Path,
         name: &str,
         mut body: Body,
         most: usize,
+        pause: Option<Duration>,
     ) -> Result<Upload, Refusal> {
         let failed = |e: io::Error| Refusal::Internal(format!("the adapter can't be stored: {e}"));
-        let aside = tempfile::Builder::new().prefix(PREFIX).tempdir_in(root).map_err(failed)?;
+        let aside = Aside::new(root).map_err(failed)?;
         let mut archive = tempfile::tempfile_in(aside.path()).map_err(failed)?;
         let mut size = 0usize;
-        while let Some(frame) = body.frame().await {
+        while let Some(frame) = in_time(pause, body.frame()).await? {
             let frame = frame.map_err(|_| Refusal::Invalid("the body broke off".into()))?;
             let Ok(data) = frame.into_data() else { continue };
             size = size.saturating_add(data.len());
@@ -71,32 +65,13 @@ impl Upload {
             let why = format!("'{}' is a link to another folder, which is not written to", self.name);
             return Err(Refusal::Forbidden(why));
         }
-        let unpacked = self.aside.path().join(&self.name);
-        fs::create_dir(&unpacked).map_err(|e| Refusal::Internal(e.to_string()))?;
+        // A name that no other file there has.
+        let unpacked = self.aside.path().join("unpacked").join(&self.name);
+        fs::create_dir_all(&unpacked).map_err(|e| Refusal::Internal(e.to_string()))?;
         let mut archive = &self.archive;
         archive.rewind().map_err(|e| Refusal::Internal(e.to_string()))?;
         unpack(archive, &unpacked, self.most)?;
-        Ok(self.publish(&unpacked, store))
-    }
-
-    fn publish(&self, unpacked: &Path, store: &Store) -> Result<Arc<Resident>, StoreError> {
-        let mut made = store.fit(&self.name, unpacked)?;
-        let place = self.root.join(&self.name);
-        let mut files = Vec::new();
-        for name in FILES {
-            let path = unpacked.join(name);
-            if path.is_file() {
-                files.push((name, fs::read(&path).map_err(io_error(&path))?));
-            }
-        }
-        let files: Vec<(&str, &[u8])> = files.iter().map(|(n, b)| (*n, b.as_slice())).collect();
-        let _order = store.changing_files();
-        graft_adapters::install(&place, &files)?;
-        if let Some(stored) = &mut made.stored {
-            stored.dir = place.clone();
-        }
-        made.dir = place;
-        store.publish(made, true)
+        Ok(store.replace(&self.name, &self.root, &unpacked))
     }
 }
 
@@ -155,37 +130,6 @@ fn plain(path: &Path) -> Option<Vec<String>> {
         }
     }
     Some(names)
-}
-
-/// Removes an adapter's folder: out of sight at once, then for good. Says whether there was one.
-pub(super) fn remove(root: &Path, name: &str) -> Result<bool, StoreError> {
-    let place = root.join(name);
-    let Ok(meta) = place.symlink_metadata() else { return Ok(false) };
-    if meta.is_symlink() {
-        fs::remove_file(&place).map_err(io_error(&place))?;
-        return Ok(true);
-    }
-    if graft_adapters::files_of(&place).is_empty() {
-        return Ok(false);
-    }
-    let aside = tempfile::Builder::new().prefix(PREFIX).tempdir_in(root).map_err(io_error(root))?;
-    fs::rename(&place, aside.path().join(name)).map_err(io_error(&place))?;
-    aside.close().map_err(io_error(&place))?;
-    Ok(true)
-}
-
-/// Removes what a process left that died while it received or removed an adapter.
-///
-/// # Errors
-/// When the folder can't be listed.
-pub fn clear_leftovers(root: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(root)? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
-            fs::remove_dir_all(entry.path())?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -268,16 +212,5 @@ mod tests {
         let large = [("adapter_model.safetensors", FILE, &[0u8; 200][..])];
         assert!(matches!(try_unpack(&large, 100).0, Err(Refusal::TooLarge { most: 100 })));
         assert!(try_unpack(&large, 200).0.is_ok());
-    }
-
-    #[test]
-    fn leftovers_go_and_adapters_stay() {
-        let root = tempfile::tempdir().expect("a folder");
-        for name in [".graft-upload-dead/a", "a", ".hidden"] {
-            fs::create_dir_all(root.path().join(name)).expect("a folder");
-        }
-        clear_leftovers(root.path()).expect("it is there");
-        assert!(!root.path().join(".graft-upload-dead").exists());
-        assert!(root.path().join("a").exists() && root.path().join(".hidden").exists());
     }
 }

@@ -11,6 +11,7 @@ use crate::app::App;
 use crate::ask::{Ask, Refusal};
 use crate::http::answers::{Answer, sigmoid, want};
 use crate::http::call::{Call, Parameters, signed};
+use crate::http::openapi::all_that_fits;
 use crate::http::tei::Inputs;
 
 #[derive(Deserialize, JsonSchema)]
@@ -18,6 +19,7 @@ use crate::http::tei::Inputs;
 pub(in crate::http) struct Request {
     input: Inputs,
     model: Option<String>,
+    #[schemars(schema_with = "all_that_fits")]
     truncate_prompt_tokens: Option<i64>,
     #[serde(alias = "activation")]
     use_activation: Option<bool>,
@@ -26,11 +28,11 @@ pub(in crate::http) struct Request {
 
 pub(in crate::http) async fn answer(app: &App, call: &Call) -> Result<Response, Refusal> {
     let request: Request = call.read()?;
-    let resident = app.resident(call.key, call.adapter(&request.model, request.parameters.as_ref()))?;
+    let resident = call.resident(call.adapter(&request.model, request.parameters.as_ref())).await?;
     let raw = request.use_activation == Some(false);
     let truncate = may_cut(request.truncate_prompt_tokens)?;
     let ask = Ask { truncate, ..Ask::new(None, request.input.texts(), want(&resident, raw)) };
-    let answered = app.ask(&resident, ask).await?;
+    let answered = call.ask(&resident, ask).await?;
     let mut data = Vec::with_capacity(answered.answers.len());
     for (index, answer) in answered.answers.iter().enumerate() {
         let scored = match Answer::of(answer, &resident)? {

@@ -12,6 +12,7 @@ use super::{may_cut, usage};
 use crate::app::App;
 use crate::ask::{Ask, Refusal, Want};
 use crate::http::call::{Call, Parameters, signed};
+use crate::http::openapi::all_that_fits;
 use crate::http::tei::{Inputs, vectors};
 
 #[derive(Deserialize, JsonSchema)]
@@ -21,7 +22,9 @@ pub(in crate::http) struct Request {
     model: Option<String>,
     #[serde(default)]
     encoding_format: Format,
+    #[schemars(range(min = 1))]
     dimensions: Option<usize>,
+    #[schemars(schema_with = "all_that_fits")]
     truncate_prompt_tokens: Option<i64>,
     parameters: Option<Parameters>,
 }
@@ -59,10 +62,10 @@ struct Body<'a> {
 
 pub(super) async fn answer(app: &App, call: &Call) -> Result<Response, Refusal> {
     let request: Request = call.read()?;
-    let resident = app.resident(call.key, call.adapter(&request.model, request.parameters.as_ref()))?;
+    let resident = call.resident(call.adapter(&request.model, request.parameters.as_ref())).await?;
     let truncate = may_cut(request.truncate_prompt_tokens)?;
     let ask = Ask { truncate, ..Ask::new(None, request.input.texts(), Want::Vector) };
-    let answered = app.ask(&resident, ask).await?;
+    let answered = call.ask(&resident, ask).await?;
     let vectors = vectors(&answered, request.dimensions)?;
     let encoded = |v: Vec<f32>| match request.encoding_format {
         Format::Float => Vector::Float(v),

@@ -1,5 +1,7 @@
 //! vLLM's loading and unloading of adapters: plain text for what worked, the nested body for what did not.
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -43,7 +45,7 @@ fn misused(message: &str) -> Response {
 pub(super) async fn load(State(app): State<App>, request: Request) -> Response {
     let answer = async {
         let call = Call::take(&app, request).await?;
-        app.access().administer(call.key)?;
+        app.access().administer(call.caller.key)?;
         let asked: Load = call.read()?;
         if asked.lora_name.is_empty() || asked.lora_path.is_empty() {
             return Ok(misused("both 'lora_name' and 'lora_path' are needed"));
@@ -54,7 +56,7 @@ pub(super) async fn load(State(app): State<App>, request: Request) -> Response {
         };
         let Some(root) = app.settings().adapters.as_deref() else { return Ok(none()) };
         let Some(dir) = inside(root, &asked.lora_path) else { return Ok(none()) };
-        let (store, name) = (std::sync::Arc::clone(&app.engine().store), asked.lora_name.clone());
+        let (store, name) = (Arc::clone(&app.engine().store), asked.lora_name.clone());
         let loading = tokio::task::spawn_blocking(move || store.load(&name, &dir, asked.load_inplace));
         let loaded = loading.await.map_err(|_| Refusal::Internal("loading the adapter failed".into()))?;
         Ok(match loaded {
@@ -64,6 +66,9 @@ pub(super) async fn load(State(app): State<App>, request: Request) -> Response {
             }
             Err(e @ StoreError::Exists(_)) => misused(&format!("{e}; 'load_inplace' replaces it")),
             Err(e @ StoreError::Name(_)) => misused(&e.to_string()),
+            Err(e @ StoreError::Memory { .. }) => {
+                failed(StatusCode::INSUFFICIENT_STORAGE, "InternalServerError", &e.to_string())
+            }
             Err(e) => failed(StatusCode::BAD_REQUEST, "BadRequestError", &without(root, &e.to_string())),
         })
     };
@@ -73,15 +78,22 @@ pub(super) async fn load(State(app): State<App>, request: Request) -> Response {
 pub(super) async fn unload(State(app): State<App>, request: Request) -> Response {
     let answer = async {
         let call = Call::take(&app, request).await?;
-        app.access().administer(call.key)?;
+        app.access().administer(call.caller.key)?;
         let asked: Unload = call.read()?;
         if asked.lora_name.is_empty() {
             return Ok(misused("'lora_name' is needed"));
         }
-        Ok(match app.engine().store.unload(&asked.lora_name) {
+        let store = Arc::clone(&app.engine().store);
+        let name = asked.lora_name.clone();
+        let work = tokio::task::spawn_blocking(move || store.unload(&name));
+        let gone = work.await.map_err(|_| Refusal::Internal("taking the adapter away failed".into()))?;
+        Ok(match gone {
             Ok(gone) => {
                 let said = format!("Success: LoRA adapter '{}' removed successfully.", asked.lora_name);
-                signed(&app, &gone.by, said.into_response())
+                match gone {
+                    Some(gone) => signed(&app, &gone.by, said.into_response()),
+                    None => said.into_response(),
+                }
             }
             Err(e) => failed(StatusCode::NOT_FOUND, "NotFoundError", &e.to_string()),
         })

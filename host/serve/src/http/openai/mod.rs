@@ -18,18 +18,24 @@ use serde_json::{Value, json};
 pub(super) use models::place;
 
 use super::call::{Call, retried};
-use super::openapi::{Operation, body};
+use super::openapi::{Operation, body, shapes};
 use crate::app::App;
 use crate::ask::{Answered, Refusal};
 
 /// What these routes take, for the OpenAPI document.
 pub(super) const OPERATIONS: [Operation; 6] = [
-    Operation::get("/v1/models", "The base and the adapters that the key opens"),
-    Operation::get("/v1/models/{id}", "One of them"),
-    Operation::post("/v1/embeddings", "Vectors of texts or token ids").takes(body::<embeddings::Request>),
-    Operation::post("/v1/rerank", "Documents by how well they fit a query").takes(body::<rerank::Request>),
-    Operation::post("/v1/load_lora_adapter", "Loads an adapter").takes(body::<lora::Load>),
-    Operation::post("/v1/unload_lora_adapter", "Takes an adapter away").takes(body::<lora::Unload>),
+    Operation::get("/v1/models", "The base and the adapters that the key opens").gives(shapes::model_cards),
+    Operation::get("/v1/models/{id}", "One of them").gives(shapes::model_card),
+    Operation::post("/v1/embeddings", "Vectors of texts or token ids")
+        .takes(body::<embeddings::Request>)
+        .gives(shapes::embeddings),
+    Operation::post("/v1/rerank", "Documents by how well they fit a query")
+        .takes(body::<rerank::Request>)
+        .gives(shapes::ranked),
+    Operation::post("/v1/load_lora_adapter", "Loads an adapter").takes(body::<lora::Load>).gives_text(),
+    Operation::post("/v1/unload_lora_adapter", "Takes an adapter away")
+        .takes(body::<lora::Unload>)
+        .gives_text(),
 ];
 
 pub(super) fn routes() -> Router<App> {
@@ -72,6 +78,7 @@ pub(super) fn refused(why: &Refusal) -> Response {
         Refusal::TooLarge { .. } => {
             (StatusCode::PAYLOAD_TOO_LARGE, REQUEST, null, json!("request_too_large"))
         }
+        Refusal::Slow { .. } => (StatusCode::REQUEST_TIMEOUT, REQUEST, null, json!("timeout")),
         Refusal::NoKey => (StatusCode::UNAUTHORIZED, REQUEST, null, json!("invalid_api_key")),
         Refusal::Forbidden(_) => (StatusCode::FORBIDDEN, "permission_error", null.clone(), null),
         Refusal::Rate { .. } => {
@@ -79,7 +86,9 @@ pub(super) fn refused(why: &Refusal) -> Response {
         }
         Refusal::Busy { .. } => (StatusCode::TOO_MANY_REQUESTS, "server_error", null, json!("overloaded")),
         Refusal::Deadline => (StatusCode::GATEWAY_TIMEOUT, "server_error", null, json!("timeout")),
-        Refusal::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "server_error", null.clone(), null),
+        Refusal::NotLoaded { .. } | Refusal::Stopping => {
+            (StatusCode::SERVICE_UNAVAILABLE, "server_error", null.clone(), null)
+        }
         Refusal::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "server_error", null.clone(), null),
     };
     retried(why, error(status, kind, &why.to_string(), param, code))

@@ -10,17 +10,20 @@ use super::{id, may_cut, usage};
 use crate::app::App;
 use crate::ask::Refusal;
 use crate::http::call::{Call, Parameters, signed};
+use crate::http::openapi::all_that_fits;
 use crate::http::tei::rerank::scores;
 
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "RankDocumentsRequest")]
 pub(in crate::http) struct Request {
     query: String,
+    #[schemars(length(min = 1))]
     documents: Vec<Document>,
     #[serde(default)]
     top_n: usize,
     #[serde(alias = "activation")]
     use_activation: Option<bool>,
+    #[schemars(schema_with = "all_that_fits")]
     truncate_prompt_tokens: Option<i64>,
     model: Option<String>,
     parameters: Option<Parameters>,
@@ -36,13 +39,13 @@ enum Document {
 
 pub(in crate::http) async fn answer(app: &App, call: &Call) -> Result<Response, Refusal> {
     let request: Request = call.read()?;
-    let resident = app.resident(call.key, call.adapter(&request.model, request.parameters.as_ref()))?;
+    let resident = call.resident(call.adapter(&request.model, request.parameters.as_ref())).await?;
     let of = |d| match d {
         Document::Text(text) | Document::Object { text } => text,
     };
     let texts: Vec<String> = request.documents.into_iter().map(of).collect();
     let (truncate, raw) = (may_cut(request.truncate_prompt_tokens)?, request.use_activation == Some(false));
-    let (scores, answered) = scores(app, &resident, &request.query, texts.clone(), truncate, raw).await?;
+    let (scores, answered) = scores(call, &resident, &request.query, texts.clone(), truncate, raw).await?;
     let mut ranked: Vec<(usize, f64)> = scores.into_iter().enumerate().collect();
     ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
     if request.top_n > 0 {

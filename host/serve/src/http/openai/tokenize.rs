@@ -9,11 +9,13 @@ use serde_json::json;
 use crate::app::App;
 use crate::ask::Refusal;
 use crate::http::call::{Call, Parameters, signed};
+use crate::http::openapi::text;
 use crate::http::tei::tokenize::encoded;
 
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "TokenizePromptRequest")]
 pub(in crate::http) struct Request {
+    #[schemars(schema_with = "text")]
     prompt: String,
     add_special_tokens: Option<bool>,
     return_token_strs: Option<bool>,
@@ -23,7 +25,7 @@ pub(in crate::http) struct Request {
 
 pub(in crate::http) async fn answer(app: &App, call: &Call) -> Result<Response, Refusal> {
     let request: Request = call.read()?;
-    let resident = app.resident(call.key, call.adapter(&request.model, request.parameters.as_ref()))?;
+    let resident = call.resident(call.adapter(&request.model, request.parameters.as_ref())).await?;
     let (_, rows) = encoded(app, vec![request.prompt], request.add_special_tokens.unwrap_or(true)).await?;
     let ids = rows.into_iter().next().unwrap_or_default().ids;
     let name = |id: &i64| app.engine().tokenizer().token(*id).unwrap_or_default();

@@ -11,15 +11,19 @@ use crate::app::App;
 use crate::ask::{Answered, Ask, Refusal, Text, Want};
 use crate::http::answers::{normalised, shortened, vector};
 use crate::http::call::{Call, Parameters};
+use crate::http::openapi::{ids, no_name, right, text, texts};
 
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "EmbedRequest")]
 pub(in crate::http) struct Request {
     inputs: Inputs,
     truncate: Option<bool>,
+    #[schemars(schema_with = "right")]
     truncation_direction: Option<String>,
+    #[schemars(schema_with = "no_name")]
     prompt_name: Option<String>,
     normalize: Option<bool>,
+    #[schemars(range(min = 1))]
     dimensions: Option<usize>,
     model: Option<String>,
     parameters: Option<Parameters>,
@@ -33,9 +37,11 @@ pub(in crate::http) struct Request {
     expecting = "expected a string, a list of strings, a list of token ids, or a list of lists of token ids"
 )]
 pub(crate) enum Inputs {
+    #[schemars(schema_with = "text")]
     One(String),
+    #[schemars(schema_with = "ids")]
     Ids(Vec<i64>),
-    Many(Vec<Item>),
+    Many(#[schemars(length(min = 1))] Vec<Item>),
 }
 
 /// One of a list.
@@ -43,7 +49,9 @@ pub(crate) enum Inputs {
 #[schemars(rename = "TextOrTokens")]
 #[serde(untagged, expecting = "expected a string or a list of token ids")]
 pub(crate) enum Item {
+    #[schemars(schema_with = "text")]
     Text(String),
+    #[schemars(schema_with = "ids")]
     Ids(Vec<i64>),
 }
 
@@ -75,12 +83,12 @@ pub(super) async fn answer(app: &App, call: &Call) -> Result<Response, Refusal> 
     only_right(request.truncation_direction.as_deref())?;
     no_prompt(request.prompt_name.as_deref())?;
     let parameters = request.parameters.as_ref();
-    let resident = app.resident(call.key, call.adapter(&request.model, parameters))?;
+    let resident = call.resident(call.adapter(&request.model, parameters)).await?;
     let texts = request.inputs.texts();
     let chars = characters(&texts);
     let asked = request.truncate.or_else(|| parameters.and_then(|p| p.truncate));
     let truncate = asked.unwrap_or(app.settings().truncate);
-    let answered = app.ask(&resident, Ask { truncate, ..Ask::new(None, texts, Want::Vector) }).await?;
+    let answered = call.ask(&resident, Ask { truncate, ..Ask::new(None, texts, Want::Vector) }).await?;
     let mut all = vectors(&answered, request.dimensions)?;
     if request.normalize.or_else(|| parameters.and_then(|p| p.normalize)).unwrap_or(true) {
         all = all.into_iter().map(normalised).collect();
@@ -101,8 +109,10 @@ pub(in crate::http) struct Similarity {
 
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "Sentences")]
-struct Compared {
+pub(super) struct Compared {
+    #[schemars(schema_with = "text")]
     source_sentence: String,
+    #[schemars(schema_with = "texts")]
     sentences: Vec<String>,
 }
 
@@ -110,7 +120,7 @@ pub(super) async fn similarity(app: &App, call: &Call) -> Result<Response, Refus
     let began = Instant::now();
     let request: Similarity = call.read()?;
     let parameters = request.parameters.as_ref();
-    let resident = app.resident(call.key, call.adapter(&request.model, parameters))?;
+    let resident = call.resident(call.adapter(&request.model, parameters)).await?;
     if request.inputs.sentences.is_empty() {
         return Err(Refusal::Empty("`inputs.sentences` is empty".into()));
     }
@@ -118,7 +128,7 @@ pub(super) async fn similarity(app: &App, call: &Call) -> Result<Response, Refus
     let texts: Vec<Text> = all.map(Text::One).collect();
     let chars = characters(&texts);
     let truncate = parameters.and_then(|p| p.truncate).unwrap_or(app.settings().truncate);
-    let answered = app.ask(&resident, Ask { truncate, ..Ask::new(None, texts, Want::Vector) }).await?;
+    let answered = call.ask(&resident, Ask { truncate, ..Ask::new(None, texts, Want::Vector) }).await?;
     let mut vectors = vectors(&answered, None)?.into_iter().map(normalised);
     let source = vectors.next().unwrap_or_default();
     let cosine = |v: Vec<f32>| source.iter().zip(&v).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();

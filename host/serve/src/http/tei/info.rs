@@ -18,7 +18,7 @@ pub(super) async fn health(State(app): State<App>) -> Response {
 pub(super) async fn info(State(app): State<App>, request: Request) -> Response {
     let answer = async {
         let call = Call::take(&app, request).await?;
-        let resident = app.resident(call.key, call.adapter(&None, None))?;
+        let resident = call.resident(call.adapter(&None, None)).await?;
         let limits = &app.engine().limits;
         let body = json!({
             "model_id": app.engine().store.base_name,

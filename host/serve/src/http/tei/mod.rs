@@ -21,18 +21,23 @@ use serde_json::json;
 pub(super) use embed::{Inputs, vectors};
 
 use super::call::{Call, retried, set, signed};
-use super::openapi::{Operation, body};
+use super::openapi::{Operation, body, shapes};
 use crate::app::App;
 use crate::ask::{Answered, Refusal, Text};
 
 /// What these routes take, for the OpenAPI document.
 pub(super) const OPERATIONS: [Operation; 7] = [
     Operation::post("/", "What the adapter gives, as Hugging Face's pipelines have it")
-        .takes(body::<root::Request>),
-    Operation::post("/predict", "Labels and scores of texts and pairs").takes(body::<predict::Request>),
-    Operation::post("/embed", "Vectors of texts").takes(body::<embed::Request>),
-    Operation::post("/similarity", "How alike sentences are to one").takes(body::<embed::Similarity>),
-    Operation::get("/info", "What is served"),
+        .takes(body::<root::Request>)
+        .gives(shapes::pipeline),
+    Operation::post("/predict", "Labels and scores of texts and pairs")
+        .takes(body::<predict::Request>)
+        .gives(shapes::predictions),
+    Operation::post("/embed", "Vectors of texts").takes(body::<embed::Request>).gives(shapes::vectors),
+    Operation::post("/similarity", "How alike sentences are to one")
+        .takes(body::<embed::Similarity>)
+        .gives(shapes::numbers),
+    Operation::get("/info", "What is served").gives(shapes::info),
     Operation::get("/health", "Whether the server answers"),
     Operation::get("/ping", "Whether the server answers"),
 ];
@@ -76,12 +81,13 @@ pub(super) fn refused(why: &Refusal) -> Response {
         Refusal::Invalid(_) | Refusal::TooLong { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "Validation"),
         Refusal::UnknownAdapter { .. } => (StatusCode::NOT_FOUND, "Validation"),
         Refusal::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "Validation"),
+        Refusal::Slow { .. } => (StatusCode::REQUEST_TIMEOUT, "Validation"),
         Refusal::NoKey => (StatusCode::UNAUTHORIZED, "Validation"),
         Refusal::Forbidden(_) => (StatusCode::FORBIDDEN, "Validation"),
         Refusal::Unfit(_) | Refusal::Internal(_) => (StatusCode::FAILED_DEPENDENCY, "Backend"),
         Refusal::Rate { .. } | Refusal::Busy { .. } => (StatusCode::TOO_MANY_REQUESTS, "Overloaded"),
         Refusal::Deadline => (StatusCode::GATEWAY_TIMEOUT, "Overloaded"),
-        Refusal::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "Unhealthy"),
+        Refusal::NotLoaded { .. } | Refusal::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "Unhealthy"),
     };
     let body = json!({ "error": why.to_string(), "error_type": kind });
     retried(why, (status, Json(body)).into_response())

@@ -12,6 +12,7 @@ use crate::app::App;
 use crate::ask::{Ask, Refusal, Text};
 use crate::http::answers::{Answer, sigmoid, want};
 use crate::http::call::{Call, Parameters};
+use crate::http::openapi::{batch, right, text, text_or_pair};
 use crate::store::Resident;
 
 #[derive(Deserialize, JsonSchema)]
@@ -19,6 +20,7 @@ use crate::store::Resident;
 pub(in crate::http) struct Request {
     inputs: Inputs,
     truncate: Option<bool>,
+    #[schemars(schema_with = "right")]
     truncation_direction: Option<String>,
     #[serde(default)]
     raw_scores: bool,
@@ -34,8 +36,11 @@ pub(in crate::http) struct Request {
     expecting = "`inputs` is a string, a pair of strings [string, string], or a batch [[string], [string, string], …]"
 )]
 pub(super) enum Inputs {
+    #[schemars(schema_with = "text")]
     One(String),
+    #[schemars(schema_with = "text_or_pair")]
     Flat(Vec<String>),
+    #[schemars(schema_with = "batch")]
     Batch(Vec<Vec<String>>),
 }
 
@@ -76,12 +81,12 @@ pub(in crate::http) async fn answer(app: &App, call: &Call) -> Result<Response, 
     let began = Instant::now();
     let request: Request = call.read()?;
     only_right(request.truncation_direction.as_deref())?;
-    let resident = app.resident(call.key, call.adapter(&request.model, request.parameters.as_ref()))?;
+    let resident = call.resident(call.adapter(&request.model, request.parameters.as_ref())).await?;
     let (texts, batch) = request.inputs.texts()?;
     let (chars, raw) = (characters(&texts), request.raw_scores);
     let truncate = request.truncate.unwrap_or(app.settings().truncate);
     let ask = Ask { truncate, ..Ask::new(None, texts, want(&resident, raw)) };
-    let answered = app.ask(&resident, ask).await?;
+    let answered = call.ask(&resident, ask).await?;
     let mut all = Vec::with_capacity(answered.answers.len());
     for answer in &answered.answers {
         all.push(predictions(answer, &resident, raw)?);

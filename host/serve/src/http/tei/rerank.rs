@@ -12,14 +12,17 @@ use crate::app::App;
 use crate::ask::{Answered, Ask, Refusal};
 use crate::http::answers::{Answer, paired, sigmoid};
 use crate::http::call::{Call, Parameters};
+use crate::http::openapi::{right, texts};
 use crate::store::Resident;
 
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "RerankRequest")]
 pub(in crate::http) struct Request {
     query: String,
+    #[schemars(schema_with = "texts")]
     texts: Vec<String>,
     truncate: Option<bool>,
+    #[schemars(schema_with = "right")]
     truncation_direction: Option<String>,
     #[serde(default)]
     raw_scores: bool,
@@ -39,7 +42,7 @@ struct Rank {
 
 /// The score of each text for the query, in order; only an adapter that gives one number of a pair has them.
 pub(crate) async fn scores(
-    app: &App,
+    call: &Call,
     resident: &Arc<Resident>,
     query: &str,
     texts: Vec<String>,
@@ -50,9 +53,9 @@ pub(crate) async fn scores(
     if resident.objective() != Some("regression") {
         return Err(unfit());
     }
-    let texts = paired(app.engine(), query, texts)?;
+    let texts = paired(call.caller.app.engine(), query, texts)?;
     let ask = Ask { truncate, ..Ask::new(None, texts, crate::ask::Want::Answer) };
-    let answered = app.ask(resident, ask).await?;
+    let answered = call.ask(resident, ask).await?;
     let score = |answer| match Answer::of(answer, resident)? {
         Answer::Number(x) => Ok(if raw { x } else { sigmoid(x) }),
         _ => Err(unfit()),
@@ -65,7 +68,7 @@ pub(crate) async fn answer(app: &App, call: &Call) -> Result<Response, Refusal> 
     let began = Instant::now();
     let request: Request = call.read()?;
     only_right(request.truncation_direction.as_deref())?;
-    let resident = app.resident(call.key, call.adapter(&request.model, request.parameters.as_ref()))?;
+    let resident = call.resident(call.adapter(&request.model, request.parameters.as_ref())).await?;
     if request.texts.is_empty() {
         return Err(Refusal::Empty("`texts` is empty".into()));
     }
@@ -74,7 +77,7 @@ pub(crate) async fn answer(app: &App, call: &Call) -> Result<Response, Refusal> 
     let kept = request.return_text.then(|| request.texts.clone());
     let truncate = request.truncate.unwrap_or(app.settings().truncate);
     let (scores, answered) =
-        scores(app, &resident, &request.query, request.texts, truncate, request.raw_scores).await?;
+        scores(call, &resident, &request.query, request.texts, truncate, request.raw_scores).await?;
     let text = |i: usize| kept.as_ref().and_then(|k| k.get(i).cloned());
     let rank = |(index, score)| Rank { index, text: text(index), score };
     let mut ranks: Vec<Rank> = scores.into_iter().enumerate().map(rank).collect();

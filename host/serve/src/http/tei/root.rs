@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use axum::response::Response;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -17,16 +17,27 @@ use crate::http::call::{Call, Parameters};
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "RootRequest")]
 pub(in crate::http) struct Request {
+    #[schemars(schema_with = "inputs")]
     inputs: Value,
     model: Option<String>,
     parameters: Option<Parameters>,
+}
+
+/// What labels are made of, or vectors, or cosines.
+fn inputs(generator: &mut SchemaGenerator) -> Schema {
+    let all = [
+        generator.subschema_for::<Inputs>(),
+        generator.subschema_for::<embed::Inputs>(),
+        generator.subschema_for::<embed::Compared>(),
+    ];
+    json_schema!({ "anyOf": all })
 }
 
 pub(super) async fn answer(app: &App, call: &Call) -> Result<Response, Refusal> {
     let began = Instant::now();
     let request: Request = call.read()?;
     let parameters = request.parameters.unwrap_or_default();
-    let resident = app.resident(call.key, call.adapter(&request.model, Some(&parameters)))?;
+    let resident = call.resident(call.adapter(&request.model, Some(&parameters))).await?;
     if request.inputs.get("source_sentence").is_some() {
         return embed::similarity(app, call).await;
     }
@@ -38,7 +49,7 @@ pub(super) async fn answer(app: &App, call: &Call) -> Result<Response, Refusal> 
     let (texts, batch) = inputs.texts()?;
     let chars = characters(&texts);
     let truncate = parameters.truncate.unwrap_or(app.settings().truncate);
-    let answered = app.ask(&resident, Ask { truncate, ..Ask::new(None, texts, Want::Answer) }).await?;
+    let answered = call.ask(&resident, Ask { truncate, ..Ask::new(None, texts, Want::Answer) }).await?;
     let mut all = Vec::with_capacity(answered.answers.len());
     for answer in &answered.answers {
         let mut one = predictions(answer, &resident, false)?;

@@ -12,12 +12,14 @@ use super::no_prompt;
 use crate::app::App;
 use crate::ask::{Refusal, Text};
 use crate::http::call::{Call, Parameters, signed};
+use crate::http::openapi::{no_name, text, texts};
 
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "TokenizeRequest")]
 pub(in crate::http) struct Request {
     inputs: Inputs,
     add_special_tokens: Option<bool>,
+    #[schemars(schema_with = "no_name")]
     prompt_name: Option<String>,
     model: Option<String>,
     parameters: Option<Parameters>,
@@ -27,7 +29,9 @@ pub(in crate::http) struct Request {
 #[schemars(rename = "OneOrManyTexts")]
 #[serde(untagged, expecting = "`inputs` is a string or a list of strings")]
 enum Inputs {
+    #[schemars(schema_with = "text")]
     One(String),
+    #[schemars(schema_with = "texts")]
     Many(Vec<String>),
 }
 
@@ -62,7 +66,7 @@ pub(crate) async fn encoded(
 pub(crate) async fn answer(app: &App, call: &Call) -> Result<Response, Refusal> {
     let request: Request = call.read()?;
     no_prompt(request.prompt_name.as_deref())?;
-    let resident = app.resident(call.key, call.adapter(&request.model, request.parameters.as_ref()))?;
+    let resident = call.resident(call.adapter(&request.model, request.parameters.as_ref())).await?;
     let texts = match request.inputs {
         Inputs::One(text) => vec![text],
         Inputs::Many(texts) => texts,

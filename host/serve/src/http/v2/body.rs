@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use axum::http::HeaderMap;
+use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::elements::Elements;
+use crate::v2::models::{INPUTS, OUTPUTS};
 use crate::v2::parameters::{check_tensor, timeout};
 use crate::v2::{Data, DataType, Fault, Input, Kind, Request};
 
@@ -91,6 +93,66 @@ pub fn header_length(headers: &HeaderMap) -> Result<Option<usize>, Fault> {
     length.map(Some).ok_or_else(|| Fault::invalid("Inference-Header-Content-Length is no number"))
 }
 
+/// The schema of a call's JSON.
+pub fn schema(_: &mut SchemaGenerator) -> Schema {
+    let inputs = INPUTS.map(|i| i.name);
+    let outputs = OUTPUTS.map(|o| o.name);
+    let input = json!({
+        "type": "object",
+        "required": ["name", "shape", "datatype"],
+        "properties": {
+            "name": { "enum": inputs },
+            "shape": { "type": "array", "items": { "type": "integer", "minimum": 0 } },
+            "datatype": { "enum": ["BYTES", "INT64", "INT32"] },
+            "parameters": { "type": ["object", "null"] },
+            "data": { "type": ["array", "null"] },
+        },
+    });
+    // The most usual calls by themselves: tools that make requests of this hardly find shapes and data that fit.
+    let fixed = |name: &str, datatype: &str, shape: Value, item: Value| {
+        let rows = shape[0].clone();
+        let data = json!({ "type": "array", "minItems": rows, "maxItems": rows, "items": item });
+        let properties = json!({
+            "name": { "const": name }, "shape": { "const": shape }, "datatype": { "const": datatype }, "data": data,
+        });
+        json!({ "type": "object", "required": ["name", "shape", "datatype", "data"], "properties": properties })
+    };
+    let text = || fixed("text", "BYTES", json!([2]), json!({ "type": "string", "pattern": "\\S" }));
+    let adapter = fixed("adapter", "BYTES", json!([2]), json!({ "const": "" }));
+    let row = json!({
+        "type": "array", "minItems": 3, "maxItems": 3, "items": { "type": "integer", "minimum": 0, "maximum": 9 },
+    });
+    let ids = fixed("input_ids", "INT64", json!([2, 3]), row);
+    let exactly = |all: Vec<Value>| {
+        let count = all.len();
+        json!({ "type": "array", "prefixItems": all, "minItems": count, "maxItems": count })
+    };
+    json_schema!({
+        "type": "object",
+        "required": ["inputs"],
+        "properties": {
+            "id": { "type": ["string", "null"] },
+            "parameters": { "type": ["object", "null"] },
+            "inputs": {
+                "anyOf": [
+                    exactly(vec![text()]),
+                    exactly(vec![text(), adapter]),
+                    exactly(vec![ids]),
+                    { "type": "array", "minItems": 1, "items": input },
+                ],
+            },
+            "outputs": {
+                "type": ["array", "null"],
+                "items": {
+                    "type": "object",
+                    "required": ["name"],
+                    "properties": { "name": { "enum": outputs }, "parameters": { "type": ["object", "null"] } },
+                },
+            },
+        },
+    })
+}
+
 /// Reads a call of which the first `header` bytes are JSON; all of them where the caller did not say.
 ///
 /// # Errors
@@ -168,7 +230,6 @@ fn flag(parameters: &Parameters, name: &str) -> Result<Option<bool>, Fault> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use serde_json::json;
 
     /// A body of a JSON object and bytes, and the length of the first.
     fn body(head: &Value, bytes: &[u8]) -> (Option<usize>, Vec<u8>) {

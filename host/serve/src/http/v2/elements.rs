@@ -2,10 +2,10 @@
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
 
-use crate::v2::{Data, MAX_CALL};
+use crate::v2::Data;
 
-/// Most elements of a tensor: as many 64-bit numbers as a call has bytes for.
-const MAX_ELEMENTS: usize = MAX_CALL / 8;
+/// Most elements of a tensor: their places take many times the bytes that an empty one has in JSON.
+const MAX_ELEMENTS: usize = 1 << 22;
 
 /// The elements of a tensor in the order of rows.
 #[derive(Debug, Default, PartialEq)]

@@ -19,7 +19,7 @@ pub async fn server() -> Json<Value> {
 
 pub async fn model(caller: Caller, path: ModelPath) -> Result<Json<Value>, Fault> {
     let Path(path) = path?;
-    let model = models::find(&caller, &path.model, &path.version)?;
+    let model = models::find(&caller, &path.model, &path.version).await?;
     let tensor = |t: &TensorInfo| json!({ "name": t.name, "datatype": t.datatype, "shape": t.shape });
     let parameters: Map<String, Value> = models::properties(&caller.app.engine().store, &model)
         .into_iter()
@@ -37,7 +37,7 @@ pub async fn model(caller: Caller, path: ModelPath) -> Result<Json<Value>, Fault
 
 pub async fn config(caller: Caller, path: ModelPath) -> Result<Json<Value>, Fault> {
     let Path(path) = path?;
-    let model = models::find(&caller, &path.model, &path.version)?;
+    let model = models::find(&caller, &path.model, &path.version).await?;
     let tensor =
         |t: &TensorInfo| json!({ "name": t.name, "data_type": config_type(t.datatype), "dims": t.shape });
     let input = |t: &TensorInfo| {
@@ -62,7 +62,7 @@ pub async fn config(caller: Caller, path: ModelPath) -> Result<Json<Value>, Faul
 
 pub async fn statistics(caller: Caller, path: ModelPath) -> Result<Json<Value>, Fault> {
     let Path(path) = path?;
-    let model = models::find(&caller, &path.model, &path.version)?;
+    let model = models::find(&caller, &path.model, &path.version).await?;
     Ok(Json(json!({ "model_stats": [of_model(&caller.app.engine().store, &model)] })))
 }
 

@@ -6,18 +6,54 @@ mod encoding;
 mod metadata;
 mod reply;
 
+use std::convert::Infallible;
+
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection};
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequest, Path, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
+use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::call::bytes;
+use super::openapi::{Operation, shapes};
 use crate::app::{App, Caller};
-use crate::v2::{Fault, Kind, MAX_CALL, infer, models, repository};
+use crate::v2::{Fault, Kind, infer, models, repository};
+
+/// The path of a model.
+pub(super) const MODEL: &str = "/v2/models/{model}";
+
+/// What these routes take, for the OpenAPI document; those of a model stand below its versions too.
+pub(super) const OPERATIONS: [Operation; 12] = [
+    Operation::get("/v2", "What the server is").gives(shapes::v2_server),
+    Operation::get("/v2/health/live", "Whether the server runs"),
+    Operation::get("/v2/health/ready", "Whether the server takes requests"),
+    Operation::get(MODEL, "A model and its tensors").gives(shapes::v2_model),
+    Operation::get("/v2/models/{model}/ready", "Whether a model is there"),
+    Operation::get("/v2/models/{model}/config", "A model in the words of Triton's configurations")
+        .gives(shapes::v2_config),
+    Operation::get("/v2/models/{model}/stats", "What a model answered").gives(shapes::v2_statistics),
+    Operation::post("/v2/models/{model}/infer", "Answers to rows of texts or token ids")
+        .tensors(body::schema, shapes::v2_answer),
+    Operation::get("/v2/models/stats", "What all models answered").gives(shapes::v2_statistics),
+    Operation::post("/v2/repository/index", "What is loaded, and what could be")
+        .may_take(index_schema)
+        .gives(shapes::v2_index),
+    Operation::post("/v2/repository/models/{model}/load", "Loads an adapter").may_take(any_object),
+    Operation::post("/v2/repository/models/{model}/unload", "Takes an adapter away").may_take(any_object),
+];
+
+fn index_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "object", "properties": { "ready": { "type": "boolean" } } })
+}
+
+fn any_object(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "object" })
+}
 
 /// The routes below `/v2`.
 pub fn routes() -> Router<App> {
@@ -30,7 +66,7 @@ pub fn routes() -> Router<App> {
         .route("/v2/repository/models/{model}/load", post(load))
         .route("/v2/repository/models/{model}/unload", post(unload))
         .route("/v2/{*rest}", any(unknown));
-    for model in ["/v2/models/{model}", "/v2/models/{model}/versions/{version}"] {
+    for model in [MODEL, "/v2/models/{model}/versions/{version}"] {
         routes = routes
             .route(model, get(metadata::model))
             .route(&format!("{model}/ready"), get(ready))
@@ -39,7 +75,7 @@ pub fn routes() -> Router<App> {
             .route(&format!("{model}/infer"), post(answer));
     }
     let method = async || fault(StatusCode::METHOD_NOT_ALLOWED, "this path is not for that method");
-    routes.method_not_allowed_fallback(method).layer(DefaultBodyLimit::max(MAX_CALL))
+    routes.method_not_allowed_fallback(method)
 }
 
 /// The model in a path.
@@ -52,23 +88,20 @@ struct Model {
 
 /// A path with a model; `Err` where it is no text.
 type ModelPath = Result<Path<Model>, PathRejection>;
-/// A body; `Err` where it is too large or was cut off.
-type Body = Result<Bytes, BytesRejection>;
+/// A body; `Err` where it is too large, too slow or was cut off.
+struct Body(Result<Bytes, Fault>);
+
+impl FromRequest<App> for Body {
+    type Rejection = Infallible;
+
+    async fn from_request(request: Request, app: &App) -> Result<Body, Infallible> {
+        Ok(Body(bytes(app, request.into_body()).await.map_err(Fault::from)))
+    }
+}
 
 impl From<PathRejection> for Fault {
     fn from(e: PathRejection) -> Fault {
         Fault::invalid(e.body_text())
-    }
-}
-
-impl From<BytesRejection> for Fault {
-    fn from(e: BytesRejection) -> Fault {
-        match e.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => {
-                Fault::new(Kind::TooLarge, format!("a call has at most {MAX_CALL} bytes"))
-            }
-            _ => Fault::invalid(e.body_text()),
-        }
     }
 }
 
@@ -84,6 +117,7 @@ impl IntoResponse for Fault {
             Kind::Invalid => StatusCode::BAD_REQUEST,
             Kind::Unsupported => StatusCode::NOT_IMPLEMENTED,
             Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Kind::Slow => StatusCode::REQUEST_TIMEOUT,
             Kind::NoKey => StatusCode::UNAUTHORIZED,
             Kind::Forbidden => StatusCode::FORBIDDEN,
             Kind::Busy => StatusCode::TOO_MANY_REQUESTS,
@@ -109,15 +143,20 @@ async fn server_ready(State(app): State<App>) -> Result<StatusCode, Fault> {
 
 async fn ready(caller: Caller, path: ModelPath) -> Result<StatusCode, Fault> {
     let Path(path) = path?;
-    models::find(&caller, &path.model, &path.version)?;
+    models::find(&caller, &path.model, &path.version).await?;
     Ok(StatusCode::OK)
 }
 
-async fn answer(caller: Caller, path: ModelPath, headers: HeaderMap, body: Body) -> Result<Response, Fault> {
+async fn answer(
+    caller: Caller,
+    path: ModelPath,
+    headers: HeaderMap,
+    Body(body): Body,
+) -> Result<Response, Fault> {
     let Path(path) = path?;
     // Before anything is read: whoever asks for a model that is not there is told that, whatever else is wrong.
-    let model = models::find(&caller, &path.model, &path.version)?;
-    let body = encoding::unpacked(&headers, body?)?;
+    let model = models::find(&caller, &path.model, &path.version).await?;
+    let body = encoding::unpacked(&headers, body?, caller.app.settings().body_bytes)?;
     let call = body::read(body::header_length(&headers)?, &body)?;
     let (request, shape) = call.into_request(path.model);
     let base = &caller.app.engine().store.base_name;
@@ -133,7 +172,7 @@ fn object(body: &Bytes) -> Result<Value, Fault> {
     if value.is_object() { Ok(value) } else { Err(Fault::invalid("the body is no JSON object")) }
 }
 
-async fn index(caller: Caller, body: Body) -> Result<Response, Fault> {
+async fn index(caller: Caller, Body(body): Body) -> Result<Response, Fault> {
     let ready = match object(&body?)?.get("ready") {
         None => false,
         Some(Value::Bool(ready)) => *ready,
@@ -142,7 +181,7 @@ async fn index(caller: Caller, body: Body) -> Result<Response, Fault> {
     Ok(metadata::index(&repository::index(&caller, ready).await?))
 }
 
-async fn load(caller: Caller, path: ModelPath, body: Body) -> Result<StatusCode, Fault> {
+async fn load(caller: Caller, path: ModelPath, Body(body): Body) -> Result<StatusCode, Fault> {
     let store = caller.administer()?;
     let Path(path) = path?;
     let given = object(&body?)?;
@@ -153,7 +192,7 @@ async fn load(caller: Caller, path: ModelPath, body: Body) -> Result<StatusCode,
     Ok(StatusCode::OK)
 }
 
-async fn unload(caller: Caller, path: ModelPath, body: Body) -> Result<StatusCode, Fault> {
+async fn unload(caller: Caller, path: ModelPath, Body(body): Body) -> Result<StatusCode, Fault> {
     let store = caller.administer()?;
     let Path(path) = path?;
     object(&body?)?;

@@ -1,0 +1,119 @@
+//! Adapters that are replaced all the time, under load: every request is answered, by a revision that was there, with what
+//! that revision gives; and former revisions leave memory.
+//!
+//! `GRAFT_LONG=1` makes it long: 200 adapters, 64 clients, ten replacements a second for two minutes at 70 % of what the
+//! machine can do, compared with the same load without replacements; a number above 1 is so many seconds. `GRAFT_LONG_BASE` and `GRAFT_LONG_ADAPTERS` name
+//! another base and a folder of adapters of it; `--release` and a machine that has nothing else to do are needed for the
+//! numbers to mean something.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod common;
+mod storm;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::{House, Plan as HousePlan, change, copy};
+use graft_serve::access::{Access, KeyFile};
+use graft_serve::{Limits, Watcher};
+use storm::{Plan, Report, Storm, folders};
+use tempfile::TempDir;
+
+fn plan() -> HousePlan {
+    let access = Access::new(&KeyFile { admin: Some("root".into()), ..KeyFile::default() });
+    HousePlan { access, ..HousePlan::default() }
+}
+
+/// Adapters of the tiny base that answer differently.
+fn variants(house: &House) -> (TempDir, Vec<PathBuf>) {
+    let dir = tempfile::tempdir().unwrap();
+    let made = [("lora", 1.0), ("lora", 2.0), ("ia3", 1.5), ("lora", 3.0), ("ia3", 0.5)];
+    let made = made.into_iter().enumerate().map(|(k, (of, factor))| {
+        let place = dir.path().join(k.to_string());
+        copy(&house.golden(of), &place);
+        change(&place, "classifier", factor);
+        place
+    });
+    let made = made.collect();
+    (dir, made)
+}
+
+fn shown(what: &str, report: &Report) {
+    println!(
+        "{what}: {:.0} requests/s, p50 {:.1} ms, p99 {:.1} ms, {} answers, {} replacements",
+        report.throughput(),
+        report.percentile(0.5).as_secs_f64() * 1e3,
+        report.percentile(0.99).as_secs_f64() * 1e3,
+        report.latencies.len(),
+        report.replaced,
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn adapters_are_replaced_under_load_and_nobody_notices() {
+    let Some(house) = House::with(plan()) else { return };
+    let _watcher = Watcher::start(Arc::clone(&house.engine.store), Duration::from_millis(50)).unwrap();
+    let (_dir, variants) = variants(&house);
+    let storm = Arc::new(Storm::new(house, &variants, 12).await);
+    let seconds = Duration::from_secs(5);
+    let plan = Plan { clients: 6, rate: None, replacements: 20.0, in_folder: true, lasts: seconds };
+    let report = storm.run(&plan).await;
+    shown("replaced under load", &report);
+    assert!(
+        report.wrong.is_empty(),
+        "{} of {}: {:#?}",
+        report.wrong.len(),
+        report.latencies.len(),
+        report.wrong
+    );
+    assert!(report.replaced > 0 && !report.latencies.is_empty());
+    assert_eq!(storm.leaked().await, 0, "former revisions stay in memory");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_run_of_replacements_at_seventy_percent() {
+    let Some(long) = std::env::var_os("GRAFT_LONG") else {
+        println!("skipped: GRAFT_LONG is not set");
+        return;
+    };
+    let given = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let limits = Some(Limits::default());
+    let (house, (_dir, variants)) = match (given("GRAFT_LONG_BASE"), given("GRAFT_LONG_ADAPTERS")) {
+        (Some(base), Some(adapters)) => {
+            let house = House::over(&base, HousePlan { limits, ..plan() }).unwrap();
+            (house, (tempfile::tempdir().unwrap(), folders(&adapters)))
+        }
+        _ => {
+            let Some(house) = House::with(HousePlan { limits, ..plan() }) else { return };
+            let variants = variants(&house);
+            (house, variants)
+        }
+    };
+    let _watcher = Watcher::start(Arc::clone(&house.engine.store), Duration::from_secs(1)).unwrap();
+    let storm = Arc::new(Storm::new(house, &variants, 200).await);
+    let seconds = long.to_str().and_then(|s| s.parse().ok()).filter(|s| *s > 1).unwrap_or(120);
+    let minutes = Duration::from_secs(seconds);
+    let calm = Plan { clients: 64, rate: None, replacements: 0.0, in_folder: false, lasts: minutes / 8 };
+    let capacity = storm.run(&calm).await;
+    shown("as much as can be", &capacity);
+    let rate = Some(0.7 * capacity.throughput());
+    let calm = storm.run(&Plan { rate, lasts: minutes, ..calm.clone() }).await;
+    shown("at 70 %, nothing replaced", &calm);
+    let plan = Plan { clients: 64, rate, replacements: 10.0, in_folder: false, lasts: minutes };
+    let report = storm.run(&plan).await;
+    shown("at 70 %, ten replaced a second", &report);
+    println!(
+        "throughput {:.3} and p99 {:.2} of those without replacements",
+        report.throughput() / calm.throughput(),
+        report.percentile(0.99).as_secs_f64() / calm.percentile(0.99).as_secs_f64()
+    );
+    assert!(
+        report.wrong.is_empty(),
+        "{} of {}: {:#?}",
+        report.wrong.len(),
+        report.latencies.len(),
+        report.wrong
+    );
+    assert_eq!(storm.leaked().await, 0, "former revisions stay in memory");
+}

@@ -1,0 +1,136 @@
+//! What batches take without a server, beside the base's file as ONNX Runtime runs it:
+//! `bare BASE PLUGINS ADAPTERS THREADS REPEATS TEXTS [ROWSxTOKENS …]`.
+//!
+//! The rows of a batch have the adapters of the folder ADAPTERS in turn. TEXTS is a file with a text a line: they are run in
+//! batches of 32 that are sorted by length. Prints one JSON object.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use graft_data::Encoding;
+use graft_graph::model::Role;
+use graft_graph::{Tensor, onnx};
+use graft_runtime::{Runtime, RuntimeOptions, SessionOptions, View};
+use graft_tasks::{Banks, Base, BaseOptions, Examples, Fitted, Intake, Parts, Program, Room, Tenant};
+use serde_json::{Value, json};
+
+type Any<T> = Result<T, Box<dyn std::error::Error>>;
+type Inputs = HashMap<String, Tensor>;
+
+/// Rows of the sorted batches.
+const ROWS: usize = 32;
+/// Adapters that take turns.
+const MOST: usize = 32;
+/// Runs that are not counted.
+const FIRST: usize = 3;
+
+fn main() -> Any<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [base, plugins, adapters, threads, repeats, texts, shapes @ ..] = args.as_slice() else {
+        return Err("BASE PLUGINS ADAPTERS THREADS REPEATS TEXTS [ROWSxTOKENS …]".into());
+    };
+    let (threads, repeats): (usize, usize) = (threads.parse()?, repeats.parse()?);
+    let runtime = Runtime::start(&RuntimeOptions { threads: Some(threads), ..RuntimeOptions::default() })?;
+    let base = Base::open(runtime, Path::new(base), &BaseOptions::default())?;
+    let options = SessionOptions { threads: Some(threads), ..SessionOptions::default() };
+    let mut plain = Program::new(&base, &onnx::read(&base.path)?, &options)?;
+
+    let all = parts(&base, Path::new(adapters), &[PathBuf::from(plugins)])?;
+    let fragments: Vec<_> = all.iter().flat_map(|p| p.fragments().cloned()).collect();
+    let mut banks = Banks::new(Room::new(&base, &fragments, &options)?);
+    let tenants: Vec<Tenant<'_>> =
+        all.iter().enumerate().map(|(i, parts)| Tenant { id: 1 + i as u64, parts }).collect();
+    for tenant in &tenants {
+        banks.place(&base, tenant)?;
+    }
+    let rows = |n: usize| -> Vec<Tenant<'_>> { (0..n).map(|i| tenants[i % tenants.len()]).collect() };
+
+    let mut found = Vec::new();
+    for shape in shapes {
+        let (n, tokens) = shape.split_once('x').ok_or("a shape is like 32x64")?;
+        let (n, tokens): (usize, usize) = (n.parse()?, tokens.parse()?);
+        let (batch, own) = (batch(&base, n, tokens)?, rows(n));
+        let mut times = [Vec::new(), Vec::new()];
+        // Turn by turn: the machine is not the same from minute to minute.
+        for turn in 0..repeats + FIRST {
+            for (side, times) in times.iter_mut().enumerate() {
+                let began = Instant::now();
+                match side {
+                    0 => drop(plain.run(&|name| batch.get(name).map(View::from))?),
+                    _ => drop(banks.run(&batch, &own)?),
+                }
+                if turn >= FIRST {
+                    times.push(began.elapsed().as_secs_f64() * 1e3);
+                }
+            }
+        }
+        let [base_ms, banks_ms] = times.map(middle);
+        found.push(json!({ "rows": n, "tokens": tokens, "base_ms": base_ms, "banks_ms": banks_ms }));
+    }
+    let sorted = sorted(&base, &std::fs::read_to_string(texts)?, &mut banks, &rows)?;
+    println!("{}", json!({ "adapters": tenants.len(), "shapes": found, "sorted": sorted }));
+    Ok(())
+}
+
+/// The first adapters of a folder, by name.
+fn parts(base: &Base, folder: &Path, plugins: &[PathBuf]) -> Any<Vec<Parts>> {
+    let mut dirs: Vec<PathBuf> =
+        std::fs::read_dir(folder)?.map(|e| Ok(e?.path())).collect::<std::io::Result<_>>()?;
+    dirs.retain(|d| d.join("adapter_config.json").is_file());
+    dirs.sort();
+    let one = |dir: &PathBuf| -> Any<Parts> {
+        Ok(Fitted::open(base, &graft_adapters::load(dir)?, plugins)?.parts(base)?)
+    };
+    let all = dirs.iter().take(MOST).map(one).collect::<Any<Vec<Parts>>>()?;
+    if all.is_empty() { Err(format!("no adapter in {}", folder.display()).into()) } else { Ok(all) }
+}
+
+fn batch(base: &Base, rows: usize, tokens: usize) -> Any<Inputs> {
+    let ids: Vec<i64> = (0..rows * tokens).map(|i| 1000 + (i as i64 * 7919) % 20000).collect();
+    let ids = Tensor::new([rows, tokens], &ids)?;
+    let name = base.model.input(Role::Ids).map(|v| base.graph.name_of(v).to_string());
+    let mut batch: Inputs = name.into_iter().map(|n| (n, ids.clone())).collect();
+    let implied = base.imply_inputs(&|n| batch.get(n).cloned())?;
+    batch.extend(implied);
+    Ok(batch)
+}
+
+/// Runs texts in sorted batches: how many tokens, padding not included, in how many seconds.
+fn sorted<'a>(
+    base: &Base,
+    texts: &str,
+    banks: &mut Banks,
+    rows: &dyn Fn(usize) -> Vec<Tenant<'a>>,
+) -> Any<Value> {
+    let Intake::Text(tokenizer) = Intake::open(base)? else { return Err("not a base of texts".into()) };
+    let texts: Vec<String> = texts.lines().filter(|l| !l.trim().is_empty()).map(str::to_owned).collect();
+    let longest = base.max_length(None, 0)?;
+    let mut examples = Examples::of_texts(&texts, None, &tokenizer, longest)?;
+    let length = |e: &Encoding| e.ids.len();
+    examples.encodings.sort_by_key(length);
+    let order: Vec<usize> = (0..examples.len()).collect();
+    let batches: Vec<(Inputs, Vec<Tenant<'_>>)> = order
+        .chunks(ROWS)
+        .map(|chunk| {
+            let made = examples.base_batch(base, chunk, tokenizer.pad_id(), None)?;
+            Ok((made.tensors, rows(chunk.len())))
+        })
+        .collect::<Any<_>>()?;
+    // Every shape once before the clock starts.
+    for (batch, own) in &batches {
+        drop(banks.run(batch, own)?);
+    }
+    let began = Instant::now();
+    for (batch, own) in &batches {
+        drop(banks.run(batch, own)?);
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    let tokens: usize = examples.encodings.iter().map(length).sum();
+    Ok(json!({ "texts": texts.len(), "tokens": tokens, "seconds": seconds }))
+}
+
+fn middle(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
+}

@@ -104,15 +104,22 @@ impl Drop for Aside {
 /// # Errors
 /// When the folder can't be listed.
 pub fn folders(root: &Path) -> Result<Vec<(String, PathBuf)>, StoreError> {
+    Ok(stamped(root)?.into_iter().map(|(name, dir, _)| (name, dir)).collect())
+}
+
+/// As [`folders`], with what is seen of the files.
+pub(super) fn stamped(root: &Path) -> Result<Vec<(String, PathBuf, Stamp)>, StoreError> {
     let mut found = Vec::new();
     for entry in fs::read_dir(root).map_err(StoreError::io(root))? {
         let path = entry.map_err(StoreError::io(root))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if !name.starts_with('.') && holds_adapter(&path) {
-            found.push((name, path));
+        if !name.starts_with('.')
+            && let Some(stamp) = Stamp::of(&path)
+        {
+            found.push((name, path, stamp));
         }
     }
-    found.sort();
+    found.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(found)
 }
 

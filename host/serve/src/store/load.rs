@@ -7,7 +7,7 @@ use std::time::Instant;
 use graft_adapters::{digest_files, files_of};
 
 use super::catalog::{Entry, Previous, Terms};
-use super::folder::{Stamp, folders, former};
+use super::folder::{Stamp, former, stamped};
 use super::resident::TRIES;
 use super::{Resident, Store, StoreError, check_name};
 use crate::ask::Want;
@@ -122,10 +122,8 @@ impl Store {
     pub fn load_all(&self, root: &Path) -> Result<Vec<(String, StoreError)>, StoreError> {
         let _ = self.root.set(root.to_owned());
         let mut failed = Vec::new();
-        for (name, dir) in folders(root)? {
-            if let Some(stamp) = Stamp::of(&dir) {
-                self.change().seen.insert(name.clone(), stamp);
-            }
+        for (name, dir, stamp) in stamped(root)? {
+            self.change().seen.insert(name.clone(), stamp);
             let done = match self.keeping.on_request {
                 true => self.note(&name, &dir),
                 false => self.load_on(&name, &dir, Terms::Any).map(drop),

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::catalog::Terms;
-use super::folder::{Stamp, folders};
+use super::folder::{Stamp, stamped};
 use super::{Store, StoreError, check_name};
 
 /// A thread that looks at the folder of the adapters until this is dropped.
@@ -90,9 +90,8 @@ impl Watch {
 
     /// What lies in the folder.
     fn listed(&mut self, root: &Path) -> Result<HashMap<String, (PathBuf, Stamp)>, StoreError> {
-        let of = |(name, dir): (String, PathBuf)| Some((name, (Stamp::of(&dir)?, dir)));
         let all: HashMap<_, _> =
-            folders(root)?.into_iter().filter_map(of).map(|(n, (stamp, dir))| (n, (dir, stamp))).collect();
+            stamped(root)?.into_iter().map(|(name, dir, stamp)| (name, (dir, stamp))).collect();
         let place = place(root);
         if all.is_empty() && !self.dealt.is_empty() && place != self.place {
             // A file system that is not mounted leaves an empty folder.

@@ -142,7 +142,7 @@ impl Metrics {
                 &r,
                 "graft_adapter_load_duration_seconds",
                 "Loading an adapter from its folder, in seconds",
-                durations(),
+                scale().to_vec(),
             ),
             evictions: counters(
                 &r,

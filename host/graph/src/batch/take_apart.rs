@@ -110,7 +110,12 @@ impl<'a> Apart<'a> {
         let g = self.m.graph;
         let made = self.base.producers();
         let mut places: BTreeMap<Place, ValueId> = BTreeMap::new();
-        for (w, v) in &self.alias {
+        // What stands for a value that nothing reads any more is gone.
+        let gone = |w: &ValueId| {
+            let added = w.index() >= self.base.value_count();
+            added && self.producers[w.index()].is_none() && !g.inputs.contains(w) && g.constant(*w).is_none()
+        };
+        for (w, v) in self.alias.iter().filter(|(w, _)| !gone(w)) {
             if self.base.constant(*v).is_none() {
                 places.insert(Place::All(*v), *w);
             }

@@ -60,7 +60,7 @@ impl Store {
         if let Some(found) = self.find(name) {
             return Ok(found);
         }
-        let busy = || Refusal::Busy { retry_after: Duration::from_secs(1) };
+        let busy = || Refusal::Busy { adapter: None, retry_after: Duration::from_secs(1) };
         let mut outcome = self.begin(name)?;
         let done = tokio::time::timeout(self.keeping.wait, outcome.wait_for(Option::is_some)).await;
         match done.map_err(|_| busy())? {
@@ -79,7 +79,7 @@ impl Store {
             return Err(Refusal::UnknownAdapter { name: name.to_owned() });
         }
         if running.len() >= MOST_WAITING {
-            return Err(Refusal::Busy { retry_after: Duration::from_secs(1) });
+            return Err(Refusal::Busy { adapter: None, retry_after: Duration::from_secs(1) });
         }
         let (done, outcome) = watch::channel(None);
         running.insert(name.to_owned(), outcome.clone());

@@ -25,7 +25,8 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
 
 /// What these routes take, for the OpenAPI document.
 pub(super) const OPERATIONS: [Operation; 1] =
-    [Operation::get("/console/state", "What the console shows: adapters and numbers that the key opens").gives(shape)];
+    [Operation::get("/console/state", "What the console shows: adapters and numbers that the key opens")
+        .gives(shape)];
 
 fn shape() -> Value {
     json!({ "type": "object" })

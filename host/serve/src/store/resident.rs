@@ -8,7 +8,7 @@ use graft_tasks::binding::{Choice, objective_of};
 use graft_tasks::{Base, Parts};
 use serde_json::json;
 
-use super::folder::Stamp;
+use super::folder::{Stamp, formers};
 use super::{Store, StoreError, check_name};
 use crate::ask::{Provenance, Want};
 use crate::form::{Form, Way};
@@ -174,12 +174,22 @@ impl Store {
         if let Some(name) = &resident.by.adapter {
             self.memory.room(name, bytes_of(&resident.dir))?;
         }
-        let stored = resident.stored.is_some().then(|| read(&resident.dir)).transpose()?;
-        if stored.as_ref().is_some_and(|(_, digest)| **digest != *resident.by.digest) {
-            return Err(StoreError::Replaced(resident.name().to_owned()));
-        }
-        let form = self.form_of(stored.as_ref().map(|(s, _)| s), Some(&vectors()))?;
+        let stored = resident.stored.is_some().then(|| self.reload(resident)).transpose()?;
+        let form = self.form_of(stored.as_ref(), Some(&vectors()))?;
         form.ok_or_else(|| StoreError::Unknown(resident.name().to_owned()))
+    }
+
+    /// The adapter of a resident with its tensors: from its folder, or from where the files are kept of what was replaced.
+    fn reload(&self, resident: &Resident) -> Result<StoredAdapter, StoreError> {
+        let kept = self.root().map(|root| formers(root, resident.name())).unwrap_or_default();
+        for dir in [&resident.dir].into_iter().chain(&kept) {
+            if let Ok((stored, digest)) = read(dir)
+                && digest == *resident.by.digest
+            {
+                return Ok(stored);
+            }
+        }
+        Err(StoreError::Replaced(resident.name().to_owned()))
     }
 }
 

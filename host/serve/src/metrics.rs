@@ -153,7 +153,7 @@ impl Metrics {
             adapter_bytes: gauge(
                 &r,
                 "graft_adapter_bytes",
-                "Bytes of adapters in memory, banks not included",
+                "Bytes of adapters in memory, in banks or beside them",
             ),
             memory: gauge(&r, "graft_memory_bytes", "Memory of the process, mapped files not included"),
             memory_limit: gauge(&r, "graft_memory_limit_bytes", "Memory that may be used; 0 for no limit"),

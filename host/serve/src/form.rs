@@ -214,7 +214,7 @@ impl Rooms {
     fn grow(&self, base: &Base, known: &mut Known) -> Result<(), TaskError> {
         let Some(options) = self.options.get().filter(|_| !known.fragments.is_empty()) else { return Ok(()) };
         let mut all: Vec<Arc<Fragment>> = known.fragments.values().cloned().collect();
-        all.sort_by(|a, b| a.signature.cmp(&b.signature));
+        all.sort_by_key(|f| f.signature);
         let room = Room::new(base, &all, options)?;
         known.covered = known.fragments.keys().copied().collect();
         let before = self.next.lock().unwrap_or_else(PoisonError::into_inner).replace(room);

@@ -114,6 +114,16 @@ impl Metrics {
     pub fn new() -> Metrics {
         let r = Registry::new();
         let powers = |n: i32| (0..n).map(|i| 2f64.powi(i)).collect::<Vec<_>>();
+        let evictions = counters(
+            &r,
+            "graft_adapter_evictions_total",
+            "Adapters put out of the banks or out of memory for want of room",
+            "tier",
+        );
+        // What never happened is 0, and not missing.
+        ["banks", "memory"].iter().for_each(|tier| {
+            evictions.with_label_values(&[tier]);
+        });
         Metrics {
             requests: counters(
                 &r,
@@ -144,12 +154,7 @@ impl Metrics {
                 "Loading an adapter from its folder, in seconds",
                 scale().to_vec(),
             ),
-            evictions: counters(
-                &r,
-                "graft_adapter_evictions_total",
-                "Adapters put out of the banks or out of memory for want of room",
-                "tier",
-            ),
+            evictions,
             adapter_bytes: gauge(
                 &r,
                 "graft_adapter_bytes",

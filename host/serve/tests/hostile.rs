@@ -113,7 +113,9 @@ async fn no_request_is_answered_by_an_error_of_the_server() {
         }
         let shown = String::from_utf8_lossy(&bytes).into_owned();
         let answer = house.send(method, place, Some("root"), bytes).await;
-        assert!(answer.status.as_u16() < 500, "{method} {place} {shown}: {} {}", answer.status, answer.text);
+        // V2 says with 501 what is not served, as Triton does.
+        let told = answer.status.as_u16() < 500 || (answer.status == 501 && place.starts_with("/v2"));
+        assert!(told, "{method} {place} {shown}: {} {}", answer.status, answer.text);
         if !answer.status.is_success() {
             let body = answer.json();
             assert!(body["error"].is_string() || body["error"]["message"].is_string(), "{}", answer.text);

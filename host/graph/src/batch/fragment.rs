@@ -128,7 +128,7 @@ impl Write for Digest {
 impl Digest {
     fn tensor(&mut self, t: &Tensor) {
         let _ = write!(self, "{:?}{:?}{};", t.dtype(), t.shape(), t.bytes().len());
-        self.0.update(&t.bytes());
+        self.0.update(t.bytes());
     }
 
     fn attribute(&mut self, a: &Attr) {

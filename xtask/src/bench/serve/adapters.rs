@@ -12,7 +12,9 @@ use crate::process;
 use crate::stamp::{self, Inputs};
 
 const WEIGHTS: &str = "adapter_model.safetensors";
-const OTHERS: [&str; 2] = ["adapter_config.json", "graft.json"];
+const CONFIG: &str = "adapter_config.json";
+/// Has digests of the other files.
+const MANIFEST: &str = "graft.json";
 
 /// Makes folders of adapters.
 pub struct Maker {
@@ -59,14 +61,23 @@ impl Maker {
         stamp::remove(&folder).map_err(io("cannot remove", &folder))?;
         let weights = self.template.join(WEIGHTS);
         let bytes = fs::read(&weights).map_err(io("cannot read", &weights))?;
+        let manifest = self.template.join(MANIFEST);
+        let text = fs::read(&manifest).map_err(io("cannot read", &manifest))?;
+        let mut described: serde_json::Value = serde_json::from_slice(&text)
+            .map_err(|e| Error::Tensors { path: manifest.clone(), detail: e.to_string() })?;
         for n in 0..count {
             let to = folder.join(format!("a{n:04}"));
             fs::create_dir_all(&to).map_err(io("cannot make the folder", &to))?;
-            for file in OTHERS {
-                let (from, to) = (self.template.join(file), to.join(file));
-                fs::copy(&from, &to).map_err(io("cannot write", &to))?;
-            }
-            varied(&bytes, n as u64, &to.join(WEIGHTS))?;
+            let write = |name: &str, bytes: &[u8]| {
+                let file = to.join(name);
+                fs::write(&file, bytes).map_err(io("cannot write", &file))
+            };
+            let config = self.template.join(CONFIG);
+            write(CONFIG, &fs::read(&config).map_err(io("cannot read", &config))?)?;
+            let own = varied(&bytes, n as u64, &to)?;
+            described["files"][WEIGHTS] = format!("blake3:{}", blake3::hash(&own).to_hex()).into();
+            write(WEIGHTS, &own)?;
+            write(MANIFEST, described.to_string().as_bytes())?;
         }
         Ok(folder)
     }
@@ -80,8 +91,8 @@ pub fn remove(folder: &Path) -> Result<()> {
     stamp::remove(folder).map_err(io("cannot remove", folder))
 }
 
-/// Writes the tensors with each number changed by up to a tenth of itself.
-fn varied(bytes: &[u8], seed: u64, to: &Path) -> Result<()> {
+/// The tensors with each number changed by up to a tenth of itself, for the folder `to`.
+fn varied(bytes: &[u8], seed: u64, to: &Path) -> Result<Vec<u8>> {
     let odd = |e: safetensors::SafeTensorError| Error::Tensors { path: to.to_owned(), detail: e.to_string() };
     let tensors = SafeTensors::deserialize(bytes).map_err(odd)?;
     let mut state = (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -106,8 +117,7 @@ fn varied(bytes: &[u8], seed: u64, to: &Path) -> Result<()> {
             Ok((name.as_str(), TensorView::new(*dtype, shape.clone(), data).map_err(odd)?))
         })
         .collect::<Result<_>>()?;
-    let written = safetensors::serialize(views, None).map_err(odd)?;
-    fs::write(to, written).map_err(io("cannot write", to))
+    safetensors::serialize(views, None).map_err(odd)
 }
 
 #[cfg(test)]
@@ -119,11 +129,8 @@ mod tests {
         let values: Vec<u8> = [1f32, -2.0, 0.0].iter().flat_map(|x| x.to_le_bytes()).collect();
         let view = TensorView::new(Dtype::F32, vec![3, 1], &values).unwrap();
         let bytes = safetensors::serialize([("a", view)], None).unwrap();
-        let folder = tempfile::tempdir().unwrap();
         let read = |seed: u64| {
-            let file = folder.path().join("x");
-            varied(&bytes, seed, &file).unwrap();
-            let all = fs::read(file).unwrap();
+            let all = varied(&bytes, seed, Path::new("x")).unwrap();
             let tensors = SafeTensors::deserialize(&all).unwrap();
             let tensor = tensors.tensor("a").unwrap();
             assert_eq!(tensor.shape(), [3, 1]);

@@ -19,6 +19,7 @@ use crate::http::tei::Inputs;
 pub(in crate::http) struct Request {
     input: Inputs,
     model: Option<String>,
+    #[serde(default)]
     #[schemars(schema_with = "all_that_fits")]
     truncate_prompt_tokens: Option<i64>,
     #[serde(alias = "activation")]

@@ -24,6 +24,7 @@ pub(in crate::http) struct Request {
     encoding_format: Format,
     #[schemars(range(min = 1))]
     dimensions: Option<usize>,
+    #[serde(default)]
     #[schemars(schema_with = "all_that_fits")]
     truncate_prompt_tokens: Option<i64>,
     parameters: Option<Parameters>,

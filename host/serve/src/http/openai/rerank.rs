@@ -23,6 +23,7 @@ pub(in crate::http) struct Request {
     top_n: usize,
     #[serde(alias = "activation")]
     use_activation: Option<bool>,
+    #[serde(default)]
     #[schemars(schema_with = "all_that_fits")]
     truncate_prompt_tokens: Option<i64>,
     model: Option<String>,

@@ -18,8 +18,10 @@ use crate::http::openapi::{ids, no_name, right, text, texts};
 pub(in crate::http) struct Request {
     inputs: Inputs,
     truncate: Option<bool>,
+    #[serde(default)]
     #[schemars(schema_with = "right")]
     truncation_direction: Option<String>,
+    #[serde(default)]
     #[schemars(schema_with = "no_name")]
     prompt_name: Option<String>,
     normalize: Option<bool>,

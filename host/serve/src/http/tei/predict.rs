@@ -20,6 +20,7 @@ use crate::store::Resident;
 pub(in crate::http) struct Request {
     inputs: Inputs,
     truncate: Option<bool>,
+    #[serde(default)]
     #[schemars(schema_with = "right")]
     truncation_direction: Option<String>,
     #[serde(default)]

@@ -22,6 +22,7 @@ pub(in crate::http) struct Request {
     #[schemars(schema_with = "texts")]
     texts: Vec<String>,
     truncate: Option<bool>,
+    #[serde(default)]
     #[schemars(schema_with = "right")]
     truncation_direction: Option<String>,
     #[serde(default)]

@@ -19,6 +19,7 @@ use crate::http::openapi::{no_name, text, texts};
 pub(in crate::http) struct Request {
     inputs: Inputs,
     add_special_tokens: Option<bool>,
+    #[serde(default)]
     #[schemars(schema_with = "no_name")]
     prompt_name: Option<String>,
     model: Option<String>,

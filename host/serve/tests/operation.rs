@@ -117,7 +117,8 @@ async fn at_the_ceiling_of_memory_adapters_are_refused_and_the_others_answer() {
     let before = score(&house, "lora").await;
     let memory = &house.engine.store.memory;
     // What is there already needs no memory.
-    house.send("POST", "/v2/repository/models/ia3/unload", Some("root"), "").await.ok();
+    let unloaded = house.send("POST", "/v2/repository/models/ia3/unload", Some("root"), "").await;
+    assert_eq!(unloaded.status, 200, "{}", unloaded.text);
     memory.set(1);
     let full = put(&house, "mine", packed(&house.golden("lora"))).await;
     assert_eq!(full.status, 507, "{}", full.text);

@@ -103,7 +103,13 @@ impl Server {
         self.lines()
     }
 
-    fn end(&mut self) {
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|status| status.is_none())
+    }
+
+    /// Ends it at once.
+    pub fn end(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if let Some(reader) = self.reader.take() {

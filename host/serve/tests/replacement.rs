@@ -50,6 +50,11 @@ fn shown(what: &str, report: &Report) {
     );
 }
 
+fn nothing_wrong(report: &Report) {
+    let (wrong, all) = (report.wrong.len(), report.latencies.len());
+    assert!(report.wrong.is_empty(), "{wrong} of {all}: {:#?}", report.wrong);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn adapters_are_replaced_under_load_and_nobody_notices() {
     let Some(house) = House::with(plan()) else { return };
@@ -60,13 +65,7 @@ async fn adapters_are_replaced_under_load_and_nobody_notices() {
     let plan = Plan { clients: 6, rate: None, replacements: 20.0, in_folder: true, lasts: seconds };
     let report = storm.run(&plan).await;
     shown("replaced under load", &report);
-    assert!(
-        report.wrong.is_empty(),
-        "{} of {}: {:#?}",
-        report.wrong.len(),
-        report.latencies.len(),
-        report.wrong
-    );
+    nothing_wrong(&report);
     assert!(report.replaced > 0 && !report.latencies.is_empty());
     assert_eq!(storm.leaked().await, 0, "former revisions stay in memory");
 }
@@ -108,12 +107,6 @@ async fn long_run_of_replacements_at_seventy_percent() {
         report.throughput() / calm.throughput(),
         report.percentile(0.99).as_secs_f64() / calm.percentile(0.99).as_secs_f64()
     );
-    assert!(
-        report.wrong.is_empty(),
-        "{} of {}: {:#?}",
-        report.wrong.len(),
-        report.latencies.len(),
-        report.wrong
-    );
+    nothing_wrong(&report);
     assert_eq!(storm.leaked().await, 0, "former revisions stay in memory");
 }

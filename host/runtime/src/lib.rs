@@ -34,7 +34,7 @@ mod weights;
 pub use cancel::CancelToken;
 pub use error::{Result, RuntimeError};
 pub use kernels::{KERNEL_DOMAIN, KERNELS};
-pub use memory::{give_back_memory, own_memory, peak_rss_mb, rss_mb};
+pub use memory::{give_back_memory, map_large_blocks, own_memory, peak_rss_mb, rss_mb};
 pub use outputs::Outputs;
 pub use provider::{Cuda, Provider, ShapeProfile, TensorRt};
 pub use run::{Plan, Target};

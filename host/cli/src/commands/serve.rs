@@ -89,6 +89,7 @@ impl Args {
 pub fn run(args: Args) -> Result<()> {
     let config = args.config()?;
     common::start_logging_of_server(config.log_format);
+    graft_runtime::map_large_blocks();
     let settings = config.settings(&|name| std::env::var(name).ok())?;
     let base = config.base.as_deref().ok_or_else(|| anyhow!("which base? Name it with --base"))?;
     let base = args.base_args.open(base)?;

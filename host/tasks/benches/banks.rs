@@ -1,107 +1,188 @@
 //! A batch of 32 rows with 32 distinct LoRAs on all linear layers beside the base alone, as ONNX Runtime runs its file:
-//! `cargo bench -p graft-tasks --bench banks -- BASE PLUGINS [THREADS] [REPEATS]`. The runs of all sides take turns.
+//! `cargo bench -p graft-tasks --bench banks -- BASE PLUGINS [THREADS] [TURNS]`.
+//!
+//! Each side runs in processes of its own, which take turns: two sessions in one process have threads that look for work on
+//! the same processors, and fill each other's caches. With `GRAFT_PROFILE=FILE`, `GRAFT_SIDE` and `GRAFT_TOKENS` one side's
+//! operators are timed instead.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Instant;
 
 use graft_adapters::{ParamKey, PeftConfig, StoredAdapter};
 use graft_graph::sites::{SiteKind, sites};
 use graft_graph::{Tensor, onnx};
 use graft_plugins::Objective;
-use graft_runtime::{Runtime, RuntimeOptions, SessionOptions, View};
+use graft_runtime::{Outputs, Runtime, RuntimeOptions, Session, SessionOptions, View};
 use graft_tasks::{Banks, Base, BaseOptions, Fitted, Parts, Program, Room, Tenant};
 
 type Any<T> = Result<T, Box<dyn std::error::Error>>;
 type Batch = HashMap<String, Tensor>;
 
 const ROWS: usize = 32;
+const TOKENS: [usize; 3] = [16, 64, 128];
+/// What the rows of a batch have; the first is what the others are measured by.
+const SIDES: [&str; 4] = ["base alone", "32 of r=8", "32 of r=4…64", "base rows"];
+/// Ranks of the third.
+const RANKS: [usize; 5] = [4, 8, 16, 32, 64];
+/// Runs of a process, those that are not counted among them.
+const RUNS: usize = 13;
+const FIRST: usize = 3;
 
 fn main() -> Any<()> {
-    let args: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
+    let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     let [base, plugins, rest @ ..] = args.as_slice() else { return Ok(()) };
     let number = |i: usize, default: usize| rest.get(i).and_then(|a| a.parse().ok()).unwrap_or(default);
-    let (threads, repeats) = (number(0, 2), number(1, 40));
-    let runtime = Runtime::start(&RuntimeOptions { threads: Some(threads), ..RuntimeOptions::default() })?;
-    let base = Base::open(runtime, Path::new(base), &BaseOptions::default())?;
-    let dirs = vec![PathBuf::from(plugins)];
-    let options = SessionOptions { threads: Some(threads), ..SessionOptions::default() };
-
-    // The file as it is, neither raised nor lowered.
-    let file = onnx::read(&base.path)?;
-    let mut plain = Program::new(&base, &file, &options)?;
-    let embed = || Objective::find(&dirs, "embedding", &serde_json::json!({}));
-    let bare = Fitted::with_objective(&base, None, embed()?, &dirs)?.parts(&base)?;
-    let lora = |seed: u64, r: usize| -> Any<Parts> {
-        let stored = adapter(&base, seed, r)?;
-        Ok(Fitted::with_objective(&base, Some(&stored), embed()?, &dirs)?.parts(&base)?)
-    };
-    let same: Vec<Parts> = (0..ROWS as u64).map(|i| lora(i, 8)).collect::<Any<_>>()?;
-    let mixed: Vec<Parts> =
-        (0..ROWS as u64).map(|i| lora(100 + i, [4, 8, 16, 32, 64][i as usize % 5])).collect::<Any<_>>()?;
-    let fragments: Vec<_> =
-        [&bare, &same[0], &mixed[0]].into_iter().flat_map(|p| p.fragments().cloned()).collect();
-    let mut banks = Banks::new(Room::new(&base, &fragments, &options)?);
-    let all: Vec<Tenant<'_>> =
-        same.iter().enumerate().map(|(i, parts)| Tenant { id: 1 + i as u64, parts }).collect();
-    let ranks: Vec<Tenant<'_>> =
-        mixed.iter().enumerate().map(|(i, parts)| Tenant { id: 1000 + i as u64, parts }).collect();
-    let nobody: Vec<Tenant<'_>> = (0..ROWS).map(|_| Tenant { id: 0, parts: &bare }).collect();
-    for tenant in all.iter().chain(&ranks).chain(&nobody) {
-        banks.place(&base, tenant)?;
+    let (threads, turns) = (number(0, 2), number(1, 5));
+    if let Ok(side) = std::env::var("GRAFT_SIDE") {
+        return one_side(&Side::open(Path::new(base), PathBuf::from(plugins), threads, &side)?);
     }
-    if let Some(path) = std::env::var_os("GRAFT_PROFILE") {
-        let options = SessionOptions { profile: Some(path.into()), ..options.clone() };
-        let mut banks = Banks::new(Room::new(&base, &fragments, &options)?);
-        for tenant in &all {
-            banks.place(&base, tenant)?;
+    let mut times: Vec<[Vec<f64>; SIDES.len()]> = TOKENS.iter().map(|_| Default::default()).collect();
+    for _ in 0..turns {
+        for (side, name) in SIDES.iter().enumerate() {
+            let mut command = Command::new(std::env::current_exe()?);
+            let made = command
+                .args(&args)
+                .env("GRAFT_SIDE", name)
+                .stderr(std::process::Stdio::inherit())
+                .output()?;
+            let said = String::from_utf8_lossy(&made.stdout);
+            for (times, line) in times.iter_mut().zip(said.lines()) {
+                times[side].extend(line.split_whitespace().filter_map(|t| t.parse::<f64>().ok()));
+            }
+            if !made.status.success() {
+                return Err(format!("{name}: {}", made.status).into());
+            }
         }
-        let batch = batch(&base, 64)?;
-        for _ in 0..5 {
-            drop(banks.run(&batch, &all)?);
-        }
-        println!("{}", banks.session().finish_profile()?.display());
-        return Ok(());
     }
+    let runs = turns * (RUNS - FIRST);
     println!(
-        "{threads} threads, {repeats} turns; best and middle run in ms, throughput relative to the base"
+        "{threads} threads, {runs} runs in {turns} processes; best and middle run in ms, throughput relative to the base"
     );
     println!(
         "{:>7}  {:<14} {:>8} {:>8} {:>8} {:>8}",
         "tokens", "rows", "best", "middle", "of best", "of middle"
     );
-    for tokens in [16usize, 64, 128] {
-        let batch = batch(&base, tokens)?;
-        let mut times: [Vec<f64>; 4] = Default::default();
-        for turn in 0..repeats + 3 {
-            for (side, times) in times.iter_mut().enumerate() {
-                let began = Instant::now();
-                match side {
-                    0 => drop(plain.run(&|n| batch.get(n).map(View::from))?),
-                    1 => drop(banks.run(&batch, &all)?),
-                    2 => drop(banks.run(&batch, &ranks)?),
-                    _ => drop(banks.run(&batch, &nobody)?),
-                }
-                if turn >= 3 {
-                    times.push(began.elapsed().as_secs_f64() * 1e3);
-                }
-            }
-        }
-        let figures: Vec<(f64, f64)> = times
-            .iter_mut()
-            .map(|t| {
-                t.sort_by(f64::total_cmp);
-                (t[0], t[t.len() / 2])
-            })
-            .collect();
-        for (name, (best, middle)) in
-            ["base alone", "32 of r=8", "32 of r=4…64", "base rows"].iter().zip(&figures)
-        {
+    for (tokens, times) in TOKENS.iter().zip(&mut times) {
+        times.iter_mut().for_each(|t| t.sort_by(f64::total_cmp));
+        let figures: Vec<(f64, f64)> = times.iter().map(|t| (t[0], t[t.len() / 2])).collect();
+        for (name, (best, middle)) in SIDES.iter().zip(&figures) {
             let (b, m) = (figures[0].0 / best, figures[0].1 / middle);
             println!("{tokens:>7}  {name:<14} {best:>8.2} {middle:>8.2} {b:>8.3} {m:>8.3}");
         }
     }
     Ok(())
+}
+
+/// One side alone: a line of milliseconds for each number of tokens, or a profile.
+fn one_side(side: &Side) -> Any<()> {
+    if let Some(path) = std::env::var_os("GRAFT_PROFILE") {
+        let batch = batch(&side.base, std::env::var("GRAFT_TOKENS")?.parse()?)?;
+        let mut ready = side.ready(Some(path.into()))?;
+        for _ in 0..RUNS {
+            drop(ready.run(&batch)?);
+        }
+        println!("{}", ready.session().finish_profile()?.display());
+        return Ok(());
+    }
+    let mut ready = side.ready(None)?;
+    for tokens in TOKENS {
+        let batch = batch(&side.base, tokens)?;
+        let mut line = Vec::new();
+        for run in 0..RUNS {
+            let began = Instant::now();
+            drop(ready.run(&batch)?);
+            if run >= FIRST {
+                line.push(format!("{:.3}", began.elapsed().as_secs_f64() * 1e3));
+            }
+        }
+        println!("{}", line.join(" "));
+    }
+    Ok(())
+}
+
+/// The base, and the adapters of one side's rows; none for the base alone.
+struct Side {
+    base: Base,
+    threads: usize,
+    rows: Vec<(u64, Parts)>,
+    /// What is in the banks besides.
+    others: Vec<(u64, Parts)>,
+}
+
+impl Side {
+    fn open(base: &Path, plugins: PathBuf, threads: usize, side: &str) -> Any<Side> {
+        let runtime =
+            Runtime::start(&RuntimeOptions { threads: Some(threads), ..RuntimeOptions::default() })?;
+        let base = Base::open(runtime, base, &BaseOptions::default())?;
+        let dirs = vec![plugins];
+        let embed = || Objective::find(&dirs, "embedding", &serde_json::json!({}));
+        let lora = |id: u64, r: usize| -> Any<(u64, Parts)> {
+            let stored = adapter(&base, id, r)?;
+            Ok((id, Fitted::with_objective(&base, Some(&stored), embed()?, &dirs)?.parts(&base)?))
+        };
+        let ids = |from: u64| from..from + ROWS as u64;
+        let same = || ids(1).map(|id| lora(id, 8)).collect::<Any<Vec<_>>>();
+        let mixed =
+            || ids(1000).map(|id| lora(id, RANKS[id as usize % RANKS.len()])).collect::<Any<Vec<_>>>();
+        let (rows, others) = match SIDES.iter().position(|s| *s == side) {
+            Some(0) => (Vec::new(), Vec::new()),
+            Some(1) => (same()?, mixed()?),
+            Some(2) => (mixed()?, same()?),
+            Some(3) => {
+                let bare = || -> Any<_> {
+                    Ok((0, Fitted::with_objective(&base, None, embed()?, &dirs)?.parts(&base)?))
+                };
+                let bare = (0..ROWS).map(|_| bare()).collect::<Any<Vec<_>>>()?;
+                (bare, same()?.into_iter().chain(mixed()?).collect())
+            }
+            _ => return Err(format!("{side}: no side; there are {SIDES:?}").into()),
+        };
+        Ok(Side { base, threads, rows, others })
+    }
+
+    fn ready(&self, profile: Option<PathBuf>) -> Any<Ready<'_>> {
+        let options = SessionOptions { threads: Some(self.threads), profile, ..SessionOptions::default() };
+        if self.rows.is_empty() {
+            // The file as it is, neither raised nor lowered.
+            let file = onnx::read(&self.base.path)?;
+            return Ok(Ready::Plain(Program::new(&self.base, &file, &options)?));
+        }
+        let all = || self.rows.iter().chain(&self.others);
+        let fragments: Vec<_> = all().flat_map(|(_, p)| p.fragments().cloned()).collect();
+        let mut banks = Banks::new(Room::new(&self.base, &fragments, &options)?);
+        for one in all() {
+            banks.place(&self.base, &tenant(one))?;
+        }
+        Ok(Ready::Banks(banks, self.rows.iter().map(tenant).collect()))
+    }
+}
+
+fn tenant((id, parts): &(u64, Parts)) -> Tenant<'_> {
+    Tenant { id: *id, parts }
+}
+
+/// What runs a side's batches.
+enum Ready<'a> {
+    Plain(Program),
+    Banks(Banks, Vec<Tenant<'a>>),
+}
+
+impl Ready<'_> {
+    fn run(&mut self, batch: &Batch) -> Any<Outputs> {
+        Ok(match self {
+            Ready::Plain(program) => program.run(&|n| batch.get(n).map(View::from))?,
+            Ready::Banks(banks, rows) => banks.run(batch, rows)?,
+        })
+    }
+
+    fn session(&mut self) -> &mut Session {
+        match self {
+            Ready::Plain(program) => program.session(),
+            Ready::Banks(banks, _) => banks.session(),
+        }
+    }
 }
 
 /// A LoRA of rank `r` on all linear layers of the encoder, with random weights.

@@ -34,7 +34,13 @@ fn main() -> Any<()> {
     let runtime = Runtime::start(&RuntimeOptions { threads: Some(threads), ..RuntimeOptions::default() })?;
     let base = Base::open(runtime, Path::new(base), &BaseOptions::default())?;
     let options = SessionOptions { threads: Some(threads), ..SessionOptions::default() };
+    // One session at a time: the threads of two look for work on the same processors.
     let mut plain = Program::new(&base, &onnx::read(&base.path)?, &options)?;
+    let alone = timed(shapes, repeats, &base, &mut |batch, _| {
+        drop(plain.run(&|name| batch.get(name).map(View::from))?);
+        Ok(())
+    })?;
+    drop(plain);
 
     let all = parts(&base, Path::new(adapters), &[PathBuf::from(plugins)])?;
     let fragments: Vec<_> = all.iter().flat_map(|p| p.fragments().cloned()).collect();
@@ -45,32 +51,45 @@ fn main() -> Any<()> {
         banks.place(&base, tenant)?;
     }
     let rows = |n: usize| -> Vec<Tenant<'_>> { (0..n).map(|i| tenants[i % tenants.len()]).collect() };
+    let mixed = timed(shapes, repeats, &base, &mut |batch, n| {
+        drop(banks.run(batch, &rows(n))?);
+        Ok(())
+    })?;
+    let found: Vec<Value> = alone
+        .iter()
+        .zip(&mixed)
+        .map(|((n, tokens, base_ms), (.., banks_ms))| {
+            json!({ "rows": n, "tokens": tokens, "base_ms": base_ms, "banks_ms": banks_ms })
+        })
+        .collect();
+    let sorted = sorted(&base, &std::fs::read_to_string(texts)?, &mut banks, &rows)?;
+    println!("{}", json!({ "adapters": tenants.len(), "shapes": found, "sorted": sorted }));
+    Ok(())
+}
 
+/// For each shape its rows and tokens, and the milliseconds of a run in the middle.
+fn timed(
+    shapes: &[String],
+    repeats: usize,
+    base: &Base,
+    run: &mut dyn FnMut(&Inputs, usize) -> Any<()>,
+) -> Any<Vec<(usize, usize, f64)>> {
     let mut found = Vec::new();
     for shape in shapes {
         let (n, tokens) = shape.split_once('x').ok_or("a shape is like 32x64")?;
         let (n, tokens): (usize, usize) = (n.parse()?, tokens.parse()?);
-        let (batch, own) = (batch(&base, n, tokens)?, rows(n));
-        let mut times = [Vec::new(), Vec::new()];
-        // Turn by turn: the machine is not the same from minute to minute.
+        let batch = batch(base, n, tokens)?;
+        let mut times = Vec::new();
         for turn in 0..repeats + FIRST {
-            for (side, times) in times.iter_mut().enumerate() {
-                let began = Instant::now();
-                match side {
-                    0 => drop(plain.run(&|name| batch.get(name).map(View::from))?),
-                    _ => drop(banks.run(&batch, &own)?),
-                }
-                if turn >= FIRST {
-                    times.push(began.elapsed().as_secs_f64() * 1e3);
-                }
+            let began = Instant::now();
+            run(&batch, n)?;
+            if turn >= FIRST {
+                times.push(began.elapsed().as_secs_f64() * 1e3);
             }
         }
-        let [base_ms, banks_ms] = times.map(middle);
-        found.push(json!({ "rows": n, "tokens": tokens, "base_ms": base_ms, "banks_ms": banks_ms }));
+        found.push((n, tokens, middle(times)));
     }
-    let sorted = sorted(&base, &std::fs::read_to_string(texts)?, &mut banks, &rows)?;
-    println!("{}", json!({ "adapters": tenants.len(), "shapes": found, "sorted": sorted }));
-    Ok(())
+    Ok(found)
 }
 
 /// The first adapters of a folder, by name.

@@ -14,7 +14,7 @@ pub(super) type Place = (usize, u64);
 /// Tokens of padding that cost about as much as another batch.
 const SLACK: usize = 32;
 /// Beyond [`SLACK`], a batch is padded by at most one in so many of its tokens.
-const PADDED: usize = 8;
+const PADDED: usize = 16;
 /// Rows whose length differs by at most one in so many of its tokens, or by [`NEAR`], stand in for each other.
 const NEAR_PART: usize = 4;
 const NEAR: usize = 4;

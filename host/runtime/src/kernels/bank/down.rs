@@ -1,13 +1,13 @@
 //! Products of positions with rows of a bank, down to a low rank: dot products.
 
-use super::super::simd::{Eight, fma};
+use super::super::simd::{Eight, ask_for, fma};
 use super::super::sixteen::Sixteen;
 use super::tiles::{BLOCK, Rows};
 
 /// Products of `2·Q` positions of `x` with `J` rows from number `from` on, for as many such groups as there are. Gives
-/// the number of the first row that is left.
+/// the number of the first row that is left. `NEW` where the rows were not read yet: those behind are asked for meanwhile.
 #[inline(always)]
-fn dots<V: Sixteen, const Q: usize, const J: usize>(
+fn dots<V: Sixteen, const Q: usize, const J: usize, const NEW: bool>(
     x: &[f32],
     w: Rows<'_>,
     mut from: usize,
@@ -24,8 +24,13 @@ fn dots<V: Sixteen, const Q: usize, const J: usize>(
         for (j, w8) in w8.iter_mut().enumerate() {
             *w8 = &w.get(from + j).as_chunks::<8>().0[..n];
         }
+        let soon: [*const f32; J] =
+            std::array::from_fn(|j| w.get((from + J + j).min(w.rows.len() - 1)).as_ptr());
         let mut sums = [[V::splat(0.0); J]; Q];
         for i in 0..n {
+            if NEW && i % 2 == 0 {
+                soon.iter().for_each(|row| ask_for(row.wrapping_add(8 * i)));
+            }
             let mut row = [V::splat(0.0); J];
             for j in 0..J {
                 row[j] = V::twice(&w8[j][i]);
@@ -80,16 +85,22 @@ fn dots_alone<V: Eight, const J: usize>(
 
 /// `out[j][p] = Σ x[p]·w[j]` for `positions` positions, as [`step`](super::tiles::step) gives them.
 #[inline(always)]
-pub(super) fn down<V: Sixteen>(x: &[f32], w: Rows<'_>, positions: usize, out: &mut [[f32; BLOCK]]) {
+pub(super) fn down<V: Sixteen>(
+    x: &[f32],
+    w: Rows<'_>,
+    positions: usize,
+    new: bool,
+    out: &mut [[f32; BLOCK]],
+) {
     // As many sums as leave registers for what they are made of.
     if V::ONE && positions == 8 {
-        let at = dots::<V, 4, 4>(x, w, 0, out);
-        let at = dots::<V, 4, 2>(x, w, at, out);
-        dots::<V, 4, 1>(x, w, at, out);
+        let at = if new { dots::<V, 4, 4, true>(x, w, 0, out) } else { dots::<V, 4, 4, false>(x, w, 0, out) };
+        let at = dots::<V, 4, 2, false>(x, w, at, out);
+        dots::<V, 4, 1, false>(x, w, at, out);
     } else if positions == 4 {
-        let at = dots::<V, 2, 3>(x, w, 0, out);
-        let at = dots::<V, 2, 2>(x, w, at, out);
-        dots::<V, 2, 1>(x, w, at, out);
+        let at = dots::<V, 2, 3, false>(x, w, 0, out);
+        let at = dots::<V, 2, 2, false>(x, w, at, out);
+        dots::<V, 2, 1, false>(x, w, at, out);
     } else {
         let at = dots_alone::<V::Half, 8>(x, w, 0, out);
         let at = dots_alone::<V::Half, 4>(x, w, at, out);

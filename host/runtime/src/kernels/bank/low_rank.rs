@@ -121,7 +121,7 @@ fn run(ctx: &ComputeContext, name: &str, biased: bool) -> ort::Result<()> {
         return Ok(());
     }
     let y = if out.as_ptr().addr() == place { None } else { Some(floats(name, "y", &y)?.1) };
-    let task = task(k.saturating_add(n).saturating_mul(rank));
+    let task = task(k.saturating_add(n).saturating_mul(rank), batch * positions);
     let mut h = vec![0f32; (batch * positions).div_ceil(task) * rank * BLOCK];
     chunks(ctx, name, (out, task * n), (&mut h, rank * BLOCK), |i, out, h| {
         let first = i * task;

@@ -105,7 +105,7 @@ impl ProductKernel {
             out.fill(0.0);
             return Ok(());
         }
-        let task = task(width.saturating_mul(rank));
+        let task = task(width.saturating_mul(rank), batch as usize * positions as usize);
         let mut h = vec![0f32; (batch as usize * positions as usize).div_ceil(task) * rank * BLOCK];
         chunks(ctx, name, (out, task * outer), (&mut h, rank * BLOCK), |i, out, h| {
             let first = i * task;

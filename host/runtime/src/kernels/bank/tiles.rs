@@ -1,11 +1,11 @@
 //! The arithmetic of a bank's products. An element of a result is added up in an order that its own place alone fixes,
 //! never by what is computed beside it: positions and rows of the bank are only taken together for speed.
 
-use super::super::simd::vectorised;
+use super::super::simd::{ask_for, vectorised};
 use super::super::sixteen::Sixteen;
 use super::down::down;
 pub(super) use super::up::Terms;
-use super::up::{Onto, up};
+use super::up::{Onto, ahead, up};
 
 /// Most positions that are worked on together.
 pub(super) const BLOCK: usize = 8;
@@ -25,6 +25,15 @@ impl<'a> Rows<'a> {
     #[inline(always)]
     pub(super) fn get(&self, j: usize) -> &'a [f32] {
         &self.bank[self.rows[j] * self.width..][..self.width]
+    }
+
+    /// Asks for the first columns of each row.
+    #[inline(always)]
+    pub(super) fn ask_for(&self, columns: usize) {
+        for row in self.rows {
+            let row = &self.bank[row * self.width..][..columns.min(self.width)];
+            row.chunks(16).for_each(|line| ask_for(line.as_ptr()));
+        }
     }
 }
 
@@ -51,7 +60,7 @@ fn down_body<V: Sixteen>(
     while at < all {
         let p = step::<V>(all - at);
         let out = &mut out[at * rank..][..p * rank];
-        down::<V>(&x[at * w.width..], w, p, h);
+        down::<V>(&x[at * w.width..], w, p, at == 0, h);
         out.fill(0.0);
         for (place, h) in places.iter().zip(&*h) {
             for (out, h) in out.chunks_exact_mut(rank).zip(h) {
@@ -90,7 +99,7 @@ fn up_body<V: Sixteen>(
             }
         }
         let out = &mut out[at * w.width..][..p * w.width];
-        up::<V>(h, w, p, Onto::Nothing, out);
+        up::<V>(h, w, p, at == 0, Onto::Nothing, out);
         at += p;
     }
 }
@@ -115,9 +124,10 @@ fn low_rank_body<V: Sixteen>(
     out: &mut [f32],
 ) {
     let (mut at, all) = (0, out.len() / b.width);
+    b.ask_for(ahead(b.rows.len()));
     while at < all {
         let p = step::<V>(all - at);
-        down::<V>(&x[at * a.width..], a, p, h);
+        down::<V>(&x[at * a.width..], a, p, at == 0, h);
         for h in h.iter_mut() {
             for h in h {
                 *h *= scale;
@@ -125,7 +135,7 @@ fn low_rank_body<V: Sixteen>(
         }
         let out = &mut out[at * b.width..][..p * b.width];
         let y = terms.y.map(|y| &y[at * b.width..][..p * b.width]);
-        up::<V>(h, b, p, Onto::Sum(Terms { y, ..terms }), out);
+        up::<V>(h, b, p, at == 0, Onto::Sum(Terms { y, ..terms }), out);
         at += p;
     }
 }

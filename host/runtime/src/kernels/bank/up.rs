@@ -1,6 +1,6 @@
 //! Sums of rows of a bank, up from a low rank.
 
-use super::super::simd::fma;
+use super::super::simd::{ask_for, fma};
 use super::super::sixteen::Sixteen;
 use super::tiles::{BLOCK, Rows};
 
@@ -20,10 +20,16 @@ pub(super) struct Terms<'a> {
     pub bias: Option<&'a [f32]>,
 }
 
-/// Puts `Σ_j h[j][p]·w[j]` into `P` positions of `out`, `16·W` columns from `at` on, for as many such groups as there are.
-/// Gives the first column that is left.
+/// How many columns before it is needed a number is asked for: some hundred cycles, as long as memory takes.
 #[inline(always)]
-fn add<V: Sixteen, const P: usize, const W: usize>(
+pub(super) fn ahead(rows: usize) -> usize {
+    48 * (64 / rows.max(1) + 1)
+}
+
+/// Puts `Σ_j h[j][p]·w[j]` into `P` positions of `out`, `16·W` columns from `at` on, for as many such groups as there are.
+/// Gives the first column that is left. `NEW` where the rows were not read yet: their next columns are asked for meanwhile.
+#[inline(always)]
+fn add<V: Sixteen, const P: usize, const W: usize, const NEW: bool>(
     h: &[[f32; BLOCK]],
     w: Rows<'_>,
     mut at: usize,
@@ -31,10 +37,15 @@ fn add<V: Sixteen, const P: usize, const W: usize>(
     out: &mut [f32],
 ) -> usize {
     let n = w.width;
+    let soon = ahead(w.rows.len());
     while at + 16 * W <= n {
         let mut sums = [[V::splat(0.0); W]; P];
         for (row, h) in w.rows.iter().zip(h) {
             let (from, _) = w.bank[row * n + at..][..16 * W].as_chunks::<16>();
+            if NEW {
+                let soon = w.bank.as_ptr().wrapping_add(row * n + at + soon);
+                (0..W).for_each(|c| ask_for(soon.wrapping_add(16 * c)));
+            }
             let mut columns = [V::splat(0.0); W];
             for (column, from) in columns.iter_mut().zip(from) {
                 *column = V::load(from);
@@ -79,18 +90,23 @@ pub(super) fn up<V: Sixteen>(
     h: &[[f32; BLOCK]],
     w: Rows<'_>,
     positions: usize,
+    new: bool,
     onto: Onto<'_>,
     out: &mut [f32],
 ) {
     let n = w.width;
     let at = if V::ONE && positions == 8 {
-        let at = add::<V, 8, 3>(h, w, 0, onto, out);
-        add::<V, 8, 1>(h, w, at, onto, out)
+        let at = if new {
+            add::<V, 8, 3, true>(h, w, 0, onto, out)
+        } else {
+            add::<V, 8, 3, false>(h, w, 0, onto, out)
+        };
+        add::<V, 8, 1, false>(h, w, at, onto, out)
     } else if positions == 4 {
-        add::<V, 4, 1>(h, w, 0, onto, out)
+        add::<V, 4, 1, false>(h, w, 0, onto, out)
     } else {
-        let at = add::<V, 1, 4>(h, w, 0, onto, out);
-        add::<V, 1, 1>(h, w, at, onto, out)
+        let at = add::<V, 1, 4, false>(h, w, 0, onto, out);
+        add::<V, 1, 1, false>(h, w, at, onto, out)
     };
     for p in 0..positions {
         for c in at..n {

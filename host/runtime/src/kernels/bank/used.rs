@@ -91,9 +91,12 @@ impl<'a, const N: usize> Used<'a, N> {
     }
 }
 
-/// Positions that one task takes, of which each needs `each` multiplications.
-pub(super) fn task(each: usize) -> usize {
-    (TASK / each.max(1) / BLOCK * BLOCK).clamp(BLOCK, 4 * BLOCK)
+/// Positions that one task takes, of `positions` in all, of which each needs `each` multiplications. Where there are many,
+/// a task has all positions of a short row: what it reads of a bank, it reads once.
+pub(super) fn task(each: usize, positions: usize) -> usize {
+    const MOST: usize = 4 * BLOCK;
+    let least = if positions < 8 * MOST { BLOCK } else { MOST };
+    (TASK / each.max(1) / BLOCK * BLOCK).clamp(least, MOST)
 }
 
 /// Cuts positions of a batch, of which each row has `per_row`, at its rows: the row, and the positions within `range`.
@@ -118,6 +121,6 @@ mod tests {
         assert_eq!(pieces(0..4, 4), [(0, 0..4)]);
         assert_eq!(pieces(6..13, 4), [(1, 0..2), (2, 2..6), (3, 6..7)]);
         assert_eq!(pieces(5..5, 4), []);
-        assert_eq!((task(0), task(1 << 30), task(6144)), (32, 8, 32));
+        assert_eq!((task(0, 16), task(1 << 30, 16), task(6144, 16), task(1 << 30, 512)), (32, 8, 32, 32));
     }
 }

@@ -35,6 +35,10 @@ pub const BANK_UP: &str = "BankUp";
 pub const BANK_LOW_RANK: &str = "BankLowRank";
 /// The same to a product with a bias that is yet to be added.
 pub const BANK_LOW_RANK_BIAS: &str = "BankLowRankBias";
+/// The same, and then added to what went around it.
+pub const BANK_LOW_RANK_RESIDUAL: &str = "BankLowRankResidual";
+/// The same as with a bias, cut into the heads of an attention.
+pub const BANK_LOW_RANK_HEADS: &str = "BankLowRankHeads";
 
 /// Every operator of Graft's own domain.
 pub const FUSED: &[Fused] = &[
@@ -98,6 +102,8 @@ pub const FUSED: &[Fused] = &[
     bank::UP,
     bank::LOW_RANK,
     bank::LOW_RANK_BIAS,
+    bank::LOW_RANK_RESIDUAL,
+    bank::LOW_RANK_HEADS,
 ];
 
 /// Whether a node is one of the two attention operators.

@@ -1,8 +1,10 @@
 //! A product down, a scale and a product up, added to what was there, as one operator: no update is written out, and no
 //! sum with a bias either.
 
-use crate::fused::{self, BANK_DOWN, BANK_LOW_RANK, BANK_LOW_RANK_BIAS, BANK_UP};
-use crate::ir::{GRAFT_DOMAIN, Graph, Node, ValueId};
+use crate::fused::{
+    self, BANK_DOWN, BANK_LOW_RANK, BANK_LOW_RANK_BIAS, BANK_LOW_RANK_HEADS, BANK_LOW_RANK_RESIDUAL, BANK_UP,
+};
+use crate::ir::{Attr, GRAFT_DOMAIN, Graph, Node, ValueId};
 
 /// Puts [`BANK_LOW_RANK`] wherever its decomposition stands. Nodes that are left over are dead.
 pub(super) fn low_rank(graph: &mut Graph) {
@@ -21,6 +23,34 @@ pub(super) fn bias(graph: &mut Graph) {
     for at in 0..graph.nodes.len() {
         if let Some(inputs) = biased(graph, &index, at) {
             put(graph, at, BANK_LOW_RANK_BIAS, &inputs);
+        }
+    }
+}
+
+/// Puts [`BANK_LOW_RANK_RESIDUAL`] wherever what [`BANK_LOW_RANK_BIAS`] makes is added to a value of its shape. Nodes that are
+/// left over are dead.
+pub(super) fn residual(graph: &mut Graph) {
+    let index = Index::new(graph);
+    for at in 0..graph.nodes.len() {
+        if let Some(inputs) = around(graph, &index, at) {
+            put(graph, at, BANK_LOW_RANK_RESIDUAL, &inputs);
+        }
+    }
+}
+
+/// Puts [`BANK_LOW_RANK_HEADS`] wherever what [`BANK_LOW_RANK_BIAS`] makes is cut into heads that come before the positions.
+/// Nodes that are left over are dead.
+pub(super) fn heads(graph: &mut Graph) {
+    let index = Index::new(graph);
+    for at in 0..graph.nodes.len() {
+        let Some(Cut { reshape, inputs, heads, columns_first }) = cut(graph, &index, at) else { continue };
+        // Keys come with their columns before their positions: that is left to the transposition.
+        let place = if columns_first { reshape } else { at };
+        put(graph, place, BANK_LOW_RANK_HEADS, &inputs);
+        graph.nodes[place].attrs.insert("heads".into(), Attr::Ints(vec![heads]));
+        if columns_first {
+            crate::shape::infer_at(graph, place);
+            graph.nodes[at].attrs.insert("perm".into(), Attr::Ints(vec![0, 1, 3, 2]));
         }
     }
 }
@@ -54,6 +84,53 @@ fn biased(graph: &Graph, index: &Index, at: usize) -> Option<[ValueId; 8]> {
         matches!((columns, bias), (Some(n), Some([own])) if usize::try_from(n) == Ok(*own))
     })?;
     Some([y, x, a, rows_a, b, rows_b, scale, bias])
+}
+
+/// The inputs of the operator that could stand for the addition at `at` and the operator before it.
+fn around(graph: &Graph, index: &Index, at: usize) -> Option<[ValueId; 9]> {
+    let add = graph.nodes.get(at).filter(|n| n.is("Add"))?;
+    let (left, right) = (add.input(0)?, add.input(1)?);
+    [[left, right], [right, left]].into_iter().find_map(|[sum, residual]| {
+        let inputs = eight(index.sole(graph, sum, GRAFT_DOMAIN, BANK_LOW_RANK_BIAS)?)?;
+        let alike = graph.shape(sum).is_some() && graph.shape(sum) == graph.shape(residual);
+        let [y, x, a, rows_a, b, rows_b, scale, bias] = inputs;
+        (alike && sum != residual).then_some([y, x, a, rows_a, b, rows_b, scale, bias, residual])
+    })
+}
+
+fn eight(node: &Node) -> Option<[ValueId; 8]> {
+    node.inputs.iter().copied().collect::<Option<Vec<_>>>()?.try_into().ok()
+}
+
+/// A product that is cut into heads.
+struct Cut {
+    /// Where the node is that cuts.
+    reshape: usize,
+    inputs: [ValueId; 8],
+    heads: i64,
+    /// Whether a head's columns come before its positions.
+    columns_first: bool,
+}
+
+/// The cut that the transposition at `at` ends.
+fn cut(graph: &Graph, index: &Index, at: usize) -> Option<Cut> {
+    let transposed = graph.nodes.get(at).filter(|n| n.is("Transpose"))?;
+    let Some(Attr::Ints(perm)) = transposed.attrs.get("perm") else { return None };
+    let columns_first = match perm[..] {
+        [0, 2, 1, 3] => false,
+        [0, 2, 3, 1] => true,
+        _ => return None,
+    };
+    let parts = transposed.input(0)?;
+    let reshape = index.sole(graph, parts, "", "Reshape")?;
+    let made = reshape.input(0)?;
+    let inputs = eight(index.sole(graph, made, GRAFT_DOMAIN, BANK_LOW_RANK_BIAS)?)?;
+    let [batch, positions, width] = &graph.shape(made)?[..] else { return None };
+    let [b, p, heads, columns] = &graph.shape(parts)?[..] else { return None };
+    let (heads, columns) = (heads.known()?, columns.known()?);
+    let fits = b == batch && p == positions && heads > 0 && heads.checked_mul(columns) == width.known();
+    let reshape = (*index.producers.get(parts.index())?)?;
+    fits.then_some(Cut { reshape, inputs, heads, columns_first })
 }
 
 /// Puts an operator in the place of the node at `at`, whose value it makes.
@@ -219,5 +296,71 @@ mod tests {
             b.op("Add", &[one, bias])
         };
         assert_eq!(fused_ops(graph(wider, none)), ["ReduceSum", "Add", BANK_LOW_RANK]);
+    }
+
+    /// Operators after all passes behind a product with a bias; `end` makes an output of it, and gets a value of its shape.
+    fn ends(end: impl Fn(&mut Builder<'_>, [ValueId; 2]) -> Vec<ValueId>) -> (Graph, Vec<String>) {
+        let mut g = graph(plus(Tensor::vector(&[0.5f32; 6]), true), none);
+        let (sum, y) = (g.nodes.last().and_then(|n| n.input(0)).unwrap(), g.inputs[0]);
+        g.nodes.pop();
+        g.outputs = end(&mut Builder::new(&mut g, ""), [sum, y]);
+        [low_rank, bias, residual, heads].iter().for_each(|pass| pass(&mut g));
+        g.remove_dead();
+        g.sort().unwrap();
+        let known: Vec<_> = g.functions.iter().map(|f| f.name.as_str()).collect();
+        assert!(g.nodes.iter().all(|n| n.domain.is_empty() || known.contains(&n.op.as_str())));
+        let ops = g.nodes.iter().map(|n| n.op.clone()).collect();
+        (g, ops)
+    }
+
+    #[test]
+    fn a_sum_with_what_went_around_becomes_part_of_the_operator() {
+        for first in [false, true] {
+            let (g, ops) = ends(|b, [sum, y]| {
+                let around = b.op("Neg", &[y]);
+                vec![b.op("Add", &if first { [sum, around] } else { [around, sum] })]
+            });
+            assert_eq!(ops, ["Neg", BANK_LOW_RANK_RESIDUAL]);
+            assert_eq!(g.nodes[1].input(8), g.nodes[0].output(0));
+        }
+        // What is read elsewhere, what is added to itself, and what is of another shape.
+        let (_, ops) = ends(|b, [sum, y]| vec![b.op("Add", &[sum, y]), sum]);
+        assert_eq!(ops, [BANK_LOW_RANK_BIAS, "Add"]);
+        let (_, ops) = ends(|b, [sum, _]| vec![b.op("Add", &[sum, sum])]);
+        assert_eq!(ops, [BANK_LOW_RANK_BIAS, "Add"]);
+        let (_, ops) = ends(|b, [sum, _]| {
+            let one = b.scalar(1.0);
+            vec![b.op("Add", &[sum, one])]
+        });
+        assert_eq!(ops, [BANK_LOW_RANK_BIAS, "Add"]);
+    }
+
+    fn cut_into(b: &mut Builder<'_>, sum: ValueId, shape: &[i64], perm: &[i64]) -> Vec<ValueId> {
+        let shape = b.ints(shape);
+        let cut = b.op("Reshape", &[sum, shape]);
+        vec![b.op_with("Transpose", &[cut], &[("perm", Attr::Ints(perm.to_vec()))])]
+    }
+
+    #[test]
+    fn heads_are_cut_by_the_operator() {
+        let (g, ops) = ends(|b, [sum, _]| cut_into(b, sum, &[0, 0, 3, 2], &[0, 2, 1, 3]));
+        assert_eq!(ops, [BANK_LOW_RANK_HEADS]);
+        let shape = |g: &Graph| g.shape(g.outputs[0]).cloned();
+        let sizes = |last: [Dim; 2]| Some([vec!["batch".into(), 3.into()], last.to_vec()].concat());
+        assert_eq!(shape(&g), sizes(["seq".into(), 2.into()]));
+        // Keys: columns before positions.
+        let (g, ops) = ends(|b, [sum, _]| cut_into(b, sum, &[0, 0, 3, 2], &[0, 2, 3, 1]));
+        assert_eq!(ops, [BANK_LOW_RANK_HEADS, "Transpose"]);
+        assert_eq!(shape(&g), sizes([2.into(), "seq".into()]));
+        assert_eq!(g.nodes[1].attrs.get("perm"), Some(&Attr::Ints(vec![0, 1, 3, 2])));
+        assert_eq!(g.shape(g.nodes[0].output(0).unwrap()).cloned(), sizes(["seq".into(), 2.into()]));
+        // Other cuts, and other orders.
+        let (_, ops) = ends(|b, [sum, _]| cut_into(b, sum, &[0, 3, -1, 2], &[0, 2, 1, 3]));
+        assert_eq!(ops, [BANK_LOW_RANK_BIAS, "Reshape", "Transpose"]);
+        let (_, ops) = ends(|b, [sum, _]| cut_into(b, sum, &[0, 0, 3, 2], &[1, 2, 0, 3]));
+        assert_eq!(ops, [BANK_LOW_RANK_BIAS, "Reshape", "Transpose"]);
+        let (_, ops) =
+            ends(|b, [sum, _]| [cut_into(b, sum, &[0, 0, 3, 2], &[0, 2, 1, 3]), vec![sum]].concat());
+        assert_eq!(ops, [BANK_LOW_RANK_BIAS, "Reshape", "Transpose"]);
     }
 }

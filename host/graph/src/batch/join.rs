@@ -121,6 +121,8 @@ pub fn join(base: &Graph, fragments: &[&Fragment]) -> Result<Joined, Unbatchable
     join_equal(&mut graph);
     fuse::low_rank(&mut graph);
     fuse::bias(&mut graph);
+    fuse::residual(&mut graph);
+    fuse::heads(&mut graph);
     graph.remove_dead();
     let read: HashSet<ValueId> =
         graph.nodes.iter().flat_map(|n| n.inputs.iter().flatten().copied()).collect();

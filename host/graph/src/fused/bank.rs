@@ -3,7 +3,7 @@
 
 use crate::builder::Builder;
 use crate::dim::Dim;
-use crate::ir::{Attr, Fact, Graph, Node, ValueId};
+use crate::ir::{Attr, Attrs, Fact, Graph, Node, ValueId};
 
 use super::{Fused, like};
 
@@ -42,14 +42,62 @@ pub(super) const LOW_RANK: Fused = Fused {
 /// `(y + bias) + …`, as [`LOW_RANK`] of that sum: bias `[out]`. A kernel gives the bits of `y + bias` where there is no pair.
 pub(super) const LOW_RANK_BIAS: Fused = Fused {
     name: super::BANK_LOW_RANK_BIAS,
-    inputs: &["y", "x", "a", "rows_a", "b", "rows_b", "scale", "bias"],
+    inputs: BIASED,
+    attributes: &[],
+    facts: |g, n| like(g, n, 0),
+    body: |b, i| vec![biased(b, i)],
+};
+
+/// `((y + bias) + …) + residual`, as [`LOW_RANK_BIAS`] and a sum with what went around the product: residual like y.
+pub(super) const LOW_RANK_RESIDUAL: Fused = Fused {
+    name: super::BANK_LOW_RANK_RESIDUAL,
+    inputs: &["y", "x", "a", "rows_a", "b", "rows_b", "scale", "bias", "residual"],
     attributes: &[],
     facts: |g, n| like(g, n, 0),
     body: |b, i| {
-        let y = b.op("Add", &[i[0], i[7]]);
-        vec![low_rank(b, y, i)]
+        let sum = biased(b, i);
+        vec![b.op("Add", &[sum, i[8]])]
     },
 };
+
+/// What [`LOW_RANK_BIAS`] gives, its columns cut into `heads` equal parts: out `[batch, heads, positions, out / heads]`.
+pub(super) const LOW_RANK_HEADS: Fused = Fused {
+    name: super::BANK_LOW_RANK_HEADS,
+    inputs: BIASED,
+    attributes: &["heads"],
+    facts: heads_facts,
+    body: |b, i| {
+        let sum = biased(b, i);
+        let reference = Attrs::from([("value_ints".to_string(), Attr::Reference("heads".into(), INTS))]);
+        let heads = b.emit("Constant", "", &[], reference, 1)[0];
+        let (kept, rest) = (b.ints(&[0, 0]), b.ints(&[-1]));
+        let shape = b.op_with("Concat", &[kept, heads, rest], &[("axis", Attr::Int(0))]);
+        let cut = b.op("Reshape", &[sum, shape]);
+        vec![b.op_with("Transpose", &[cut], &[("perm", Attr::Ints(vec![0, 2, 1, 3]))])]
+    },
+};
+
+const BIASED: &[&str] = &["y", "x", "a", "rows_a", "b", "rows_b", "scale", "bias"];
+/// ONNX's number for attributes that are lists of integers.
+const INTS: i32 = 7;
+
+fn biased(b: &mut Builder<'_>, i: &[ValueId]) -> ValueId {
+    let y = b.op("Add", &[i[0], i[7]]);
+    low_rank(b, y, i)
+}
+
+fn heads_facts(graph: &Graph, node: &Node) -> Option<Vec<Fact>> {
+    let y = node.input(0)?;
+    let Some(Attr::Ints(heads)) = node.attrs.get("heads") else { return None };
+    let shape = match (graph.shape(y).map(Vec::as_slice), &heads[..]) {
+        (Some([batch, positions, width]), [heads]) => width
+            .known()
+            .filter(|w| *heads > 0 && w % heads == 0)
+            .map(|w| vec![batch.clone(), Dim::from(*heads), positions.clone(), Dim::from(w / heads)]),
+        _ => None,
+    };
+    Some(vec![Fact { dtype: graph.dtype(y), shape, elements: None }])
+}
 
 /// The update by inputs 1 to 6 added to `y`.
 fn low_rank(b: &mut Builder<'_>, y: ValueId, i: &[ValueId]) -> ValueId {
@@ -108,13 +156,20 @@ mod tests {
         let y = emit(&mut b, BANK_LOW_RANK, &[x, x, bank, rows, bank, rows, scale], &[]);
         let bias = b.constant(Tensor::vector(&[0.5f32; 6]));
         let biased = emit(&mut b, BANK_LOW_RANK_BIAS, &[x, x, bank, rows, bank, rows, scale, bias], &[]);
-        g.outputs = vec![h, up, y, biased];
+        let around = [x, x, bank, rows, bank, rows, scale, bias, x];
+        let around = emit(&mut b, BANK_LOW_RANK_RESIDUAL, &around, &[]);
+        let two = [("heads", Attr::Ints(vec![2]))];
+        let heads = emit(&mut b, BANK_LOW_RANK_HEADS, &[x, x, bank, rows, bank, rows, scale, bias], &two);
+        g.outputs = vec![h, up, y, biased, around, heads];
         let shapes =
             |g: &Graph| g.outputs.iter().map(|v| (g.dtype(*v), g.shape(*v).cloned())).collect::<Vec<_>>();
         let found = shapes(&g);
         let size = |last: Dim| Some(vec![Dim::from("batch"), Dim::from("seq"), last]);
         let wide = (Some(DType::F32), size(Dim::from(6)));
-        assert_eq!(found, [(Some(DType::F32), size(Dim::from("rank"))), wide.clone(), wide.clone(), wide]);
+        let cut = ["batch".into(), 2.into(), "seq".into(), 3.into()].to_vec();
+        let narrow = (Some(DType::F32), size(Dim::from("rank")));
+        let cut = (Some(DType::F32), Some(cut));
+        assert_eq!(found, [narrow, wide.clone(), wide.clone(), wide.clone(), wide, cut]);
 
         crate::functions::inline(&mut g, &|_| true).unwrap();
         assert!(g.nodes.iter().all(|n| n.domain.is_empty()));

@@ -23,10 +23,12 @@ use self::par::{error, guard};
 pub const KERNEL_DOMAIN: &str = "graft";
 
 /// Names of the operators that Graft has kernels for.
-pub const KERNELS: [&str; 7] = [
+pub const KERNELS: [&str; 9] = [
     NAME_BANK_DOWN,
     NAME_BANK_LOW_RANK,
     NAME_BANK_LOW_RANK_BIAS,
+    NAME_BANK_LOW_RANK_HEADS,
+    NAME_BANK_LOW_RANK_RESIDUAL,
     NAME_BANK_UP,
     NAME_GELU_GRAD,
     NAME_LAYER_NORM_GRAD,
@@ -36,6 +38,8 @@ pub const KERNELS: [&str; 7] = [
 const NAME_BANK_DOWN: &str = graft_graph::fused::BANK_DOWN;
 const NAME_BANK_LOW_RANK: &str = graft_graph::fused::BANK_LOW_RANK;
 const NAME_BANK_LOW_RANK_BIAS: &str = graft_graph::fused::BANK_LOW_RANK_BIAS;
+const NAME_BANK_LOW_RANK_HEADS: &str = graft_graph::fused::BANK_LOW_RANK_HEADS;
+const NAME_BANK_LOW_RANK_RESIDUAL: &str = graft_graph::fused::BANK_LOW_RANK_RESIDUAL;
 const NAME_BANK_UP: &str = graft_graph::fused::BANK_UP;
 const NAME_GELU_GRAD: &str = "GeluGrad";
 const NAME_LAYER_NORM_GRAD: &str = "LayerNormGrad";
@@ -45,8 +49,10 @@ const NAME_SOFTMAX_GRAD: &str = "SoftmaxGrad";
 pub(crate) fn domain() -> ort::Result<OperatorDomain> {
     OperatorDomain::new(KERNEL_DOMAIN)?
         .add(bank::BankDown)?
-        .add(bank::BankLowRank { bias: false })?
-        .add(bank::BankLowRank { bias: true })?
+        .add(bank::BankLowRank::Plain)?
+        .add(bank::BankLowRank::Bias)?
+        .add(bank::BankLowRank::Residual)?
+        .add(bank::BankLowRankHeads)?
         .add(bank::BankUp)?
         .add(gelu::GeluGrad)?
         .add(layer_norm::LayerNormGrad)?
@@ -117,18 +123,28 @@ fn same_shape(
     })
 }
 
-/// Tells ONNX Runtime the shape of output 0, f32: each dimension is that of an axis of an input, `(input, axis)`. It may
-/// then plan memory, and let the output take the place of an input of that shape.
-fn dims(kernel: &str, ctx: &mut ShapeInferenceContext, from: &[(usize, usize)]) -> ort::Result<()> {
+/// A dimension of an output: that of an axis of an input, or a number.
+#[derive(Clone, Copy)]
+enum Size {
+    Of(usize, usize),
+    Is(i64),
+}
+
+/// Tells ONNX Runtime the shape of output 0, f32. It may then plan memory, and let the output take the place of an input of
+/// that shape.
+fn dims(kernel: &str, ctx: &mut ShapeInferenceContext, from: &[Size]) -> ort::Result<()> {
     guard(kernel, || {
         let inputs = ctx.inputs();
-        let dim = |(input, axis): &(usize, usize)| match inputs.get(*input) {
-            Some(ValueType::Tensor { shape, dimension_symbols, .. }) => {
-                let (size, symbol) = (*shape.get(*axis)?, dimension_symbols.get(*axis)?);
-                // A dimension with neither size nor name would count as -1.
-                (size >= 0 || !symbol.is_empty()).then(|| (size, symbol.clone()))
-            }
-            _ => None,
+        let dim = |size: &Size| match size {
+            Size::Is(size) => Some((*size, String::new())),
+            Size::Of(input, axis) => match inputs.get(*input) {
+                Some(ValueType::Tensor { shape, dimension_symbols, .. }) => {
+                    let (size, symbol) = (*shape.get(*axis)?, dimension_symbols.get(*axis)?);
+                    // A dimension with neither size nor name would count as -1.
+                    (size >= 0 || !symbol.is_empty()).then(|| (size, symbol.clone()))
+                }
+                _ => None,
+            },
         };
         if let Some(dims) = from.iter().map(dim).collect::<Option<Vec<_>>>() {
             let (sizes, symbols): (Vec<i64>, Vec<String>) = dims.into_iter().unzip();

@@ -1,6 +1,7 @@
 //! Work split over ONNX Runtime's own threads. Chunks are the same whatever the number of threads, so results are
 //! too.
 
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
@@ -40,12 +41,48 @@ pub(crate) fn chunks(
         return Err(error(kernel, "the side buffer is too small"));
     }
     let (out, side) = (Pieces::new(out), Pieces::new(side));
+    tasks(ctx, kernel, count, |i| {
+        // SAFETY: ONNX Runtime calls each number once, and pieces of different numbers do not overlap.
+        let (a, b) = unsafe { (out.piece(i, size), side.piece(i, side_size)) };
+        each(i, a, b);
+    })
+}
+
+/// Gives `count` numbers to `each`, on ONNX Runtime's threads, with `side_size` elements of scratch, which may hold anything,
+/// and a way to write into `out` wherever it belongs.
+pub(crate) fn scattered(
+    ctx: &ComputeContext,
+    kernel: &str,
+    out: &mut [f32],
+    count: usize,
+    side_size: usize,
+    each: impl Fn(usize, &mut [f32], &Pieces) + Sync + Send,
+) -> ort::Result<()> {
+    thread_local! {
+        /// Kept for the next batch: as much as one task needs.
+        static SIDE: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    }
+    let out = Pieces::new(out);
+    tasks(ctx, kernel, count, |i| {
+        SIDE.with_borrow_mut(|side| {
+            if side.len() < side_size {
+                side.resize(side_size, 0.0);
+            }
+            each(i, &mut side[..side_size], &out);
+        });
+    })
+}
+
+fn tasks(
+    ctx: &ComputeContext,
+    kernel: &str,
+    count: usize,
+    each: impl Fn(usize) + Sync + Send,
+) -> ort::Result<()> {
     let failure: Mutex<Option<ort::Error>> = Mutex::new(None);
     let one = |i: usize| {
         let done = guard(kernel, || {
-            // SAFETY: ONNX Runtime calls each number once, and pieces of different numbers do not overlap.
-            let (a, b) = unsafe { (out.piece(i, size), side.piece(i, side_size)) };
-            each(i, a, b);
+            each(i);
             Ok(())
         });
         if let Err(e) = done {
@@ -62,13 +99,13 @@ pub(crate) fn chunks(
 }
 
 /// A buffer that several threads write different pieces of.
-struct Pieces {
+pub(crate) struct Pieces {
     start: *mut f32,
     len: usize,
 }
 
-// SAFETY: the pointer comes from a mutable borrow that outlives the parallel section, and `piece` is only called with
-// numbers of which no two are equal.
+// SAFETY: the pointer comes from a mutable borrow that outlives the parallel section; who calls `piece` and `put` vouches
+// that no two threads write one place.
 unsafe impl Send for Pieces {}
 // SAFETY: as above.
 unsafe impl Sync for Pieces {}
@@ -76,6 +113,27 @@ unsafe impl Sync for Pieces {}
 impl Pieces {
     fn new(buffer: &mut [f32]) -> Pieces {
         Pieces { start: buffer.as_mut_ptr(), len: buffer.len() }
+    }
+
+    /// Writes `values` from place `at` on, as far as the buffer goes.
+    ///
+    /// # Safety
+    /// Nobody else may write there meanwhile, and the buffer must be alive.
+    #[inline(always)]
+    pub(crate) unsafe fn put(&self, at: usize, values: &[f32]) {
+        let count = values.len().min(self.len.saturating_sub(at));
+        // Few numbers at a time, for which a call of `memcpy` takes longer than they do.
+        let (many, few) = values[..count].as_chunks::<16>();
+        // SAFETY: `at + count` is within the buffer; the caller vouches for the rest.
+        unsafe {
+            let to = self.start.add(at.min(self.len));
+            for (i, values) in many.iter().enumerate() {
+                to.add(16 * i).cast::<[f32; 16]>().write_unaligned(*values);
+            }
+            for (i, value) in few.iter().enumerate() {
+                to.add(16 * many.len() + i).write(*value);
+            }
+        }
     }
 
     /// # Safety

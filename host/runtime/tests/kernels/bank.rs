@@ -1,12 +1,16 @@
 //! The products with rows of a bank: promises of their kernels, against decompositions where those say what is right.
 
-use graft_graph::fused::{self, BANK_DOWN, BANK_LOW_RANK, BANK_LOW_RANK_BIAS, BANK_UP};
+use graft_graph::fused::{
+    self, BANK_DOWN, BANK_LOW_RANK, BANK_LOW_RANK_BIAS, BANK_LOW_RANK_RESIDUAL, BANK_UP,
+};
 use graft_graph::{Builder, DType, Dim, Graph, onnx};
 use graft_runtime::SessionSource;
 
 use super::*;
 
 mod bias;
+mod heads;
+mod residual;
 
 fn start(op: (&str, Inputs), kernels: bool, threads: usize) -> Option<Session> {
     load(&bank_model(op, |b, node, first| vec![node(b, first)]), kernels, threads)
@@ -33,6 +37,7 @@ struct Batch {
     y: Vec<Vec<f32>>,
     banks: [Vec<f32>; 2],
     bias: Vec<f32>,
+    residual: Vec<Vec<f32>>,
 }
 
 /// Numbers below `below`, from a seed.
@@ -65,6 +70,7 @@ impl Batch {
             y: each(seed + 2000, n),
             banks: [bank(seed + 3000, k), bank(seed + 4000, n)],
             bias: numbers(seed + 5000, n),
+            residual: each(seed + 6000, n),
         }
     }
 
@@ -101,7 +107,8 @@ impl Batch {
                 vec![("x", low), ("bank", bank(1)), ("rows", rows(1))]
             }
             _ => {
-                let bias = (op == BANK_LOW_RANK_BIAS).then(|| ("bias", Tensor::vector(&self.bias)));
+                let bias = (op != BANK_LOW_RANK).then(|| ("bias", Tensor::vector(&self.bias)));
+                let residual = (op == BANK_LOW_RANK_RESIDUAL).then(|| ("residual", full(&self.residual, n)));
                 let inputs = [
                     ("y", y),
                     ("x", x),
@@ -111,7 +118,7 @@ impl Batch {
                     ("rows_b", rows(1)),
                     ("scale", Tensor::vector(&self.scale)),
                 ];
-                inputs.into_iter().chain(bias).collect()
+                inputs.into_iter().chain(bias).chain(residual).collect()
             }
         }
     }
@@ -139,6 +146,7 @@ impl Batch {
             scale: vec![self.scale[row]],
             x: vec![self.x[row].clone()],
             y: vec![self.y[row].clone()],
+            residual: vec![self.residual[row].clone()],
             ..self.clone()
         }
     }
@@ -163,7 +171,7 @@ fn products_with_a_bank_equal_their_decompositions() {
     for most in [1, 4, 9, 70].repeat(8) {
         shapes.push((1 + roll(5), 1 + roll(130), [1 + roll(200), 1 + roll(200)], most));
     }
-    for op in [DOWN, UP, LOW_RANK, LOW_RANK_BIAS] {
+    for op in [DOWN, UP, LOW_RANK, LOW_RANK_BIAS, LOW_RANK_RESIDUAL] {
         let Some(mut kernel) = start(op, true, 2) else { return };
         let mut body = start(op, false, 2).expect("a runtime");
         for (seed, (batch, seq, width, most)) in shapes.iter().enumerate() {
@@ -178,14 +186,19 @@ fn products_with_a_bank_equal_their_decompositions() {
 
 #[test]
 fn a_row_of_a_batch_has_the_bits_that_it_has_alone_however_padded_on_any_number_of_threads() {
-    for (op, seq, width) in
-        [(DOWN, 70, [61, 40]), (UP, 37, [24, 45]), (LOW_RANK, 70, [61, 45]), (LOW_RANK_BIAS, 70, [61, 45])]
-    {
+    for (op, seq, width) in [
+        (DOWN, 70, [61, 40]),
+        (UP, 37, [24, 45]),
+        (LOW_RANK, 70, [61, 45]),
+        (LOW_RANK_BIAS, 70, [61, 45]),
+        (LOW_RANK_RESIDUAL, 70, [61, 45]),
+    ] {
         let [Some(mut one), Some(mut two)] = [1, 2].map(|t| start(op, true, t)) else { return };
         let mut batch = Batch::new(11, &[8, 0, 3, 70, 8, 1, 17], seq, width);
         // The fifth row asks what the first does.
         batch.rows[4] = batch.rows[0].clone();
         (batch.x[4], batch.y[4], batch.scale[4]) = (batch.x[0].clone(), batch.y[0].clone(), batch.scale[0]);
+        batch.residual[4] = batch.residual[0].clone();
         let all = batch.run(&mut two, op.0);
         assert!(bits(&all) == bits(&batch.run(&mut one, op.0)), "{}: one thread and two differ", op.0);
         let per_row = all.len() / 7;
@@ -216,7 +229,7 @@ fn a_row_of_a_batch_has_the_bits_that_it_has_alone_however_padded_on_any_number_
 
 #[test]
 fn what_is_no_number_elsewhere_changes_nothing() {
-    for op in [DOWN, UP, LOW_RANK, LOW_RANK_BIAS] {
+    for op in [DOWN, UP, LOW_RANK, LOW_RANK_BIAS, LOW_RANK_RESIDUAL] {
         let Some(mut s) = start(op, true, 2) else { return };
         let clean = Batch::new(3, &[8, 0, 5], 9, [40, 56]);
         let mut poisoned = clean.clone();
@@ -257,7 +270,7 @@ fn a_row_without_adapter_keeps_the_bits_of_y() {
 
 #[test]
 fn the_output_may_take_the_place_of_y_and_of_nothing_that_is_read_again() {
-    for op in [LOW_RANK, LOW_RANK_BIAS] {
+    for op in [LOW_RANK, LOW_RANK_BIAS, LOW_RANK_RESIDUAL] {
         let batch = Batch::new(21, &[3, 0, 8], 17, [24, 24]);
         let Some(mut plain) = start(op, true, 2) else { return };
         let mut negative = batch.clone();

@@ -27,6 +27,13 @@ fn run(s: &mut Session, inputs: &[(&str, &Tensor)]) -> Vec<Vec<f32>> {
     names.iter().map(|n| out.f32s(n).expect("floats").to_vec()).collect()
 }
 
+/// What is said of inputs that do not fit.
+fn refused(s: &mut Session, inputs: &[(&str, &Tensor)]) -> String {
+    let names: Vec<String> = s.outputs().iter().map(|p| p.name.clone()).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    s.run(inputs, &names).expect_err("they do not fit").to_string()
+}
+
 /// The largest difference, relative to the largest value.
 fn distance(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());

@@ -2,7 +2,9 @@
 
 #![allow(dead_code, reason = "tests and benchmark use their parts")]
 
-use graft_graph::fused::{self, BANK_DOWN, BANK_LOW_RANK, BANK_LOW_RANK_BIAS, BANK_UP};
+use graft_graph::fused::{
+    self, BANK_DOWN, BANK_LOW_RANK, BANK_LOW_RANK_BIAS, BANK_LOW_RANK_HEADS, BANK_LOW_RANK_RESIDUAL, BANK_UP,
+};
 use graft_graph::{Builder, DType, Dim, Graph as Ir, ValueId, onnx};
 use graft_runtime::SessionSource;
 
@@ -152,6 +154,38 @@ pub const LOW_RANK_BIAS: (&str, Inputs) = (
         ("bias", &["out"]),
     ],
 );
+
+pub const LOW_RANK_RESIDUAL: (&str, Inputs) = (
+    BANK_LOW_RANK_RESIDUAL,
+    &[
+        ("y", &["batch", "seq", "out"]),
+        ("x", &["batch", "seq", "in"]),
+        ("a", &["any_a", "in"]),
+        ("rows_a", &["batch", "rank"]),
+        ("b", &["any_b", "out"]),
+        ("rows_b", &["batch", "rank"]),
+        ("scale", &["batch"]),
+        ("bias", &["out"]),
+        ("residual", &["batch", "seq", "out"]),
+    ],
+);
+
+/// An update with a bias, cut into heads by the operator itself or by others behind it.
+pub fn heads(together: bool, heads: i64) -> SessionSource {
+    let (mut g, values) = with_inputs(LOW_RANK_BIAS.1);
+    let mut b = Builder::new(&mut g, "");
+    let count = ("heads", graft_graph::Attr::Ints(vec![heads]));
+    let out = if together {
+        fused::emit(&mut b, BANK_LOW_RANK_HEADS, &values, &[count])
+    } else {
+        let out = fused::emit(&mut b, BANK_LOW_RANK_BIAS, &values, &[]);
+        let shape = b.ints(&[0, 0, heads, -1]);
+        let cut = b.op("Reshape", &[out, shape]);
+        b.op_with("Transpose", &[cut], &[("perm", graft_graph::Attr::Ints(vec![0, 2, 1, 3]))])
+    };
+    g.outputs = vec![out];
+    SessionSource::plain(onnx::to_bytes(&g))
+}
 
 /// A model of one of the operators; `around` makes its first input from the graph's and the outputs from its own.
 pub fn bank_model(

@@ -14,11 +14,11 @@ use ort::operator::ShapeInferenceContext;
 use ort::operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorInput, OperatorOutput};
 use ort::value::TensorElementType::{Float32, Int64};
 
-pub(super) use self::low_rank::BankLowRank;
+pub(super) use self::low_rank::{BankLowRank, BankLowRankHeads};
 use self::tiles::{BLOCK, down_rows, up_rows};
 use self::used::{Bank, Used, by_row, task};
 use super::par::{chunks, error, guard};
-use super::{NAME_BANK_DOWN, NAME_BANK_UP, dims, floats, ints, output};
+use super::{NAME_BANK_DOWN, NAME_BANK_UP, Size, dims, floats, ints, output};
 
 /// `BankDown(x, bank, rows) → h`: x `[batch, positions, width]` f32, bank `[any, width]` f32, rows `[batch, rank]` i64,
 /// h `[batch, positions, rank]` f32 with `h[b, s, j] = Σ_k x[b, s, k]·bank[rows[b, j], k]`, zero where `rows[b, j]` is.
@@ -54,7 +54,8 @@ macro_rules! operator {
             }
 
             fn infer_shape(&self, ctx: &mut ShapeInferenceContext) -> ort::Result<()> {
-                dims($name, ctx, &[(0, 0), (0, 1), if $down { (2, 1) } else { (1, 1) }])
+                let last = if $down { Size::Of(2, 1) } else { Size::Of(1, 1) };
+                dims($name, ctx, &[Size::Of(0, 0), Size::Of(0, 1), last])
             }
         }
     };

@@ -113,13 +113,20 @@ vectorised! {
     )
 }
 
+/// A low-rank adapter.
+#[derive(Clone, Copy)]
+pub(super) struct Update<'a> {
+    pub a: Rows<'a>,
+    pub b: Rows<'a>,
+    pub scale: f32,
+}
+
 #[inline(always)]
 fn low_rank_body<V: Sixteen>(
     terms: Terms<'_>,
+    residual: Option<&[f32]>,
     x: &[f32],
-    a: Rows<'_>,
-    b: Rows<'_>,
-    scale: f32,
+    Update { a, b, scale }: Update<'_>,
     h: &mut [[f32; BLOCK]],
     out: &mut [f32],
 ) {
@@ -133,23 +140,27 @@ fn low_rank_body<V: Sixteen>(
                 *h *= scale;
             }
         }
-        let out = &mut out[at * b.width..][..p * b.width];
-        let y = terms.y.map(|y| &y[at * b.width..][..p * b.width]);
+        let here = at * b.width..(at + p) * b.width;
+        let out = &mut out[here.clone()];
+        let y = terms.y.map(|y| &y[here.clone()]);
         up::<V>(h, b, p, at == 0, Onto::Sum(Terms { y, ..terms }), out);
+        // While it is in the nearest cache; among the sums above it would take registers that they need.
+        if let Some(residual) = residual {
+            out.iter_mut().zip(&residual[here]).for_each(|(out, residual)| *out += residual);
+        }
         at += p;
     }
 }
 
 vectorised! {
     sixteen:
-    /// `out[s] = (y[s] + bias) + Σ_j (scale · Σ_k x[s, k]·a[j, k])·b[j]`: x `[positions, a.width]`, y and out
+    /// `out[s] = (y[s] + bias) + Σ_j (scale · Σ_k x[s, k]·a[j, k])·b[j] + residual[s]`: x `[positions, a.width]`, y and out
     /// `[positions, b.width]`. `h` is scratch, one for each row.
     low_rank_rows = low_rank_body(
         terms: Terms<'_>,
+        residual: Option<&[f32]>,
         x: &[f32],
-        a: Rows<'_>,
-        b: Rows<'_>,
-        scale: f32,
+        update: Update<'_>,
         h: &mut [[f32; BLOCK]],
         out: &mut [f32],
     )
@@ -191,9 +202,9 @@ mod tests {
         let bias = ramp(n, 0.2);
         want.chunks_mut(n).for_each(|row| row.iter_mut().zip(&bias).for_each(|(v, b)| *v += b));
         let terms = |y| Terms { y, bias: Some(&bias) };
-        low_rank_rows(terms(Some(&y)), &x, a, b, 0.5, &mut h, &mut fast);
-        low_rank_body::<Slow>(terms(Some(&y)), &x, a, b, 0.5, &mut h, &mut slow);
-        low_rank_rows(terms(None), &x, a, b, 0.5, &mut h, &mut there);
+        low_rank_rows(terms(Some(&y)), None, &x, Update { a, b, scale: 0.5 }, &mut h, &mut fast);
+        low_rank_body::<Slow>(terms(Some(&y)), None, &x, Update { a, b, scale: 0.5 }, &mut h, &mut slow);
+        low_rank_rows(terms(None), None, &x, Update { a, b, scale: 0.5 }, &mut h, &mut there);
         assert!(close(&fast, &want) && close(&slow, &want));
         assert_eq!(fast, there);
     }
@@ -202,15 +213,8 @@ mod tests {
     #[test]
     fn one_register_and_two_give_the_same_bits() {
         #[target_feature(enable = "avx2,fma")]
-        fn two(
-            terms: Terms<'_>,
-            x: &[f32],
-            a: Rows<'_>,
-            b: Rows<'_>,
-            h: &mut [[f32; BLOCK]],
-            out: &mut [f32],
-        ) {
-            low_rank_body::<Two<super::super::super::simd::Avx>>(terms, x, a, b, 0.7, h, out);
+        fn two(terms: Terms<'_>, x: &[f32], update: Update<'_>, h: &mut [[f32; BLOCK]], out: &mut [f32]) {
+            low_rank_body::<Two<super::super::super::simd::Avx>>(terms, None, x, update, h, out);
         }
         if !is_x86_feature_detected!("avx2") || !is_x86_feature_detected!("fma") {
             return;
@@ -223,9 +227,9 @@ mod tests {
         let [mut best, mut other] = [vec![0.25; 21 * 75], vec![0.25; 21 * 75]];
         let bias = ramp(75, 0.2);
         let terms = Terms { y: None, bias: Some(&bias) };
-        low_rank_rows(terms, &x, a, b, 0.7, &mut h, &mut best);
+        low_rank_rows(terms, None, &x, Update { a, b, scale: 0.7 }, &mut h, &mut best);
         // SAFETY: the processor has both features.
-        unsafe { two(terms, &x, a, b, &mut h, &mut other) };
+        unsafe { two(terms, &x, Update { a, b, scale: 0.7 }, &mut h, &mut other) };
         assert_eq!(best, other);
     }
 }

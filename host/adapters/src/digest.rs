@@ -42,6 +42,31 @@ pub fn digest_files<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Resul
     Ok(text(all.finalize()))
 }
 
+/// What [`digest_files`] gives of an adapter's files. They are read, not mapped: whoever shortens one meanwhile does no harm.
+///
+/// # Errors
+/// [`Error::Io`] naming the file that cannot be read.
+pub fn digest_adapter(dir: &Path) -> Result<String> {
+    let mut all = blake3::Hasher::new();
+    for path in crate::files_of(dir) {
+        let mut one = blake3::Hasher::new();
+        one.update_reader(crate::tensors::open(&path)?).map_err(Error::io(&path, "reading"))?;
+        all.update(&one.count().to_le_bytes());
+        all.update(one.finalize().as_bytes());
+    }
+    Ok(text(all.finalize()))
+}
+
+/// What [`digest_files`] gives of files with these contents.
+pub(crate) fn digest_contents<'a>(contents: impl IntoIterator<Item = &'a [u8]>) -> String {
+    let mut all = blake3::Hasher::new();
+    for content in contents {
+        all.update(&(content.len() as u64).to_le_bytes());
+        all.update(blake3::hash(content).as_bytes());
+    }
+    text(all.finalize())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,6 +94,22 @@ mod tests {
         assert_ne!(a, digest(&[b"modeld", b"ata"]));
         assert_ne!(a, digest(&[b"model", b"datb"]));
         assert_ne!(a, digest(&[b"data", b"model"]));
+    }
+
+    #[test]
+    fn an_adapter_has_the_digest_of_its_files_however_they_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        // The second is long enough to be mapped.
+        let contents = [vec![1u8; 10], vec![2u8; 300_000]];
+        for (name, content) in [crate::CONFIG_FILE, crate::MODEL_FILE].iter().zip(&contents) {
+            std::fs::write(dir.path().join(name), content).unwrap();
+        }
+        let files = crate::files_of(dir.path());
+        let by_name =
+            files.iter().map(|f| if f.ends_with(crate::CONFIG_FILE) { &contents[0] } else { &contents[1] });
+        let whole = digest_files(&files).unwrap();
+        assert_eq!(whole, digest_adapter(dir.path()).unwrap());
+        assert_eq!(whole, digest_contents(by_name.map(Vec::as_slice)));
     }
 
     #[test]

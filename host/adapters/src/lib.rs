@@ -43,14 +43,14 @@ pub use atomic::{create_whole, write_file};
 pub use compose::Composition;
 pub use convert::{Plain, to_peft};
 pub use diff::{AdapterDiff, ModuleDiff, SettingDiff, ShapeDiff, diff};
-pub use digest::{digest_bytes, digest_files};
+pub use digest::{digest_adapter, digest_bytes, digest_files};
 pub use error::{Error, Result};
 pub use graft_file::{
     BaseRef, Component, DataFile, FORMAT, GraftFile, HeadInfo, ObjectiveInfo, PluginRef, Training,
 };
 pub use hub::HubConfig;
 pub use info::{AdapterInfo, PeftSupport, info};
-pub use load::load;
+pub use load::{load, load_digested};
 pub use peft::{
     Ia3Config, LnTuningConfig, LoHaConfig, LoraConfig, PeftConfig, PeftType, Targets, VeraConfig,
     VirtualTokensConfig,

@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
 use crate::atomic::locate;
-use crate::digest::digest_bytes;
+use crate::digest::{digest_bytes, digest_contents};
 use crate::error::{Error, Result};
 use crate::finite::first_non_finite;
 use crate::graft_file::{FORMAT, GraftFile};
@@ -28,6 +28,14 @@ use crate::{
 /// # Errors
 /// One variant of [`Error`] for each of these.
 pub fn load(dir: &Path) -> Result<StoredAdapter> {
+    Ok(load_digested(dir)?.0)
+}
+
+/// As [`load`]; and the digest of the very bytes that it was made of, as [`digest_adapter`](crate::digest_adapter) gives it.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_digested(dir: &Path) -> Result<(StoredAdapter, String)> {
     // Whoever saves into this directory meanwhile may change it between the reading of two files.
     for _ in 0..2 {
         match load_once(dir) {
@@ -38,18 +46,23 @@ pub fn load(dir: &Path) -> Result<StoredAdapter> {
     load_once(dir)
 }
 
-fn load_once(dir: &Path) -> Result<StoredAdapter> {
+fn load_once(dir: &Path) -> Result<(StoredAdapter, String)> {
     let files = read_files(dir)?;
+    let digest = digest_contents(files.values().map(|(_, bytes)| bytes.as_ref()));
+    Ok((adapter_of(dir, &files)?, digest))
+}
+
+fn adapter_of(dir: &Path, files: &Files) -> Result<StoredAdapter> {
     let graft = files.get(GRAFT_FILE).map(|(path, bytes)| parse_graft(path, bytes)).transpose()?;
     if let Some(graft) = &graft {
-        check_manifest(dir, graft, &files)?;
+        check_manifest(dir, graft, files)?;
     }
     let (config, hub) = match files.get(CONFIG_FILE) {
         Some((path, bytes)) => parse_config(path, bytes)?,
         None => (None, None),
     };
     if let Some(hub) = hub {
-        return load_hub(dir, hub, &files, graft);
+        return load_hub(dir, hub, files, graft);
     }
     let sorted = match (&config, files.get(MODEL_FILE)) {
         (Some(config), Some((path, bytes))) => sort(dir, config, path, bytes.clone())?,

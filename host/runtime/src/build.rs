@@ -8,7 +8,7 @@ use crate::declared::external;
 use crate::error::{Doing, Result, RuntimeError};
 use crate::kernels::{self, KERNELS};
 use crate::runtime::Runtime;
-use crate::session::{Optimization, SessionOptions, SessionSource};
+use crate::session::{Optimization, SessionOptions, SessionSource, Spinning};
 
 /// Sessions are created one at a time: ONNX Runtime's table of domains (custom operators add to it) and the device
 /// providers' libraries do not bear it otherwise.
@@ -79,7 +79,10 @@ fn configure(
     b = b.with_optimization_level(level).doing(doing)?;
     b = b.with_memory_pattern(o.memory_pattern).doing(doing)?;
     b = b.with_deterministic_compute(o.deterministic).doing(doing)?;
-    b = b.with_intra_op_spinning(o.spinning).doing(doing)?;
+    b = b.with_intra_op_spinning(o.spinning != Spinning::Never).doing(doing)?;
+    if o.spinning == Spinning::InRuns {
+        b = b.with_config_entry("session.force_spinning_stop", "1").doing(doing)?;
+    }
     // Products with a dequantised weight may be joined to one kernel, which would by default round activations to 8 bits.
     b = b.with_config_entry("session.qdq_matmulnbits_accuracy_level", "1").doing(doing)?;
     if kernels {

@@ -39,7 +39,7 @@ pub use outputs::Outputs;
 pub use provider::{Cuda, Provider, ShapeProfile, TensorRt};
 pub use run::{Plan, Target};
 pub use runtime::{Runtime, RuntimeOptions};
-pub use session::{Optimization, Port, Session, SessionOptions, SessionSource};
+pub use session::{Optimization, Port, Session, SessionOptions, SessionSource, Spinning};
 pub use threads::default_threads;
 pub use value::View;
 pub use weights::SharedWeights;

@@ -52,10 +52,23 @@ pub struct SessionOptions {
     /// Whether Graft's own kernels run the nodes of domain `graft`; otherwise, and in graphs where such a node is of
     /// another type than f32, their function bodies do.
     pub kernels: bool,
-    /// Whether idle threads wait for work by spinning: faster between operators, and a busy processor.
-    pub spinning: bool,
+    /// When idle threads look for work all the time.
+    pub spinning: Spinning,
     /// File that ONNX Runtime's profile is written to by [`Session::finish_profile`].
     pub profile: Option<PathBuf>,
+}
+
+/// When threads without work look for some all the time: the next operator starts sooner, and others don't get the
+/// processor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Spinning {
+    /// Never.
+    Never,
+    /// While the graph runs: for a process that has other work between runs.
+    InRuns,
+    /// For a while after a run as well: where one follows the other.
+    #[default]
+    Always,
 }
 
 impl Default for SessionOptions {
@@ -69,7 +82,7 @@ impl Default for SessionOptions {
             arena: true,
             deterministic: true,
             kernels: true,
-            spinning: true,
+            spinning: Spinning::default(),
             profile: None,
         }
     }

@@ -13,7 +13,7 @@ use graft_data::{EncodeOptions, Encoding, Tokenizer};
 use graft_graph::model::Role;
 use graft_graph::sites::{Site, SiteKind, sites};
 use graft_plugins::api::Row;
-use graft_runtime::SessionOptions;
+use graft_runtime::{SessionOptions, Spinning};
 use graft_tasks::{Base, Examples, Intake, TaskError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -99,6 +99,8 @@ impl Engine {
         };
         store.metrics.runs_on(options.threads.unwrap_or_else(|| store.base.runtime().threads()));
         let queue = Arc::new(Queue::new(limits));
+        // Requests are read and adapters loaded on the same processors.
+        let options = SessionOptions { spinning: Spinning::InRuns, ..options };
         store.rooms.open(&store.base, options)?;
         let passes = passes::Passes::new(tokenizer.pad_id(), limits.bank_bytes);
         let worker = worker::Worker::new(Arc::clone(&store), Arc::clone(&queue), passes);

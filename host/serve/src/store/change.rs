@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use graft_adapters::{digest_files, files_of};
+use graft_adapters::digest_adapter;
 
 use super::catalog::{Entry, Previous, Terms};
 use super::folder::{self, Aside, Stamp, former};
@@ -35,8 +35,7 @@ impl Store {
         let made = self.fit(name, from)?;
         self.warm(&made);
         let order = self.changing_files();
-        let there = files_of(&place);
-        if there.is_empty() || digest_files(there)? != *made.by.digest {
+        if !folder::holds_adapter(&place) || digest_adapter(&place)? != *made.by.digest {
             folder::replace(root, name, from, &made.by.digest)?;
         }
         let published = self.publish(made.moved(&place), Stamp::of(&place), Terms::Any)?;
@@ -65,8 +64,8 @@ impl Store {
                 continue;
             }
             if let (Some(root), Some(kept)) = (self.root(), &kept)
-                && digest_files(files_of(kept))? == *target.by.digest
-                && digest_files(files_of(&dir))? == *now
+                && digest_adapter(kept)? == *target.by.digest
+                && digest_adapter(&dir)? == *now
             {
                 let aside = Aside::new(root).map_err(StoreError::io(root))?;
                 let again = aside.path().join(name);
@@ -89,7 +88,7 @@ impl Store {
         let dir = named.as_ref().map(|n| n.dir.clone()).or_else(|| place.clone()).ok_or_else(unknown)?;
         let now: Arc<str> = match named.as_ref().and_then(|n| n.by.as_ref()) {
             Some(by) => Arc::clone(&by.digest),
-            None if folder::holds_adapter(&dir) => digest_files(files_of(&dir))?.into(),
+            None if folder::holds_adapter(&dir) => digest_adapter(&dir)?.into(),
             None => return Err(unknown()),
         };
         let kept = self.root().filter(|_| place.as_ref() == Some(&dir)).map(|root| former(root, name, &now));
@@ -98,7 +97,7 @@ impl Store {
         let previous = match (named.and_then(|n| n.previous), &kept) {
             (Some(previous), _) => previous,
             (None, Some(kept)) => {
-                let digest = digest_files(files_of(kept))?.into();
+                let digest = digest_adapter(kept)?.into();
                 Previous { digest, revision: None, resident: None }
             }
             (None, None) => return Err(none()),
@@ -108,7 +107,7 @@ impl Store {
 
     /// Lets a former revision answer again.
     fn turn(&self, name: &str, dir: &Path, target: Arc<Resident>, previous: &Previous) -> Arc<Resident> {
-        let holds = digest_files(files_of(dir)).is_ok_and(|d| d == *target.by.digest);
+        let holds = digest_adapter(dir).is_ok_and(|d| d == *target.by.digest);
         let stamp = Stamp::of(dir).filter(|_| holds);
         let now = self.tick();
         let mut catalog = self.change();

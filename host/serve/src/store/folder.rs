@@ -14,7 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use graft_adapters::{digest_files, files_of};
+use graft_adapters::{digest_adapter, files_of};
 use tempfile::NamedTempFile;
 
 use super::StoreError;
@@ -242,11 +242,11 @@ fn is_old(path: &Path) -> bool {
 fn clear_formers(root: &Path) -> Result<(), StoreError> {
     let listed = fs::read_dir(root.join(FORMER)).map_err(StoreError::io(root))?;
     for name in listed.flatten().map(|e| e.file_name().to_string_lossy().into_owned()) {
-        let files = files_of(&root.join(&name));
-        if files.is_empty() {
+        let place = root.join(&name);
+        if !holds_adapter(&place) {
             forget(root, &name, None)?;
         } else if formers(root, &name).len() != 1 {
-            forget(root, &name, Some(&digest_files(files)?))?;
+            forget(root, &name, Some(&digest_adapter(&place)?))?;
         }
     }
     Ok(())

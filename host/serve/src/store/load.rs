@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use graft_adapters::{digest_files, files_of};
+use graft_adapters::digest_adapter;
 
 use super::catalog::{Entry, Previous, Terms};
-use super::folder::{Stamp, former, stamped};
+use super::folder::{Stamp, former, holds_adapter, stamped};
 use super::resident::TRIES;
 use super::{Resident, Store, StoreError, check_name};
 use crate::ask::Want;
@@ -40,7 +40,7 @@ impl Store {
             self.warm(&made);
             let order = self.changing_files();
             let stamp = Stamp::of(dir);
-            if stamp == before || digest_files(files_of(dir))? == *made.by.digest {
+            if stamp == before || digest_adapter(dir)? == *made.by.digest {
                 let published = self.publish(made, stamp, terms)?;
                 drop(order);
                 self.metrics.loading(began.elapsed());
@@ -65,7 +65,7 @@ impl Store {
         };
         let _order = self.changing_files();
         let stamp = Stamp::of(dir);
-        if stamp.is_none() || digest_files(files_of(dir))? != *current.by.digest || stamp != Stamp::of(dir) {
+        if stamp.is_none() || digest_adapter(dir)? != *current.by.digest || stamp != Stamp::of(dir) {
             return Ok(None);
         }
         let mut catalog = self.change();
@@ -109,8 +109,8 @@ impl Store {
     /// The digest of the files that are kept of what those with this digest replaced.
     pub(super) fn kept(&self, name: &str, dir: &Path, digest: &str) -> Option<String> {
         let root = self.root().filter(|root| root.join(name) == dir)?;
-        let files = files_of(&former(root, name, digest));
-        if files.is_empty() { None } else { digest_files(files).ok() }
+        let kept = former(root, name, digest);
+        if holds_adapter(&kept) { digest_adapter(&kept).ok() } else { None }
     }
 
     /// Loads every folder below `root` that holds an adapter, each under its own name; or only takes note of it, where

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use graft_adapters::{AdapterInfo, StoredAdapter, digest_files, files_of, info, load};
+use graft_adapters::{AdapterInfo, StoredAdapter, files_of, info, load_digested};
 use graft_tasks::binding::{Choice, objective_of};
 use graft_tasks::{Base, Parts};
 use serde_json::json;
@@ -204,18 +204,11 @@ fn vectors() -> Choice {
 
 /// An adapter and the digest of its files, which somebody may be replacing meanwhile.
 fn read(dir: &Path) -> Result<(StoredAdapter, String), StoreError> {
-    let once = || {
-        let before = digest_files(files_of(dir))?;
-        let stored = load(dir)?;
-        let after = digest_files(files_of(dir))?;
-        Ok::<_, StoreError>((before == after).then_some((stored, after)))
-    };
     for _ in 0..TRIES {
         let seen = Stamp::of(dir);
-        match once() {
-            Ok(Some(whole)) => return Ok(whole),
-            Err(e) if seen.is_none() || seen == Stamp::of(dir) => return Err(e),
-            Ok(None) | Err(_) => {}
+        let read = load_digested(dir);
+        if seen.is_none() || seen == Stamp::of(dir) {
+            return Ok(read?);
         }
     }
     Err(StoreError::restless(dir))

@@ -12,7 +12,7 @@ fn content(dir: &Path) -> String {
 }
 
 fn digest(dir: &Path) -> String {
-    digest_files(files_of(dir)).expect("it is there")
+    digest_adapter(dir).expect("it is there")
 }
 
 /// Puts files with this content in the place of `a`; their digest.

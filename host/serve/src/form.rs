@@ -1,12 +1,12 @@
 //! What an adapter is run as: fragments that share a session with others', or a session of its own.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use graft_adapters::StoredAdapter;
-use graft_graph::batch::{Fragment, Signature, Unbatchable};
+use graft_graph::batch::{Bank, Fragment, Signature, Unbatchable};
 use graft_plugins::Objective;
 use graft_runtime::SessionOptions;
 use graft_tasks::binding::{Choice, objective_of};
@@ -81,6 +81,7 @@ impl Form {
         let key = match rooms.structures.find(base, adapter.as_deref(), &choice)? {
             Ok(mut known) => match rooms.cover(base, &mut known.parts) {
                 Ok(()) => {
+                    rooms.lay_out(&known.parts);
                     let way = Way::Shared(Box::new(known.parts), known.objective);
                     return Ok(Some(Form { way, virtual_tokens: known.virtual_tokens }));
                 }
@@ -111,6 +112,7 @@ impl Form {
                 if let Some(key) = key {
                     rooms.structures.keep(key, &fitted, &parts, &objective);
                 }
+                rooms.lay_out(&parts);
                 Some(Form { way: Way::Shared(Box::new(parts), objective), virtual_tokens })
             }
             Err(why) => {
@@ -160,8 +162,8 @@ impl Form {
 #[derive(Default)]
 struct Known {
     fragments: HashMap<Signature, Arc<Fragment>>,
-    /// What the newest session has.
-    covered: HashSet<Signature>,
+    /// What the newest session has, and in which banks.
+    covered: HashMap<Signature, Arc<[Bank]>>,
 }
 
 /// The sessions that adapters share: the newest one has every fragment that was ever asked for.
@@ -199,16 +201,22 @@ impl Rooms {
     /// What ONNX Runtime says.
     pub fn cover(&self, base: &Base, parts: &mut Parts) -> Result<(), TaskError> {
         let mut known = self.known();
-        if self.options.get().is_none() || parts.signatures().all(|s| known.covered.contains(s)) {
+        if self.options.get().is_none() || parts.signatures().all(|s| known.covered.contains_key(s)) {
             parts.share(&mut known.fragments);
             return Ok(());
         }
         // What can't be had together with the others must not stay.
-        let mut more = Known { fragments: known.fragments.clone(), covered: HashSet::new() };
+        let mut more = Known { fragments: known.fragments.clone(), covered: HashMap::new() };
         parts.share(&mut more.fragments);
         self.grow(base, &mut more)?;
         *known = more;
         Ok(())
+    }
+
+    /// Brings an adapter's numbers into the order of its banks, where there is a session already.
+    fn lay_out(&self, parts: &Parts) {
+        let layouts = self.known().covered.clone();
+        parts.lay_out(&layouts);
     }
 
     fn grow(&self, base: &Base, known: &mut Known) -> Result<(), TaskError> {
@@ -216,7 +224,7 @@ impl Rooms {
         let mut all: Vec<Arc<Fragment>> = known.fragments.values().cloned().collect();
         all.sort_by_key(|f| f.signature);
         let room = Room::new(base, &all, options)?;
-        known.covered = known.fragments.keys().copied().collect();
+        known.covered = room.layouts();
         let before = self.next.lock().unwrap_or_else(PoisonError::into_inner).replace(room);
         drop(before);
         Ok(())

@@ -147,7 +147,7 @@ impl Side {
         if self.rows.is_empty() {
             // The file as it is, neither raised nor lowered.
             let file = onnx::read(&self.base.path)?;
-            return Ok(Ready::Plain(Program::new(&self.base, &file, &options)?));
+            return Ok(Ready::Plain(Box::new(Program::new(&self.base, &file, &options)?)));
         }
         let all = || self.rows.iter().chain(&self.others);
         let fragments: Vec<_> = all().flat_map(|(_, p)| p.fragments().cloned()).collect();
@@ -155,7 +155,7 @@ impl Side {
         for one in all() {
             banks.place(&self.base, &tenant(one))?;
         }
-        Ok(Ready::Banks(banks, self.rows.iter().map(tenant).collect()))
+        Ok(Ready::Banks(Box::new(banks), self.rows.iter().map(tenant).collect()))
     }
 }
 
@@ -165,8 +165,8 @@ fn tenant((id, parts): &(u64, Parts)) -> Tenant<'_> {
 
 /// What runs a side's batches.
 enum Ready<'a> {
-    Plain(Program),
-    Banks(Banks, Vec<Tenant<'a>>),
+    Plain(Box<Program>),
+    Banks(Box<Banks>, Vec<Tenant<'a>>),
 }
 
 impl Ready<'_> {

@@ -103,7 +103,7 @@ impl Banks {
             let put = match &*own.held() {
                 Held::Leaves(leaves) => {
                     let values = self.room.values(base, at, &leaves.iter().collect::<Vec<_>>());
-                    values.and_then(|v| self.shelves[at].put(tenant.id, &v))
+                    values.and_then(|v| self.shelves[at].put(tenant.id, v))
                 }
                 Held::Rows(rows) => self.shelves[at].put_rows(tenant.id, rows),
                 Held::Away => Err(TaskError::Input {

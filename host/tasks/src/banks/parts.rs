@@ -23,10 +23,41 @@ pub(super) struct Own {
 pub(super) enum Held {
     /// Here, as the tensors of the leaves.
     Leaves(Vec<Tensor>),
-    /// Here, for each bank what it kept: `[rows · width]`, or one number.
-    Rows(Vec<Vec<f32>>),
+    /// Here, as banks keep them.
+    Rows(Rows),
     /// In a bank and nowhere else.
     Away,
+}
+
+/// What each of the banks of a fragment keeps of an adapter: `[rows · width]`, or one number. In one piece, as thousands of
+/// adapters have many banks each.
+#[derive(Default)]
+pub(super) struct Rows {
+    values: Vec<f32>,
+    ends: Vec<usize>,
+}
+
+impl Rows {
+    /// Those of the next bank.
+    pub(super) fn push(&mut self, rows: &[f32]) {
+        self.values.extend_from_slice(rows);
+        self.ends.push(self.values.len());
+    }
+
+    /// Those of each bank, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &[f32]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, end)| &self.values[start..*end])
+    }
+
+    /// What banks keep of these values; `None` where one does not fit.
+    pub(super) fn of<'b>(banks: impl Iterator<Item = (&'b Bank, Tensor)>) -> Option<Rows> {
+        let mut all = Rows::default();
+        for (bank, value) in banks {
+            all.push(&bank.rows_of(&value)?);
+        }
+        Some(all)
+    }
 }
 
 impl Own {
@@ -152,6 +183,22 @@ impl Parts {
             }
         }
         Ok(())
+    }
+
+    /// Brings the numbers into the order of banks, as far as that takes no session, so that whoever runs batches need only
+    /// copy them.
+    pub fn lay_out(&self, layouts: &HashMap<Signature, Arc<[Bank]>>) {
+        for own in &self.own {
+            let Some(banks) = layouts.get(&own.fragment.signature) else { continue };
+            let mut held = own.held();
+            let Held::Leaves(leaves) = &*held else { continue };
+            let leaves: Vec<&Tensor> = leaves.iter().collect();
+            let moved: Option<Vec<_>> =
+                banks.iter().map(|b| Some((b, own.fragment.moved(b, &leaves)?))).collect();
+            if let Some(rows) = moved.and_then(|m| Rows::of(m.into_iter())) {
+                *held = Held::Rows(rows);
+            }
+        }
     }
 
     /// The structures of the fragments.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use graft_graph::batch::{Bank, Fragment, Joined, Signature, join};
+use graft_graph::batch::{Bank, Fragment, Joined, Placed, Signature, join};
 use graft_graph::{Graph, Tensor};
 use graft_runtime::{SessionOptions, View};
 
@@ -56,6 +56,12 @@ impl Room {
     /// Whether it has all fragments of an adapter.
     pub fn covers(&self, parts: &Parts) -> bool {
         parts.signatures().all(|s| self.places.contains_key(s))
+    }
+
+    /// The banks of each fragment.
+    pub fn layouts(&self) -> HashMap<Signature, Arc<[Bank]>> {
+        let of = |(f, placed): (&Arc<Fragment>, &Placed)| (f.signature, Arc::from(&placed.banks[..]));
+        self.fragments.iter().zip(&self.joined.fragments).map(of).collect()
     }
 
     pub(super) fn place_of(&self, signature: &Signature) -> Option<usize> {

@@ -7,6 +7,7 @@ use graft_graph::batch::{Bank, Layout, Placed};
 use graft_runtime::View;
 
 use super::Tenant;
+use super::parts::Rows;
 use crate::error::{Result, TaskError};
 
 /// Rows of a bank that nobody has, from which on it may be worth moving the others together.
@@ -105,17 +106,17 @@ impl Shelf {
     }
 
     /// Writes what an adapter has for each bank.
-    pub(super) fn put(&mut self, id: u64, values: &[Tensor]) -> Result<()> {
-        let rows = self.banks.iter().zip(values).map(|(stored, value)| stored.bank.rows_of(value));
-        let rows: Option<Vec<Vec<f32>>> = rows.collect();
-        self.put_rows(id, &rows.ok_or_else(|| bad("a value does not fit its rows"))?)
+    pub(super) fn put(&mut self, id: u64, values: Vec<Tensor>) -> Result<()> {
+        let banks = self.banks.iter().map(|stored| &stored.bank);
+        let rows = Rows::of(banks.zip(values)).ok_or_else(|| bad("a value does not fit its rows"))?;
+        self.put_rows(id, &rows)
     }
 
     /// Writes the rows that an adapter has in each bank, a number in those of numbers.
-    pub(super) fn put_rows(&mut self, id: u64, values: &[Vec<f32>]) -> Result<()> {
+    pub(super) fn put_rows(&mut self, id: u64, values: &Rows) -> Result<()> {
         let mut counts: Vec<Option<usize>> = vec![None; self.indices.len()];
         let mut numbers = HashMap::new();
-        for (stored, rows) in self.banks.iter().zip(values) {
+        for (stored, rows) in self.banks.iter().zip(values.iter()) {
             let Some(index) = stored.index else {
                 let number = rows.first().copied().ok_or_else(|| bad("a number is missing"))?;
                 numbers.insert(stored.bank.input.clone(), number);
@@ -129,7 +130,7 @@ impl Shelf {
         }
         let leased: Vec<Vec<usize>> =
             self.indices.iter_mut().zip(&counts).map(|(i, n)| i.take(n.unwrap_or(0))).collect();
-        for (stored, rows) in self.banks.iter_mut().zip(values) {
+        for (stored, rows) in self.banks.iter_mut().zip(values.iter()) {
             let Some(index) = stored.index else { continue };
             let width = stored.width();
             let needed = self.indices[index].rows;
@@ -149,17 +150,19 @@ impl Shelf {
     }
 
     /// What [`Shelf::put_rows`] takes of an adapter that is here.
-    pub(super) fn rows_of(&self, id: u64) -> Option<Vec<Vec<f32>>> {
+    pub(super) fn rows_of(&self, id: u64) -> Option<Rows> {
         let lease = self.leases.get(&id)?;
-        let of = |stored: &Stored| {
+        let mut all = Rows::default();
+        for stored in &self.banks {
             let Some(index) = stored.index else {
-                return Some(vec![*lease.numbers.get(&stored.bank.input)?]);
+                all.push(&[*lease.numbers.get(&stored.bank.input)?]);
+                continue;
             };
             let width = stored.width();
             let row = |at: &usize| stored.values.get(at * width..(at + 1) * width);
-            Some(lease.rows[index].iter().map(row).collect::<Option<Vec<_>>>()?.concat())
-        };
-        self.banks.iter().map(of).collect()
+            all.push(&lease.rows[index].iter().map(row).collect::<Option<Vec<_>>>()?.concat());
+        }
+        Some(all)
     }
 
     pub(super) fn remove(&mut self, id: u64) {

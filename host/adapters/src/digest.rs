@@ -1,6 +1,6 @@
 //! Digests of bases and of adapter files: BLAKE3, written `blake3:<64 hex digits>`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
@@ -30,14 +30,22 @@ pub(crate) fn digest_pieces<P: AsRef<[u8]>>(pieces: &[P]) -> String {
 /// # Errors
 /// [`Error::Io`] naming the file that cannot be read.
 pub fn digest_files<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Result<String> {
-    let mut all = blake3::Hasher::new();
-    for path in paths {
+    let read = |path: P| {
         let path = path.as_ref();
         crate::tensors::open(path)?;
         let mut one = blake3::Hasher::new();
         one.update_mmap_rayon(path).map_err(Error::io(path, "reading"))?;
-        all.update(&one.count().to_le_bytes());
-        all.update(one.finalize().as_bytes());
+        Ok(one)
+    };
+    digest_parts(paths.into_iter().map(read))
+}
+
+fn digest_parts(parts: impl Iterator<Item = Result<blake3::Hasher>>) -> Result<String> {
+    let mut all = blake3::Hasher::new();
+    for part in parts {
+        let part = part?;
+        all.update(&part.count().to_le_bytes());
+        all.update(part.finalize().as_bytes());
     }
     Ok(text(all.finalize()))
 }
@@ -47,24 +55,18 @@ pub fn digest_files<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Resul
 /// # Errors
 /// [`Error::Io`] naming the file that cannot be read.
 pub fn digest_adapter(dir: &Path) -> Result<String> {
-    let mut all = blake3::Hasher::new();
-    for path in crate::files_of(dir) {
+    let read = |path: PathBuf| {
         let mut one = blake3::Hasher::new();
         one.update_reader(crate::tensors::open(&path)?).map_err(Error::io(&path, "reading"))?;
-        all.update(&one.count().to_le_bytes());
-        all.update(one.finalize().as_bytes());
-    }
-    Ok(text(all.finalize()))
+        Ok(one)
+    };
+    digest_parts(crate::files_of(dir).into_iter().map(read))
 }
 
 /// What [`digest_files`] gives of files with these contents.
-pub(crate) fn digest_contents<'a>(contents: impl IntoIterator<Item = &'a [u8]>) -> String {
-    let mut all = blake3::Hasher::new();
-    for content in contents {
-        all.update(&(content.len() as u64).to_le_bytes());
-        all.update(blake3::hash(content).as_bytes());
-    }
-    text(all.finalize())
+pub(crate) fn digest_contents<'a>(contents: impl IntoIterator<Item = &'a [u8]>) -> Result<String> {
+    let read = |content| Ok(blake3::Hasher::new().update(content).clone());
+    digest_parts(contents.into_iter().map(read))
 }
 
 #[cfg(test)]
@@ -109,7 +111,7 @@ mod tests {
             files.iter().map(|f| if f.ends_with(crate::CONFIG_FILE) { &contents[0] } else { &contents[1] });
         let whole = digest_files(&files).unwrap();
         assert_eq!(whole, digest_adapter(dir.path()).unwrap());
-        assert_eq!(whole, digest_contents(by_name.map(Vec::as_slice)));
+        assert_eq!(whole, digest_contents(by_name.map(Vec::as_slice)).unwrap());
     }
 
     #[test]

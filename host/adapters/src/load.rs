@@ -48,7 +48,7 @@ pub fn load_digested(dir: &Path) -> Result<(StoredAdapter, String)> {
 
 fn load_once(dir: &Path) -> Result<(StoredAdapter, String)> {
     let files = read_files(dir)?;
-    let digest = digest_contents(files.values().map(|(_, bytes)| bytes.as_ref()));
+    let digest = digest_contents(files.values().map(|(_, bytes)| bytes.as_ref()))?;
     Ok((adapter_of(dir, &files)?, digest))
 }
 

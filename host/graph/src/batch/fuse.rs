@@ -1,5 +1,5 @@
-//! A product down, a scale and a product up, added to what was there, as one operator: no update is written out, and no
-//! sum with a bias either.
+//! A product down, a scale and a product up, added to what was there, as one operator: no update is written out, and
+//! neither are sums with a bias or a residual, nor what is to be cut into heads.
 
 use crate::fused::{
     self, BANK_DOWN, BANK_LOW_RANK, BANK_LOW_RANK_BIAS, BANK_LOW_RANK_HEADS, BANK_LOW_RANK_RESIDUAL, BANK_UP,
@@ -8,34 +8,19 @@ use crate::ir::{Attr, GRAFT_DOMAIN, Graph, Node, ValueId};
 
 /// Puts [`BANK_LOW_RANK`] wherever its decomposition stands. Nodes that are left over are dead.
 pub(super) fn low_rank(graph: &mut Graph) {
-    let index = Index::new(graph);
-    for at in 0..graph.nodes.len() {
-        if let Some(inputs) = update(graph, &index, at) {
-            put(graph, at, BANK_LOW_RANK, &inputs);
-        }
-    }
+    replace(graph, BANK_LOW_RANK, update);
 }
 
 /// Puts [`BANK_LOW_RANK_BIAS`] wherever [`BANK_LOW_RANK`] adds to a sum with a constant for each column. Nodes that are
 /// left over are dead.
 pub(super) fn bias(graph: &mut Graph) {
-    let index = Index::new(graph);
-    for at in 0..graph.nodes.len() {
-        if let Some(inputs) = biased(graph, &index, at) {
-            put(graph, at, BANK_LOW_RANK_BIAS, &inputs);
-        }
-    }
+    replace(graph, BANK_LOW_RANK_BIAS, biased);
 }
 
 /// Puts [`BANK_LOW_RANK_RESIDUAL`] wherever what [`BANK_LOW_RANK_BIAS`] makes is added to a value of its shape. Nodes that are
 /// left over are dead.
 pub(super) fn residual(graph: &mut Graph) {
-    let index = Index::new(graph);
-    for at in 0..graph.nodes.len() {
-        if let Some(inputs) = around(graph, &index, at) {
-            put(graph, at, BANK_LOW_RANK_RESIDUAL, &inputs);
-        }
-    }
+    replace(graph, BANK_LOW_RANK_RESIDUAL, around);
 }
 
 /// Puts [`BANK_LOW_RANK_HEADS`] wherever what [`BANK_LOW_RANK_BIAS`] makes is cut into heads that come before the positions.
@@ -51,6 +36,20 @@ pub(super) fn heads(graph: &mut Graph) {
         if columns_first {
             crate::shape::infer_at(graph, place);
             graph.nodes[at].attrs.insert("perm".into(), Attr::Ints(vec![0, 1, 3, 2]));
+        }
+    }
+}
+
+/// Puts an operator wherever there are inputs for it.
+fn replace<const N: usize>(
+    graph: &mut Graph,
+    op: &str,
+    inputs: fn(&Graph, &Index, usize) -> Option<[ValueId; N]>,
+) {
+    let index = Index::new(graph);
+    for at in 0..graph.nodes.len() {
+        if let Some(inputs) = inputs(graph, &index, at) {
+            put(graph, at, op, &inputs);
         }
     }
 }

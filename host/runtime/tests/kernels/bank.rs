@@ -46,6 +46,13 @@ fn dice(seed: u64) -> impl FnMut(usize) -> usize {
     move |below| (((from.next().expect("a cycle") + 1.0) / 2.0) * below as f32) as usize % below
 }
 
+/// Batches, positions and widths: edges, and some more.
+fn batches(roll: &mut impl FnMut(usize) -> usize) -> Vec<(usize, usize, [usize; 2])> {
+    let edges = [(2, 130, [8, 24]), (3, 1, [384, 384]), (1, 0, [4, 4]), (2, 5, [0, 9]), (2, 3, [5, 0])];
+    let more = (0..24).map(|_| (1 + roll(5), 1 + roll(70), [1 + roll(90), 1 + roll(150)]));
+    edges.into_iter().chain(more).collect()
+}
+
 impl Batch {
     /// Rows of the batch with the ranks given, their rows anywhere in banks of 90 rows.
     fn new(seed: u64, ranks: &[usize], seq: usize, [k, n]: [usize; 2]) -> Batch {

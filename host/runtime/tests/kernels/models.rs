@@ -139,22 +139,9 @@ pub const DOWN: (&str, Inputs) =
     (BANK_DOWN, &[("x", &["batch", "seq", "in"]), ("bank", &["any", "in"]), ("rows", &["batch", "rank"])]);
 pub const UP: (&str, Inputs) =
     (BANK_UP, &[("x", &["batch", "seq", "rank"]), ("bank", &["any", "out"]), ("rows", &["batch", "rank"])]);
-/// The same without the last input.
-pub const LOW_RANK: (&str, Inputs) = (BANK_LOW_RANK, LOW_RANK_BIAS.1.split_at(7).0);
-pub const LOW_RANK_BIAS: (&str, Inputs) = (
-    BANK_LOW_RANK_BIAS,
-    &[
-        ("y", &["batch", "seq", "out"]),
-        ("x", &["batch", "seq", "in"]),
-        ("a", &["any_a", "in"]),
-        ("rows_a", &["batch", "rank"]),
-        ("b", &["any_b", "out"]),
-        ("rows_b", &["batch", "rank"]),
-        ("scale", &["batch"]),
-        ("bias", &["out"]),
-    ],
-);
-
+/// The same without the last inputs.
+pub const LOW_RANK: (&str, Inputs) = (BANK_LOW_RANK, LOW_RANK_RESIDUAL.1.split_at(7).0);
+pub const LOW_RANK_BIAS: (&str, Inputs) = (BANK_LOW_RANK_BIAS, LOW_RANK_RESIDUAL.1.split_at(8).0);
 pub const LOW_RANK_RESIDUAL: (&str, Inputs) = (
     BANK_LOW_RANK_RESIDUAL,
     &[

@@ -11,10 +11,7 @@ fn a_bias_gives_the_bits_of_a_sum_and_an_update() {
     let apart = bank_model(LOW_RANK_BIAS, |b, node, y| vec![node(b, y)]);
     let mut apart = load(&apart, false, 2).expect("a runtime");
     let mut roll = dice(17);
-    let mut shapes =
-        vec![(2, 130, [8, 24]), (3, 1, [384, 384]), (1, 0, [4, 4]), (2, 5, [0, 9]), (2, 3, [5, 0])];
-    shapes.extend((0..24).map(|_| (1 + roll(5), 1 + roll(70), [1 + roll(90), 1 + roll(150)])));
-    for (seed, (batch, seq, width)) in shapes.into_iter().enumerate() {
+    for (seed, (batch, seq, width)) in batches(&mut roll).into_iter().enumerate() {
         let ranks: Vec<usize> = (0..batch).map(|_| roll(20).saturating_sub(5)).collect();
         let batch = Batch::new(seed as u64, &ranks, seq, width);
         let got = batch.run(&mut s, BANK_LOW_RANK_BIAS);

@@ -9,10 +9,7 @@ fn a_residual_gives_the_bits_of_an_update_and_a_sum() {
         return;
     };
     let mut roll = dice(23);
-    let mut shapes =
-        vec![(2, 130, [8, 24]), (3, 1, [384, 384]), (1, 0, [4, 4]), (2, 5, [0, 9]), (2, 3, [5, 0])];
-    shapes.extend((0..24).map(|_| (1 + roll(5), 1 + roll(70), [1 + roll(90), 1 + roll(150)])));
-    for (seed, (batch, seq, width)) in shapes.into_iter().enumerate() {
+    for (seed, (batch, seq, width)) in batches(&mut roll).into_iter().enumerate() {
         // Some rows without an adapter.
         let ranks: Vec<usize> = (0..batch).map(|_| roll(20).saturating_sub(5)).collect();
         let batch = Batch::new(seed as u64, &ranks, seq, width);

@@ -210,10 +210,9 @@ pub(crate) fn finish(dir: &Path, known: &[&str]) -> Result<()> {
             fs::rename(&new, &to).map_err(Error::io(&to, "writing"))?;
         }
     }
-    // The new names must be durable before the set that they came from disappears.
+    // The new names must be durable before the set that they came from disappears; whether that is, is of no effect.
     sync_dir(dir).map_err(Error::io(dir, "syncing"))?;
-    fs::remove_dir_all(&committed).map_err(Error::io(&committed, "removing"))?;
-    sync_dir(dir).map_err(Error::io(dir, "syncing"))
+    fs::remove_dir_all(&committed).map_err(Error::io(&committed, "removing"))
 }
 
 /// Where a file of a directory is, if it is there: in a committed set that is not finished yet, or in the directory.

@@ -10,7 +10,9 @@ use graft_graph::batch::{Bank, Fragment, Signature, Unbatchable};
 use graft_plugins::Objective;
 use graft_runtime::SessionOptions;
 use graft_tasks::binding::{Choice, objective_of};
-use graft_tasks::{Base, Fitted, Parts, Program, Room, StructureKey, Structures, TaskError, headless};
+use graft_tasks::{Base, Fitted, Known, Parts, Program, Room, StructureKey, Structures, TaskError, headless};
+
+use crate::background::Makers;
 
 /// How an adapter is run.
 pub enum Way {
@@ -38,7 +40,7 @@ impl Alone {
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         if session.is_none() {
             let options = rooms.options.get().cloned().unwrap_or_default();
-            *session = Some(self.fitted.program(base, &options)?);
+            *session = Some(rooms.makers.make(|| self.fitted.program(base, &options))?);
         }
         Ok(session)
     }
@@ -55,6 +57,8 @@ pub struct Form {
     pub way: Way,
     /// Places that its virtual tokens take from texts.
     pub virtual_tokens: usize,
+    /// What others of its structure are known by.
+    structure: Option<StructureKey>,
 }
 
 impl Form {
@@ -79,14 +83,12 @@ impl Form {
         let adapter =
             adapter.map(|a| if instead.is_some() { Cow::Owned(headless(a)) } else { Cow::Borrowed(a) });
         let key = match rooms.structures.find(base, adapter.as_deref(), &choice)? {
-            Ok(mut known) => match rooms.cover(base, &mut known.parts) {
-                Ok(()) => {
-                    rooms.lay_out(&known.parts);
-                    let way = Way::Shared(Box::new(known.parts), known.objective);
-                    return Ok(Some(Form { way, virtual_tokens: known.virtual_tokens }));
+            Ok(known) => {
+                if let Some(form) = Form::known(base, rooms, known) {
+                    return Ok(Some(form));
                 }
-                Err(_) => None,
-            },
+                None
+            }
             Err(key) => Some(key),
         };
         let fitted = match adapter.as_deref() {
@@ -99,6 +101,20 @@ impl Form {
         Ok(Form::of(base, rooms, fitted, key))
     }
 
+    /// The same adapter with an objective in the place of its own, where that takes nothing that is not in memory.
+    pub fn with(&self, base: &Base, rooms: &Rooms, objective: &Choice) -> Option<Form> {
+        let (Way::Shared(parts, _), Some(key)) = (&self.way, &self.structure) else { return None };
+        Form::known(base, rooms, rooms.structures.with(key, parts, objective)?)
+    }
+
+    fn known(base: &Base, rooms: &Rooms, mut known: Known) -> Option<Form> {
+        rooms.cover(base, &mut known.parts).ok()?;
+        rooms.lay_out(&known.parts);
+        let (virtual_tokens, structure) = (known.virtual_tokens, Some(known.key));
+        let way = Way::Shared(Box::new(known.parts), known.objective);
+        Some(Form { way, virtual_tokens, structure })
+    }
+
     fn of(base: &Base, rooms: &Rooms, mut fitted: Fitted, key: Option<StructureKey>) -> Option<Form> {
         let virtual_tokens = fitted.virtual_tokens;
         let checked = |p: Parts| if rooms.knows(&p) { Ok(p) } else { p.check(base).map(|()| p) };
@@ -109,16 +125,17 @@ impl Form {
         match fitted.parts(base).and_then(checked).and_then(covered) {
             Ok(parts) => {
                 let objective = Arc::new(fitted.objective.take()?);
-                if let Some(key) = key {
-                    rooms.structures.keep(key, &fitted, &parts, &objective);
+                if let Some(key) = &key {
+                    rooms.structures.keep(key.clone(), &fitted, &parts, &objective);
                 }
                 rooms.lay_out(&parts);
-                Some(Form { way: Way::Shared(Box::new(parts), objective), virtual_tokens })
+                let way = Way::Shared(Box::new(parts), objective);
+                Some(Form { way, virtual_tokens, structure: key })
             }
             Err(why) => {
                 fitted.objective.as_ref()?;
                 let alone = Alone { fitted, why, session: Mutex::default() };
-                Some(Form { way: Way::Alone(Box::new(alone)), virtual_tokens })
+                Some(Form { way: Way::Alone(Box::new(alone)), virtual_tokens, structure: None })
             }
         }
     }
@@ -159,8 +176,9 @@ impl Form {
     }
 }
 
+/// The fragments that there are.
 #[derive(Default)]
-struct Known {
+struct Seen {
     fragments: HashMap<Signature, Arc<Fragment>>,
     /// What the newest session has, and in which banks.
     covered: HashMap<Signature, Arc<[Bank]>>,
@@ -170,20 +188,21 @@ struct Known {
 #[derive(Default)]
 pub struct Rooms {
     structures: Structures,
-    known: Mutex<Known>,
+    seen: Mutex<Seen>,
     next: Mutex<Option<Room>>,
     options: OnceLock<SessionOptions>,
+    makers: Makers,
 }
 
 impl Rooms {
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether all fragments of an adapter were asked for before.
     fn knows(&self, parts: &Parts) -> bool {
-        let known = self.known();
-        parts.signatures().all(|s| known.fragments.contains_key(s))
+        let seen = self.seen();
+        parts.signatures().all(|s| seen.fragments.contains_key(s))
     }
 
     /// From now on sessions are made, the first one at once.
@@ -191,8 +210,9 @@ impl Rooms {
     /// # Errors
     /// What ONNX Runtime says.
     pub fn open(&self, base: &Base, options: SessionOptions) -> Result<(), TaskError> {
+        self.makers.start();
         self.options.get_or_init(|| options);
-        self.grow(base, &mut self.known())
+        self.grow(base, &mut self.seen())
     }
 
     /// Sees to it that the newest session has all fragments of an adapter. It is made here, while the one in use goes on.
@@ -200,31 +220,31 @@ impl Rooms {
     /// # Errors
     /// What ONNX Runtime says.
     pub fn cover(&self, base: &Base, parts: &mut Parts) -> Result<(), TaskError> {
-        let mut known = self.known();
-        if self.options.get().is_none() || parts.signatures().all(|s| known.covered.contains_key(s)) {
-            parts.share(&mut known.fragments);
+        let mut seen = self.seen();
+        if self.options.get().is_none() || parts.signatures().all(|s| seen.covered.contains_key(s)) {
+            parts.share(&mut seen.fragments);
             return Ok(());
         }
         // What can't be had together with the others must not stay.
-        let mut more = Known { fragments: known.fragments.clone(), covered: HashMap::new() };
+        let mut more = Seen { fragments: seen.fragments.clone(), covered: HashMap::new() };
         parts.share(&mut more.fragments);
         self.grow(base, &mut more)?;
-        *known = more;
+        *seen = more;
         Ok(())
     }
 
     /// Brings an adapter's numbers into the order of its banks, where there is a session already.
     fn lay_out(&self, parts: &Parts) {
-        let layouts = self.known().covered.clone();
+        let layouts = self.seen().covered.clone();
         parts.lay_out(&layouts);
     }
 
-    fn grow(&self, base: &Base, known: &mut Known) -> Result<(), TaskError> {
-        let Some(options) = self.options.get().filter(|_| !known.fragments.is_empty()) else { return Ok(()) };
-        let mut all: Vec<Arc<Fragment>> = known.fragments.values().cloned().collect();
+    fn grow(&self, base: &Base, seen: &mut Seen) -> Result<(), TaskError> {
+        let Some(options) = self.options.get().filter(|_| !seen.fragments.is_empty()) else { return Ok(()) };
+        let mut all: Vec<Arc<Fragment>> = seen.fragments.values().cloned().collect();
         all.sort_by_key(|f| f.signature);
-        let room = Room::new(base, &all, options)?;
-        known.covered = room.layouts();
+        let room = self.makers.make(|| Room::new(base, &all, options))?;
+        seen.covered = room.layouts();
         let before = self.next.lock().unwrap_or_else(PoisonError::into_inner).replace(room);
         drop(before);
         Ok(())

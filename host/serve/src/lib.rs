@@ -10,6 +10,7 @@
 //! | [`v2`] | the Open Inference Protocol (V2), whatever carries it |
 //! | [`access`] | who may ask for what: keys |
 //! | [`app`] | a server: its engine, keys and limits, whether it takes requests; who asks it |
+//! | `background` | work on adapters, on threads that come after those that answer |
 //! | `inside` | paths below the folder of the adapters |
 //! | [`rates`] | how often each adapter may be asked |
 //! | `spread` | how long things took |
@@ -25,6 +26,7 @@
 pub mod access;
 pub mod app;
 pub mod ask;
+mod background;
 pub mod config;
 pub mod drive;
 pub mod engine;

@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{ADAPTERS, BASE, House, Plan, RANKER, change, copy, digest, packed};
+use graft_runtime::SessionOptions;
 use graft_serve::access::{Access, KeyFile};
-use graft_serve::{Keeping, Watcher};
+use graft_serve::{Keeping, Limits, Watcher};
 use serde_json::{Value, json};
 
 const EVERY: Duration = Duration::from_millis(50);
@@ -212,6 +213,76 @@ async fn a_key_that_does_not_open_an_adapter_does_not_load_it() {
     assert!(!loaded());
     assert_eq!(ask(Some("tenant")).await, 200);
     assert!(loaded());
+}
+
+/// What a house answers for an adapter, and its vector, the latter first.
+async fn both(house: &House, name: &str) -> (Value, Value) {
+    let body = json!({ "inputs": "my apple", "raw_scores": true }).to_string();
+    let vector = house.send("POST", &format!("/a/{name}/embed"), Some("root"), body.clone()).await.ok();
+    (vector, house.send("POST", &format!("/a/{name}/predict"), Some("root"), body).await.ok())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_leaves_the_banks_comes_back_with_both_of_its_heads() {
+    // Banks for less than one adapter: each makes room for the next.
+    let limits = Some(Limits { bank_bytes: 1, ..Limits::default() });
+    let Some(house) = House::with(Plan { limits, ..plan(Keeping::default()) }) else { return };
+    let names = [ADAPTERS[0], ADAPTERS[1], RANKER];
+    let mut first = Vec::new();
+    for name in names {
+        first.push(both(&house, name).await);
+    }
+    assert!(first[0].0 != first[1].0 && first[0].1 != first[1].1);
+    for _ in 0..2 {
+        for (name, before) in names.into_iter().zip(&first) {
+            assert_eq!(both(&house, name).await, *before, "{name}");
+        }
+    }
+    assert!(house.number(r#"graft_adapter_evictions_total{tier="banks"}"#).await >= 6.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn vectors_are_made_of_what_is_in_memory() {
+    let Some(house) = House::with(plan(Keeping::default())) else { return };
+    let expected = both(&house, "lora").await.0;
+    // Another of the same configuration, whose files are gone before anybody wants a vector.
+    let place = house.adapters().join("other");
+    copy(&house.golden("lora"), &place);
+    house.engine.store.load("other", &place, false).unwrap();
+    std::fs::remove_dir_all(&place).unwrap();
+    assert_eq!(both(&house, "other").await.0, expected);
+}
+
+/// How many threads of this process come after others, by the names of `/proc`.
+#[cfg(target_os = "linux")]
+fn threads_behind(name: &str) -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let stats = tasks.filter_map(|t| std::fs::read_to_string(t.path().join("stat")).ok());
+    let behind = |stat: &String| {
+        let (head, tail) = stat.rsplit_once(')')?;
+        let nice: i32 = tail.split_whitespace().nth(16)?.parse().ok()?;
+        Some(nice > 0 && head.ends_with(&format!("({name}")))
+    };
+    stats.filter(|s| behind(s) == Some(true)).count()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn who_loads_adapters_comes_after_who_answers_and_sessions_do_not() {
+    let options = SessionOptions { threads: Some(3), ..SessionOptions::default() };
+    let Some(house) = House::with(Plan { options, ..plan(Keeping::default()) }) else { return };
+    let before = answer(&house, "lora").await;
+    // Ways that nobody knows here yet: a larger session is made, whose threads are started meanwhile.
+    for name in ["dora", "ah_seq_bn"] {
+        let tar = packed(&house.golden(name));
+        house.send("PUT", &format!("/admin/adapters/{name}"), Some("root"), tar).await.ok();
+        answer(&house, name).await;
+    }
+    assert_eq!(answer(&house, "lora").await, before);
+    assert_eq!(
+        (threads_behind("loading"), threads_behind("sessions"), threads_behind("inference")),
+        (1, 0, 0)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -76,6 +76,8 @@ async fn long_run_of_replacements_at_seventy_percent() {
         println!("skipped: GRAFT_LONG is not set");
         return;
     };
+    // As `graft serve` does.
+    graft_runtime::map_large_blocks();
     let given = |name: &str| std::env::var_os(name).map(PathBuf::from);
     let limits = Some(Limits::default());
     let (house, (_dir, variants)) = match (given("GRAFT_LONG_BASE"), given("GRAFT_LONG_ADAPTERS")) {

@@ -5,10 +5,15 @@
 
 use std::collections::HashMap;
 
+use ndarray::{ArrayViewD, ArrayViewMutD, CowArray, IxDyn};
+
 use super::fragment::{Fragment, Kind, Neutral, kinds};
 use crate::dim::Dim;
 use crate::ir::{Graph, Node, ValueId};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::Tensor;
+
+/// A value of an adapter on its way into a bank: its elements stay where they are as long as axes only change places.
+type Moving<'t> = CowArray<'t, f32, IxDyn>;
 
 /// How a value of an adapter lies in a bank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -85,39 +90,37 @@ impl Fragment {
         }
     }
 
-    /// The values that `wanted` of its parameters are, given its leaves; `None` where it takes more than moving them.
-    ///
-    /// # Errors
-    /// Never for leaves of the shapes that they were declared with.
-    pub fn moved(&self, bank: &Bank, leaves: &[&Tensor]) -> Option<Tensor> {
+    /// Appends the rows that a bank keeps of an adapter with these leaves, one after the other, each of [`Bank::row`]'s
+    /// size; `None` where it takes more than moving elements, and then nothing of use is appended.
+    pub fn rows_of(&self, bank: &Bank, leaves: &[&Tensor], into: &mut Vec<f32>) -> Option<()> {
         let producers = self.graph.producers();
         let mut path: Vec<&Node> = Vec::new();
         let mut v = bank.value;
         let leaf = loop {
             if let Some(i) = self.leaves.iter().position(|l| *l == v) {
-                break i;
+                break *leaves.get(i)?;
             }
             let node = producers[v.index()].map(|i| &self.graph.nodes[i])?;
             v = node.input(0).filter(|_| moves(node))?;
             path.push(node);
         };
-        let mut tensor = (*leaves.get(leaf)?).clone();
+        let values = leaf.values::<f32>().ok()?;
+        let mut moving = Moving::from(ArrayViewD::from_shape(leaf.shape(), &values).ok()?);
         for node in path.into_iter().rev() {
-            tensor = self.step(node, &tensor)?;
+            moving = self.step(node, moving)?;
         }
-        Some(tensor)
+        bank.lay_down(moving, into)
     }
 
-    fn step(&self, node: &Node, t: &Tensor) -> Option<Tensor> {
+    fn step<'t>(&self, node: &Node, t: Moving<'t>) -> Option<Moving<'t>> {
         match node.op.as_str() {
-            "Identity" => Some(t.clone()),
+            "Identity" => Some(t),
             "Transpose" => {
-                let rank = t.shape().len();
                 let perm: Vec<usize> = match node.ints("perm") {
                     Some(p) => p.iter().map(|a| usize::try_from(*a).ok()).collect::<Option<_>>()?,
-                    None => (0..rank).rev().collect(),
+                    None => (0..t.ndim()).rev().collect(),
                 };
-                transposed(t, &perm)
+                permuted(t, perm)
             }
             "Reshape" => {
                 let to = self.graph.constant(node.input(1)?)?.to_i64s()?;
@@ -130,7 +133,8 @@ impl Fragment {
                     -1 => t.len().checked_div(known),
                     d => usize::try_from(d).ok(),
                 };
-                t.reshape(to.iter().map(size).collect::<Option<Vec<usize>>>()?).ok()
+                let to = to.iter().map(size).collect::<Option<Vec<usize>>>()?;
+                t.into_shape_clone(to).ok()
             }
             "Squeeze" | "Unsqueeze" => {
                 // Sizes of 1 come or go: what is known of the output says where.
@@ -144,7 +148,8 @@ impl Fragment {
                     }),
                     None => left.next().copied(),
                 };
-                t.reshape(to.iter().map(size).collect::<Option<Vec<usize>>>()?).ok()
+                let to = to.iter().map(size).collect::<Option<Vec<usize>>>()?;
+                t.into_shape_clone(to).ok()
             }
             _ => None,
         }
@@ -179,47 +184,36 @@ fn moves(node: &Node) -> bool {
         && ["Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze"].contains(&node.op.as_str())
 }
 
-/// The tensor with its axes in another order.
-pub(super) fn transposed(t: &Tensor, perm: &[usize]) -> Option<Tensor> {
-    let from = t.shape();
-    if perm.len() != from.len() || t.dtype() != DType::F32 || !(0..from.len()).all(|a| perm.contains(&a)) {
-        return None;
-    }
-    let values = t.values::<f32>().ok()?;
-    let mut strides = vec![1usize; from.len()];
-    for a in (0..from.len().saturating_sub(1)).rev() {
-        strides[a] = strides[a + 1] * from[a + 1];
-    }
-    let to: Vec<usize> = perm.iter().map(|a| from[*a]).collect();
-    let steps: Vec<usize> = perm.iter().map(|a| strides[*a]).collect();
-    let mut out = Vec::with_capacity(values.len());
-    let mut place = vec![0usize; to.len()];
-    for _ in 0..values.len() {
-        out.push(values[place.iter().zip(&steps).map(|(p, s)| p * s).sum::<usize>()]);
-        for a in (0..to.len()).rev() {
-            place[a] += 1;
-            if place[a] < to[a] {
-                break;
-            }
-            place[a] = 0;
-        }
-    }
-    Tensor::new(to, &out).ok()
+/// The value with its axes in another order.
+fn permuted(t: Moving<'_>, perm: Vec<usize>) -> Option<Moving<'_>> {
+    let each_once = perm.len() == t.ndim() && (0..t.ndim()).all(|a| perm.contains(&a));
+    each_once.then(|| t.permuted_axes(perm))
 }
 
 impl Bank {
-    /// The rows of the bank that a value fills, one after the other, each of [`Bank::row`]'s size.
-    pub fn rows_of(&self, value: &Tensor) -> Option<Vec<f32>> {
+    /// Appends the rows that a value fills, one after the other, each of [`Bank::row`]'s size; `None` where it does not.
+    pub fn rows_of(&self, shape: &[usize], values: &[f32], into: &mut Vec<f32>) -> Option<()> {
+        self.lay_down(ArrayViewD::from_shape(shape, values).ok()?.into(), into)
+    }
+
+    fn lay_down(&self, value: Moving<'_>, into: &mut Vec<f32>) -> Option<()> {
         let whole = match self.layout {
             Layout::Rows(axis) if axis > 0 => {
-                let rank = value.shape().len();
-                let perm: Vec<usize> =
-                    std::iter::once(axis).chain((0..rank).filter(|a| *a != axis)).collect();
-                transposed(value, &perm)?
+                let first = std::iter::once(axis).chain((0..value.ndim()).filter(|a| *a != axis));
+                permuted(value, first.collect())?
             }
-            _ => value.clone(),
+            _ => value,
         };
-        let (row, per) = (whole.values::<f32>().ok()?.into_owned(), self.row.iter().product::<usize>());
-        (row.len() % per.max(1) == 0).then_some(row)
+        if !whole.len().is_multiple_of(self.row.iter().product::<usize>().max(1)) {
+            return None;
+        }
+        if let Some(values) = whole.as_slice() {
+            into.extend_from_slice(values);
+            return Some(());
+        }
+        let start = into.len();
+        into.resize(start + whole.len(), 0.0);
+        ArrayViewMutD::from_shape(whole.shape(), &mut into[start..]).ok()?.assign(&whole);
+        Some(())
     }
 }

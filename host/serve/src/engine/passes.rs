@@ -225,10 +225,7 @@ impl Passes {
                 let idle = self.used.iter().filter(|(_, (tick, r))| *tick < self.batches && !pinned(r));
                 let oldest = idle.min_by_key(|(_, (tick, _))| *tick).map(|(id, (_, r))| (*id, r.upgrade()));
                 let Some((oldest, resident)) = oldest else { break };
-                for parts in resident.iter().flat_map(|r| r.shared()) {
-                    banks.take_out(&Tenant { id: oldest, parts });
-                }
-                banks.remove(oldest);
+                banks.take_out(oldest, resident.iter().flat_map(|r| r.shared()));
                 self.used.remove(&oldest);
                 store.metrics.evicted();
             }

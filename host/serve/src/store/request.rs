@@ -10,6 +10,7 @@ use super::catalog::Terms;
 use super::folder::Stamp;
 use super::{Resident, Store, StoreError};
 use crate::ask::Refusal;
+use crate::background;
 use crate::inside::without;
 
 /// Most adapters that wait to be loaded.
@@ -88,7 +89,7 @@ impl Store {
         let load = Running { store: Arc::clone(self), name: name.to_owned() };
         tokio::spawn(async move {
             let _turn = at_once.acquire_owned().await;
-            let work = tokio::task::spawn_blocking(move || {
+            let work = background::spawn(move || {
                 let loaded = load.store.load_known(&load.name);
                 drop(load);
                 done.send_replace(Some(loaded));

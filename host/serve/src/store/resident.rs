@@ -169,8 +169,13 @@ impl Store {
         Ok(form)
     }
 
-    /// What makes vectors, with the tensors read from the adapter's folder once more.
+    /// What makes vectors; of the first adapter of its kind, and of others that can't share a batch, with the tensors read
+    /// from its folder once more.
     fn vectors_of(&self, resident: &Resident) -> Result<Form, StoreError> {
+        let own = resident.own.as_ref();
+        if let Some(form) = own.and_then(|own| own.with(&self.base, &self.rooms, &vectors())) {
+            return Ok(form);
+        }
         if let Some(name) = &resident.by.adapter {
             self.memory.room(name, bytes_of(&resident.dir))?;
         }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::catalog::Terms;
 use super::folder::{Stamp, stamped};
 use super::{Store, StoreError, check_name};
+use crate::background::step_back;
 
 /// A thread that looks at the folder of the adapters until this is dropped.
 pub struct Watcher {
@@ -29,6 +30,7 @@ impl Watcher {
         let (stop, stopped) = channel();
         let mut watch = Watch::new(store);
         let run = move || {
+            step_back();
             while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
                 if catch_unwind(AssertUnwindSafe(|| watch.look())).is_err() {
                     tracing::error!("looking at the folder of the adapters failed; the next look may not");

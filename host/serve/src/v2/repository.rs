@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::fault::{Fault, Kind};
 use super::models;
 use crate::app::Caller;
+use crate::background;
 use crate::inside::{inside, without};
 use crate::store::{Store, StoreError, check_name, folders, holds_adapter};
 
@@ -31,7 +32,7 @@ pub struct Entry {
 /// [`Kind::NoKey`]; when the folder can't be listed.
 pub async fn index(caller: &Caller, ready: bool) -> Result<Vec<Entry>, Fault> {
     let store = Arc::clone(&caller.app.engine().store);
-    let listed = tokio::task::spawn_blocking(move || index_now(&store, ready)).await;
+    let listed = background::spawn(move || index_now(&store, ready)).await;
     // What went wrong names places that are nobody's business.
     let failed = || Fault::new(Kind::Internal, "the folder of the adapters can't be listed");
     let mut entries = listed.map_err(|_| failed())?.map_err(|_| failed())?;
@@ -70,7 +71,7 @@ fn index_now(store: &Store, ready: bool) -> Result<Vec<Entry>, StoreError> {
 /// case the former one stays.
 pub async fn load(store: &Arc<Store>, name: &str) -> Result<(), Fault> {
     let (of_task, name) = (Arc::clone(store), name.to_owned());
-    let loaded = tokio::task::spawn_blocking(move || load_now(&of_task, &name)).await;
+    let loaded = background::spawn(move || load_now(&of_task, &name)).await;
     let loaded = loaded.map_err(|_| Fault::new(Kind::Internal, "loading the adapter failed"))?;
     loaded.map_err(|e| {
         let fault = Fault::from(e);

@@ -37,6 +37,7 @@ pub struct Plan {
     pub body_bytes: Option<usize>,
     pub aliases: Vec<String>,
     pub keeping: Keeping,
+    pub options: SessionOptions,
 }
 
 /// A server, and the folder that it serves.
@@ -159,8 +160,7 @@ impl House {
         let store = Arc::new(store.keeping(plan.keeping));
         let failed = store.load_all(&adapters).unwrap();
         assert!(failed.is_empty(), "{failed:?}");
-        let engine =
-            Engine::start(store, plan.limits.unwrap_or_default(), SessionOptions::default()).unwrap();
+        let engine = Engine::start(store, plan.limits.unwrap_or_default(), plan.options).unwrap();
         let engine = Arc::new(engine.with_rates(plan.rates));
         let usual = Settings::default();
         let settings = Settings {

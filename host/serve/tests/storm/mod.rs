@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
+use axum::body::Bytes;
 use graft_serve::Resident;
 use serde_json::{Value, json};
 
@@ -23,7 +24,7 @@ const NEAR: f64 = 1e-4;
 /// Files that a name may have, and what they answer.
 pub struct Variant {
     dir: PathBuf,
-    tar: Vec<u8>,
+    tar: Bytes,
     digest: String,
     /// For each text the scores and the vector.
     alone: Vec<[Numbers; 2]>,
@@ -125,7 +126,7 @@ impl Storm {
                 }
                 alone.push(of_text);
             }
-            known.push(Variant { dir: dir.clone(), tar: packed(dir), digest: digest(dir), alone });
+            known.push(Variant { dir: dir.clone(), tar: packed(dir).into(), digest: digest(dir), alone });
         }
         for (i, a) in known.iter().enumerate() {
             for b in &known[..i] {

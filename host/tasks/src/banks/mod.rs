@@ -38,13 +38,15 @@ pub struct Banks {
     room: Room,
     /// For each fragment of the room its banks.
     shelves: Vec<Shelf>,
+    /// What is completely here: numbers that adapters were placed under, with the objectives that they have there.
+    whole: HashMap<u64, Vec<u64>>,
 }
 
 impl Banks {
     /// An empty room.
     pub fn new(room: Room) -> Banks {
         let shelves = room.fragments.iter().zip(&room.joined.fragments).map(|(_, p)| Shelf::new(p)).collect();
-        Banks { room, shelves }
+        Banks { room, shelves, whole: HashMap::new() }
     }
 
     /// Moves into another room; what is in banks that it has too stays where it is.
@@ -58,6 +60,9 @@ impl Banks {
             .map(|(f, p)| old.remove(&f.signature).map_or_else(|| Shelf::new(p), |s| s.renamed(p)))
             .collect();
         self.room = room;
+        if !old.is_empty() {
+            self.whole.clear();
+        }
     }
 
     /// Whether the room has all fragments of an adapter.
@@ -82,6 +87,9 @@ impl Banks {
 
     /// Whether all of it is in its banks.
     pub fn holds(&self, tenant: &Tenant<'_>) -> bool {
+        if self.whole.get(&tenant.id).is_some_and(|all| all.contains(&tenant.parts.number)) {
+            return true;
+        }
         let place = |s: &Signature| self.room.place_of(s).is_some_and(|k| self.shelves[k].holds(tenant.id));
         tenant.parts.signatures().all(place)
     }
@@ -102,10 +110,10 @@ impl Banks {
             }
             let put = match &*own.held() {
                 Held::Leaves(leaves) => {
-                    let values = self.room.values(base, at, &leaves.iter().collect::<Vec<_>>());
-                    values.and_then(|v| self.shelves[at].put(tenant.id, v))
+                    let rows = self.room.rows(base, at, &leaves.iter().collect::<Vec<_>>());
+                    rows.and_then(|r| self.shelves[at].put(tenant.id, &r))
                 }
-                Held::Rows(rows) => self.shelves[at].put_rows(tenant.id, rows),
+                Held::Rows(rows) => self.shelves[at].put(tenant.id, rows),
                 Held::Away => Err(TaskError::Input {
                     what: tenant.parts.name.clone(),
                     detail: "its numbers are in other banks".into(),
@@ -115,6 +123,10 @@ impl Banks {
                 self.remove(tenant.id);
                 return Err(e);
             }
+        }
+        let whole = self.whole.entry(tenant.id).or_default();
+        if !whole.contains(&tenant.parts.number) {
+            whole.push(tenant.parts.number);
         }
         Ok(())
     }
@@ -127,20 +139,22 @@ impl Banks {
         }
     }
 
-    /// Takes an adapter out of the banks, and gives its numbers back to it where they were nowhere else.
-    pub fn take_out(&mut self, tenant: &Tenant<'_>) {
-        for own in &tenant.parts.own {
+    /// Takes what was placed under a number out of the banks, and gives the numbers back to its adapter, under every
+    /// objective that it was placed with, where they were nowhere else.
+    pub fn take_out<'p>(&mut self, id: u64, placed: impl Iterator<Item = &'p Parts>) {
+        for own in placed.flat_map(|parts| &parts.own) {
             let shelf = self.room.place_of(&own.fragment.signature).map(|at| &self.shelves[at]);
             let mut held = own.held();
-            if let (Held::Away, Some(rows)) = (&*held, shelf.and_then(|s| s.rows_of(tenant.id))) {
+            if let (Held::Away, Some(rows)) = (&*held, shelf.and_then(|s| s.rows_of(id))) {
                 *held = Held::Rows(rows);
             }
         }
-        self.remove(tenant.id);
+        self.remove(id);
     }
 
     /// Takes what was placed under a number out of the banks.
     pub fn remove(&mut self, id: u64) {
+        self.whole.remove(&id);
         self.shelves.iter_mut().for_each(|s| s.remove(id));
     }
 

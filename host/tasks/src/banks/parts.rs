@@ -1,6 +1,7 @@
 //! An adapter in fragments.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use graft_graph::Tensor;
@@ -38,6 +39,11 @@ pub(super) struct Rows {
 }
 
 impl Rows {
+    /// Room for as many numbers.
+    fn with_capacity(values: usize) -> Rows {
+        Rows { values: Vec::with_capacity(values), ends: Vec::new() }
+    }
+
     /// Those of the next bank.
     pub(super) fn push(&mut self, rows: &[f32]) {
         self.values.extend_from_slice(rows);
@@ -50,13 +56,11 @@ impl Rows {
         starts.zip(&self.ends).map(|(start, end)| &self.values[start..*end])
     }
 
-    /// What banks keep of these values; `None` where one does not fit.
-    pub(super) fn of<'b>(banks: impl Iterator<Item = (&'b Bank, Tensor)>) -> Option<Rows> {
-        let mut all = Rows::default();
-        for (bank, value) in banks {
-            all.push(&bank.rows_of(&value)?);
-        }
-        Some(all)
+    /// Those of the next bank, as `fill` appends them; `None` where it can't.
+    pub(super) fn fill(&mut self, fill: impl FnOnce(&mut Vec<f32>) -> Option<()>) -> Option<()> {
+        fill(&mut self.values)?;
+        self.ends.push(self.values.len());
+        Some(())
     }
 }
 
@@ -85,10 +89,13 @@ pub(super) type Sizes = HashMap<String, Vec<Option<usize>>>;
 pub struct Parts {
     /// The adapter, for messages.
     pub name: String,
-    pub(super) own: Vec<Own>,
+    /// Shared with the same adapter under another objective.
+    pub(super) own: Vec<Arc<Own>>,
     signatures: HashSet<Signature>,
     /// Sizes of the outputs.
     pub(super) sizes: Arc<Sizes>,
+    /// Nobody else's.
+    pub(super) number: u64,
 }
 
 impl Fitted {
@@ -142,7 +149,7 @@ impl Fitted {
                 place: String::new(),
                 why: "has no value".into(),
             })?;
-            own.push(Own::new(Arc::new(fragment), names, leaves));
+            own.push(Arc::new(Own::new(Arc::new(fragment), names, leaves)));
         }
         let sizes = graph.outputs.iter().map(|v| {
             let dims = graph.shape(*v).map_or(&[][..], Vec::as_slice);
@@ -154,9 +161,10 @@ impl Fitted {
 }
 
 impl Parts {
-    pub(super) fn new(name: String, own: Vec<Own>, sizes: Arc<Sizes>) -> Parts {
+    pub(super) fn new(name: String, own: Vec<Arc<Own>>, sizes: Arc<Sizes>) -> Parts {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         let signatures = own.iter().map(|o| o.fragment.signature).collect();
-        Parts { name, own, signatures, sizes }
+        Parts { name, own, signatures, sizes, number: NEXT.fetch_add(1, Ordering::Relaxed) }
     }
 
     /// Whether every operator has a rule for rows that differ. Where fragments of the same structures are in a session
@@ -171,7 +179,8 @@ impl Parts {
             let leaves = own.leaves();
             let leaves: Vec<&Tensor> = leaves.iter().collect();
             let made = |b: &&Bank| {
-                own.fragment.moved(b, &leaves).is_some() || own.fragment.recipe(&base.graph, &[*b]).is_some()
+                own.fragment.rows_of(b, &leaves, &mut Vec::new()).is_some()
+                    || own.fragment.recipe(&base.graph, &[*b]).is_some()
             };
             if let Some(bank) = placed.banks.iter().find(|b| !made(b)) {
                 let why = "is made of more than parameters and weights of the base";
@@ -193,9 +202,9 @@ impl Parts {
             let mut held = own.held();
             let Held::Leaves(leaves) = &*held else { continue };
             let leaves: Vec<&Tensor> = leaves.iter().collect();
-            let moved: Option<Vec<_>> =
-                banks.iter().map(|b| Some((b, own.fragment.moved(b, &leaves)?))).collect();
-            if let Some(rows) = moved.and_then(|m| Rows::of(m.into_iter())) {
+            let mut rows = Rows::with_capacity(leaves.iter().map(|t| t.len()).sum());
+            let fill = |b: &Bank| rows.fill(|into| own.fragment.rows_of(b, &leaves, into));
+            if banks.iter().try_for_each(fill).is_some() {
                 *held = Held::Rows(rows);
             }
         }
@@ -208,7 +217,8 @@ impl Parts {
 
     /// Takes each fragment from `known` where an equal one is there, and adds the others.
     pub fn share(&mut self, known: &mut HashMap<Signature, Arc<Fragment>>) {
-        for own in &mut self.own {
+        // What is shared with other objectives was shared here before.
+        for own in self.own.iter_mut().filter_map(Arc::get_mut) {
             let kept = known.entry(own.fragment.signature).or_insert_with(|| Arc::clone(&own.fragment));
             own.fragment = Arc::clone(kept);
         }

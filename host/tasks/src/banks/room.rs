@@ -8,6 +8,7 @@ use graft_graph::{Graph, Tensor};
 use graft_runtime::{SessionOptions, View};
 
 use super::Parts;
+use super::parts::Rows;
 use crate::base::Base;
 use crate::error::{Result, TaskError};
 use crate::program::Program;
@@ -69,13 +70,19 @@ impl Room {
     }
 
     /// What each bank of fragment `at` keeps of an adapter with these leaves.
-    pub(super) fn values(&mut self, base: &Base, at: usize, leaves: &[&Tensor]) -> Result<Vec<Tensor>> {
+    pub(super) fn rows(&mut self, base: &Base, at: usize, leaves: &[&Tensor]) -> Result<Rows> {
         let (fragment, banks) = (&self.fragments[at], &self.joined.fragments[at].banks);
-        let moved: Vec<Option<Tensor>> = banks.iter().map(|b| fragment.moved(b, leaves)).collect();
+        let moved = |b: &Bank| {
+            let mut rows = Vec::new();
+            fragment.rows_of(b, leaves, &mut rows).map(|()| rows)
+        };
+        let moved: Vec<Option<Vec<f32>>> = banks.iter().map(moved).collect();
         let rest: Vec<&Bank> =
             banks.iter().zip(&moved).filter(|(_, m)| m.is_none()).map(|(b, _)| b).collect();
+        let mut rows = Rows::default();
         if rest.is_empty() {
-            return Ok(moved.into_iter().flatten().collect());
+            moved.iter().flatten().for_each(|own| rows.push(own));
+            return Ok(rows);
         }
         let lost = || TaskError::Input {
             what: "parameters".into(),
@@ -94,16 +101,15 @@ impl Room {
             (0..leaves.len()).find(|i| own(*i)).map(|i| View::from(leaves[i]))
         };
         let outputs = program.run(&feed)?;
-        let mut values = Vec::new();
         for (bank, moved) in banks.iter().zip(moved) {
-            values.push(match moved {
-                Some(t) => t,
-                None => {
-                    let name = fragment.recipe_names(0, bank).1;
-                    Tensor::new(outputs.shape(name)?, outputs.f32s(name)?)?
-                }
-            });
+            if let Some(own) = moved {
+                rows.push(&own);
+                continue;
+            }
+            let name = fragment.recipe_names(0, bank).1;
+            let (shape, values) = (outputs.shape(name)?, outputs.f32s(name)?);
+            rows.fill(|into| bank.rows_of(shape, values, into)).ok_or_else(lost)?;
         }
-        Ok(values)
+        Ok(rows)
     }
 }

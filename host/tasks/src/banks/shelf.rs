@@ -105,15 +105,8 @@ impl Shelf {
         self.leases.contains_key(&id)
     }
 
-    /// Writes what an adapter has for each bank.
-    pub(super) fn put(&mut self, id: u64, values: Vec<Tensor>) -> Result<()> {
-        let banks = self.banks.iter().map(|stored| &stored.bank);
-        let rows = Rows::of(banks.zip(values)).ok_or_else(|| bad("a value does not fit its rows"))?;
-        self.put_rows(id, &rows)
-    }
-
     /// Writes the rows that an adapter has in each bank, a number in those of numbers.
-    pub(super) fn put_rows(&mut self, id: u64, values: &Rows) -> Result<()> {
+    pub(super) fn put(&mut self, id: u64, values: &Rows) -> Result<()> {
         let mut counts: Vec<Option<usize>> = vec![None; self.indices.len()];
         let mut numbers = HashMap::new();
         for (stored, rows) in self.banks.iter().zip(values.iter()) {
@@ -149,7 +142,7 @@ impl Shelf {
         Ok(())
     }
 
-    /// What [`Shelf::put_rows`] takes of an adapter that is here.
+    /// What [`Shelf::put`] takes of an adapter that is here.
     pub(super) fn rows_of(&self, id: u64) -> Option<Rows> {
         let lease = self.leases.get(&id)?;
         let mut all = Rows::default();

@@ -11,6 +11,7 @@ use graft_graph::Tensor;
 use graft_graph::batch::Fragment;
 use graft_plugins::Objective;
 use graft_plugins::adapt::Param;
+use graft_plugins::api::Role;
 use indexmap::IndexMap;
 
 use super::Parts;
@@ -37,6 +38,8 @@ struct Structure {
 
 /// An adapter of a known structure.
 pub struct Known {
+    /// What the structure is known by.
+    pub key: StructureKey,
     /// Its fragments.
     pub parts: Parts,
     /// What decodes its outputs.
@@ -46,14 +49,28 @@ pub struct Known {
 }
 
 /// What a structure is known by: method, objective, and how both are configured.
-pub struct StructureKey(String);
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct StructureKey {
+    method: Arc<str>,
+    objective: Arc<str>,
+}
+
+impl StructureKey {
+    fn with(&self, objective: &Choice) -> StructureKey {
+        StructureKey { method: Arc::clone(&self.method), objective: said(objective) }
+    }
+}
+
+fn said(choice: &Choice) -> Arc<str> {
+    format!("{}{}", choice.id, choice.config).into()
+}
 
 /// The structures of adapters that were taken apart.
 #[derive(Default)]
-pub struct Structures(Mutex<IndexMap<String, Arc<Structure>>>);
+pub struct Structures(Mutex<IndexMap<StructureKey, Arc<Structure>>>);
 
 impl Structures {
-    fn all(&self) -> MutexGuard<'_, IndexMap<String, Arc<Structure>>> {
+    fn all(&self) -> MutexGuard<'_, IndexMap<StructureKey, Arc<Structure>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -78,9 +95,9 @@ impl Structures {
             None => None,
         };
         let method = adapter.as_deref().map(|a| method_of(base, a)).transpose()?.flatten();
-        let said = |c: &Choice| format!("{}{}", c.id, c.config);
-        let key = format!("{}\n{}", method.as_ref().map(said).unwrap_or_default(), said(objective));
-        let Some(structure) = self.all().get(&key).cloned() else { return Ok(Err(StructureKey(key))) };
+        let method = method.as_ref().map(said).unwrap_or_default();
+        let key = StructureKey { method, objective: said(objective) };
+        let Some(structure) = self.all().get(&key).cloned() else { return Ok(Err(key)) };
         let tensors = adapter.as_deref().map(|a| bind(base, a, &structure.params)).transpose()?;
         let names = structure.params.iter().map(|p| p.name.as_str());
         let values: HashMap<&str, Tensor> = names.zip(tensors.unwrap_or_default()).collect();
@@ -92,12 +109,40 @@ impl Structures {
                 what: "parameters".into(),
                 detail: "one has no value".into(),
             })?;
-            own.push(Own::new(Arc::clone(fragment), Arc::clone(names), leaves));
+            own.push(Arc::new(Own::new(Arc::clone(fragment), Arc::clone(names), leaves)));
         }
         let name = adapter.as_deref().map_or_else(|| "base".to_owned(), name_of);
         let parts = Parts::new(name, own, Arc::clone(&structure.sizes));
         let (objective, virtual_tokens) = (Arc::clone(&structure.objective), structure.virtual_tokens);
-        Ok(Ok(Known { parts, objective, virtual_tokens }))
+        Ok(Ok(Known { key, parts, objective, virtual_tokens }))
+    }
+
+    /// An adapter of which `parts` have the structure of this key, with an objective in the place of its own, over the same
+    /// numbers: they are neither read nor kept twice. `None` where that structure is not known, and where it takes numbers
+    /// that the adapter has not in the same fragments.
+    pub fn with(&self, key: &StructureKey, parts: &Parts, objective: &Choice) -> Option<Known> {
+        let other = key.with(objective);
+        let (of_own, structure) = {
+            let all = self.all();
+            (Arc::clone(all.get(key)?), Arc::clone(all.get(&other)?))
+        };
+        if structure.params.iter().any(|p| p.role == Role::Head) {
+            return None;
+        }
+        let shared = |(fragment, names): &(Arc<Fragment>, Arc<[String]>)| {
+            let numbers: Option<Vec<Tensor>> =
+                names.iter().map(|n| structure.numbers.get(n).cloned()).collect();
+            if let Some(numbers) = numbers {
+                return Some(Arc::new(Own::new(Arc::clone(fragment), Arc::clone(names), numbers)));
+            }
+            let same = |n: &String| structure.numbers.get(n) == of_own.numbers.get(n);
+            let is = |o: &&Arc<Own>| o.fragment.signature == fragment.signature && o.names == *names;
+            parts.own.iter().find(is).filter(|_| names.iter().all(same)).cloned()
+        };
+        let own = structure.own.iter().map(shared).collect::<Option<Vec<_>>>()?;
+        let parts = Parts::new(parts.name.clone(), own, Arc::clone(&structure.sizes));
+        let (objective, virtual_tokens) = (Arc::clone(&structure.objective), structure.virtual_tokens);
+        Some(Known { key: other, parts, objective, virtual_tokens })
     }
 
     /// Keeps the structure of an adapter that was taken apart.
@@ -114,7 +159,7 @@ impl Structures {
             virtual_tokens: fitted.virtual_tokens,
         };
         let mut all = self.all();
-        all.insert(key.0, Arc::new(structure));
+        all.insert(key, Arc::new(structure));
         if all.len() > KEPT {
             all.shift_remove_index(0);
         }

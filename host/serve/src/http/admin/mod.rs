@@ -20,6 +20,7 @@ use super::openapi::{Operation, body, shapes};
 use crate::access::Key;
 use crate::app::App;
 use crate::ask::Refusal;
+use crate::background;
 use crate::inside::without;
 use crate::store::{Named, Previous, Resident, StoreError, check_name};
 
@@ -118,7 +119,7 @@ async fn put(State(app): State<App>, request: Request) -> Response {
         let (most, pause) = (app.settings().upload_bytes, app.settings().patience.body);
         let upload = upload::Upload::receive(&root, &name, request.into_body(), most, pause).await?;
         let store = Arc::clone(&app.engine().store);
-        let work = tokio::task::spawn_blocking(move || upload.install(&store));
+        let work = background::spawn(move || upload.install(&store));
         let done = work.await.map_err(|_| Refusal::Internal("reading the adapter failed".into()))?;
         Ok(match done? {
             Ok(made) => shown(&app, &made),
@@ -132,7 +133,7 @@ async fn remove(State(app): State<App>, request: Request) -> Response {
     let answer = async {
         let (name, _) = allowed(&app, request).await?;
         let (store, root) = (Arc::clone(&app.engine().store), app.settings().adapters.clone());
-        let work = tokio::task::spawn_blocking(move || store.remove(&name, root.as_deref()));
+        let work = background::spawn(move || store.remove(&name, root.as_deref()));
         let gone = work.await.map_err(|_| Refusal::Internal("removing the adapter failed".into()))?;
         Ok(match gone {
             Ok(Some(gone)) => signed(&app, &gone.by, StatusCode::NO_CONTENT.into_response()),
@@ -147,7 +148,7 @@ async fn roll_back(State(app): State<App>, request: Request) -> Response {
     let answer = async {
         let (name, _) = allowed(&app, request).await?;
         let store = Arc::clone(&app.engine().store);
-        let work = tokio::task::spawn_blocking(move || store.roll_back(&name));
+        let work = background::spawn(move || store.roll_back(&name));
         let back = work.await.map_err(|_| Refusal::Internal("going back failed".into()))?;
         Ok(match back {
             Ok(current) => shown(&app, &current),

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, BufWriter, Read, Seek, Write};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,8 @@ use crate::ask::Refusal;
 use crate::patience::in_time;
 use crate::store::{Aside, Resident, Store, StoreError};
 
+/// Bytes of a file that are written at once.
+const PIECE: usize = 128 << 10;
 /// Most entries of an archive; an adapter has a handful.
 const MOST_ENTRIES: usize = 1000;
 
@@ -52,7 +54,8 @@ impl Upload {
             if size > most {
                 return Err(Refusal::TooLarge { most });
             }
-            // A page in the cache, for a size that is limited: no reason for a thread of its own.
+            // A page in the cache, for a size that is limited: no reason for a thread of its own, and cheaper than as much
+            // new memory.
             archive.write_all(&data).map_err(failed)?;
         }
         Ok(Upload { root: root.to_owned(), name: name.to_owned(), aside, archive, most })
@@ -105,9 +108,12 @@ fn unpack(archive: impl Read, into: &Path, most: usize) -> Result<(), Refusal> {
         }
         let left = most.saturating_sub(written);
         let target = into.join(known);
-        let mut file = File::create(&target).map_err(|e| Refusal::Internal(e.to_string()))?;
+        let file = File::create(&target).map_err(|e| Refusal::Internal(e.to_string()))?;
+        // Larger pieces than `io::copy` takes by itself.
+        let mut file = BufWriter::with_capacity(PIECE, file);
         let copied =
             io::copy(&mut (&mut entry).take(left as u64 + 1), &mut file).map_err(|e| unreadable(&e))?;
+        file.flush().map_err(|e| Refusal::Internal(e.to_string()))?;
         written = written.saturating_add(usize::try_from(copied).unwrap_or(usize::MAX));
         if written > most {
             return Err(Refusal::TooLarge { most });

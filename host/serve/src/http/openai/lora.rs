@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::{error, told};
 use crate::app::App;
 use crate::ask::Refusal;
+use crate::background;
 use crate::http::call::{Call, signed};
 use crate::inside::{inside, without};
 use crate::store::StoreError;
@@ -57,7 +58,7 @@ pub(super) async fn load(State(app): State<App>, request: Request) -> Response {
         let Some(root) = app.settings().adapters.as_deref() else { return Ok(none()) };
         let Some(dir) = inside(root, &asked.lora_path) else { return Ok(none()) };
         let (store, name) = (Arc::clone(&app.engine().store), asked.lora_name.clone());
-        let loading = tokio::task::spawn_blocking(move || store.load(&name, &dir, asked.load_inplace));
+        let loading = background::spawn(move || store.load(&name, &dir, asked.load_inplace));
         let loaded = loading.await.map_err(|_| Refusal::Internal("loading the adapter failed".into()))?;
         Ok(match loaded {
             Ok(made) => {
@@ -85,7 +86,7 @@ pub(super) async fn unload(State(app): State<App>, request: Request) -> Response
         }
         let store = Arc::clone(&app.engine().store);
         let name = asked.lora_name.clone();
-        let work = tokio::task::spawn_blocking(move || store.unload(&name));
+        let work = background::spawn(move || store.unload(&name));
         let gone = work.await.map_err(|_| Refusal::Internal("taking the adapter away failed".into()))?;
         Ok(match gone {
             Ok(gone) => {

@@ -271,14 +271,10 @@ fn threads_behind(name: &str) -> usize {
 async fn who_loads_adapters_comes_after_who_answers_and_sessions_do_not() {
     let options = SessionOptions { threads: Some(3), ..SessionOptions::default() };
     let Some(house) = House::with(Plan { options, ..plan(Keeping::default()) }) else { return };
-    let before = answer(&house, "lora").await;
-    // Ways that nobody knows here yet: a larger session is made, whose threads are started meanwhile.
-    for name in ["dora", "ah_seq_bn"] {
-        let tar = packed(&house.golden(name));
-        house.send("PUT", &format!("/admin/adapters/{name}"), Some("root"), tar).await.ok();
-        answer(&house, name).await;
-    }
-    assert_eq!(answer(&house, "lora").await, before);
+    answer(&house, "lora").await;
+    // One that nobody knows here yet: a larger session is made, whose threads are started meanwhile.
+    house.send("PUT", "/admin/adapters/dora", Some("root"), packed(&house.golden("dora"))).await.ok();
+    answer(&house, "dora").await;
     assert_eq!(
         (threads_behind("loading"), threads_behind("sessions"), threads_behind("inference")),
         (1, 0, 0)

@@ -7,9 +7,11 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::{self, JoinHandle};
 
 /// How many there are at most: some may wait for a slow disk.
-const THREADS: usize = 16;
-/// By how much they come after others. A tenth of their share where somebody else wants the processor, all of it where
-/// nobody does; and not so little that who waits for a lock that one of them holds would wait long.
+const THREADS: usize = 64;
+/// Threads that make sessions: whoever needs one at once must not wait for the larger one of others.
+const MAKERS: usize = 4;
+/// By how much those of adapters come after others. A tenth of their share where somebody else wants the processor, all of
+/// it where nobody does; and not so little that who waits for a lock that one of them holds would wait long.
 const NICE: i32 = 10;
 
 fn pool() -> Option<&'static Runtime> {
@@ -47,7 +49,7 @@ impl Makers {
     /// Starts them, on a thread that has its priority still.
     pub(crate) fn start(&self) {
         let name = |_| "sessions".to_owned();
-        self.0.get_or_init(|| ThreadPoolBuilder::new().num_threads(1).thread_name(name).build().ok());
+        self.0.get_or_init(|| ThreadPoolBuilder::new().num_threads(MAKERS).thread_name(name).build().ok());
     }
 
     /// Makes something there, and waits for it.

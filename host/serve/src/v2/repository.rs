@@ -32,7 +32,7 @@ pub struct Entry {
 /// [`Kind::NoKey`]; when the folder can't be listed.
 pub async fn index(caller: &Caller, ready: bool) -> Result<Vec<Entry>, Fault> {
     let store = Arc::clone(&caller.app.engine().store);
-    let listed = background::spawn(move || index_now(&store, ready)).await;
+    let listed = tokio::task::spawn_blocking(move || index_now(&store, ready)).await;
     // What went wrong names places that are nobody's business.
     let failed = || Fault::new(Kind::Internal, "the folder of the adapters can't be listed");
     let mut entries = listed.map_err(|_| failed())?.map_err(|_| failed())?;

@@ -75,6 +75,34 @@ impl Draw {
     }
 }
 
+/// Requests to each route.
+const EACH: usize = 10_000;
+/// Bytes that the process may grow by while half of them are answered; what leaks with each request is more.
+const GROWTH: u64 = 24 << 20;
+
+/// Something that looks like a body, and may be cut off or have a byte in it that does not belong there.
+fn body(values: &[Value], draw: &mut Draw) -> Vec<u8> {
+    let mut body = serde_json::Map::new();
+    for _ in 0..1 + draw.below(4) {
+        let field = FIELDS[draw.below(FIELDS.len())];
+        let value = values[draw.below(values.len())].clone();
+        // Taking it away would be a sensible request, and the others would have nobody to ask.
+        if field != "lora_name" || value != RANKER {
+            body.insert(field.into(), value);
+        }
+    }
+    let mut bytes = Value::Object(body).to_string().into_bytes();
+    match draw.below(6) {
+        0 => bytes.truncate(draw.below(bytes.len())),
+        1 => {
+            let at = draw.below(bytes.len());
+            bytes[at] = draw.below(256) as u8;
+        }
+        _ => {}
+    }
+    bytes
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_is_answered_by_an_error_of_the_server() {
     let keys = KeyFile { admin: Some("root".into()), ..KeyFile::default() };
@@ -91,36 +119,28 @@ async fn no_request_is_answered_by_an_error_of_the_server() {
         })
         .collect();
     let (values, mut draw) = (values(), Draw(20_251_126));
-    for _ in 0..10_000 {
-        let (method, place) = &places[draw.below(places.len())];
-        let mut body = serde_json::Map::new();
-        for _ in 0..1 + draw.below(4) {
-            let field = FIELDS[draw.below(FIELDS.len())];
-            let value = values[draw.below(values.len())].clone();
-            // Taking it away would be a sensible request, and the others would have nobody to ask.
-            if field != "lora_name" || value != RANKER {
-                body.insert(field.into(), value);
-            }
+    let mut half = 0;
+    for k in 0..EACH {
+        if k == EACH / 2 {
+            half = graft_runtime::own_memory().unwrap_or_default();
         }
-        let mut bytes = Value::Object(body).to_string().into_bytes();
-        match draw.below(6) {
-            0 => bytes.truncate(draw.below(bytes.len())),
-            1 => {
-                let at = draw.below(bytes.len());
-                bytes[at] = draw.below(256) as u8;
+        for (method, place) in &places {
+            let bytes = body(&values, &mut draw);
+            let shown = String::from_utf8_lossy(&bytes).into_owned();
+            let answer = house.send(method, place, Some("root"), bytes).await;
+            // V2 says with 501 what is not served, as Triton does.
+            let told = answer.status.as_u16() < 500 || (answer.status == 501 && place.starts_with("/v2"));
+            assert!(told, "{method} {place} {shown}: {} {}", answer.status, answer.text);
+            if !answer.status.is_success() {
+                let body = answer.json();
+                assert!(body["error"].is_string() || body["error"]["message"].is_string(), "{}", answer.text);
             }
-            _ => {}
-        }
-        let shown = String::from_utf8_lossy(&bytes).into_owned();
-        let answer = house.send(method, place, Some("root"), bytes).await;
-        // V2 says with 501 what is not served, as Triton does.
-        let told = answer.status.as_u16() < 500 || (answer.status == 501 && place.starts_with("/v2"));
-        assert!(told, "{method} {place} {shown}: {} {}", answer.status, answer.text);
-        if !answer.status.is_success() {
-            let body = answer.json();
-            assert!(body["error"].is_string() || body["error"]["message"].is_string(), "{}", answer.text);
         }
     }
+    let grown = graft_runtime::own_memory().unwrap_or_default().saturating_sub(half);
+    println!("{} routes, {EACH} requests each; the second half added {grown} bytes", places.len());
+    assert!(grown < GROWTH, "{grown} bytes more after the second half");
+    assert_eq!(house.engine.waiting(), 0, "nothing waits any more");
     let numbers = house.send("GET", "/metrics", Some("root"), "").await.text;
     assert!(!numbers.contains(r#"why="inference""#), "no batch failed");
     let after = house.post("/a/ranker/predict", json!({ "inputs": "my apple" })).await;

@@ -111,7 +111,8 @@ fn every_call_is_answered_or_refused() {
     let body = prop_oneof![8 => call(), 1 => junk()];
     let header = prop_oneof![3 => Just(Some(0i64)), 1 => Just(None), 1 => (-9i64..9).prop_map(Some)];
     let answered = std::cell::Cell::new(0);
-    let mut runner = TestRunner::new(Config { cases: 1000, failure_persistence: None, ..Config::default() });
+    let mut runner =
+        TestRunner::new(Config { cases: 10_000, failure_persistence: None, ..Config::default() });
     let outcome = runner.run(&(paths, body, bytes, header), |(path, body, bytes, header)| {
         let head = body.to_string().into_bytes();
         let mut request = Request::builder().method(Method::POST).uri(path).header("x-api-key", ADMIN);

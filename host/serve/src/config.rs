@@ -255,6 +255,7 @@ impl Config {
         let counts = [
             ("batch_rows", l.engine.batch_rows),
             ("batch_tokens", l.engine.batch_tokens),
+            ("pass_tokens", l.engine.pass_tokens()),
             ("queue_rows", l.engine.queue_rows),
             ("adapter_queue_rows", l.engine.adapter_queue_rows()),
             ("texts", l.engine.texts),

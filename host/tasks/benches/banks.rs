@@ -2,7 +2,8 @@
 //! `cargo bench -p graft-tasks --bench banks -- BASE PLUGINS [THREADS] [TURNS]`.
 //!
 //! Each side runs in processes of its own, which take turns: two sessions in one process have threads that look for work on
-//! the same processors, and fill each other's caches. With `GRAFT_PROFILE=FILE`, `GRAFT_SIDE` and `GRAFT_TOKENS` one side's
+//! the same processors, and fill each other's caches. Adapters run in passes of as many tokens as a server takes at once
+//! ([`PASS_TOKENS`] for each thread); the base alone runs all 32 rows at once, and as a side of its own in such passes too. With `GRAFT_PROFILE=FILE`, `GRAFT_SIDE` and `GRAFT_TOKENS` one side's
 //! operators are timed instead.
 
 use std::collections::HashMap;
@@ -14,8 +15,8 @@ use graft_adapters::{ParamKey, PeftConfig, StoredAdapter};
 use graft_graph::sites::{SiteKind, sites};
 use graft_graph::{Tensor, onnx};
 use graft_plugins::Objective;
-use graft_runtime::{Outputs, Runtime, RuntimeOptions, Session, SessionOptions, View};
-use graft_tasks::{Banks, Base, BaseOptions, Fitted, Parts, Program, Room, Tenant};
+use graft_runtime::{Runtime, RuntimeOptions, Session, SessionOptions, View};
+use graft_tasks::{Banks, Base, BaseOptions, Fitted, PASS_TOKENS, Parts, Program, Room, Tenant};
 
 type Any<T> = Result<T, Box<dyn std::error::Error>>;
 type Batch = HashMap<String, Tensor>;
@@ -23,7 +24,7 @@ type Batch = HashMap<String, Tensor>;
 const ROWS: usize = 32;
 const TOKENS: [usize; 3] = [16, 64, 128];
 /// What the rows of a batch have; the first is what the others are measured by.
-const SIDES: [&str; 4] = ["base alone", "32 of r=8", "32 of r=4…64", "base rows"];
+const SIDES: [&str; 5] = ["base alone", "32 of r=8", "32 of r=4…64", "base rows", "base in passes"];
 /// Ranks of the third.
 const RANKS: [usize; 5] = [4, 8, 16, 32, 64];
 /// Runs of a process, those that are not counted among them.
@@ -78,21 +79,21 @@ fn main() -> Any<()> {
 /// One side alone: a line of milliseconds for each number of tokens, or a profile.
 fn one_side(side: &Side) -> Any<()> {
     if let Some(path) = std::env::var_os("GRAFT_PROFILE") {
-        let batch = batch(&side.base, std::env::var("GRAFT_TOKENS")?.parse()?)?;
+        let batches = side.batches(std::env::var("GRAFT_TOKENS")?.parse()?)?;
         let mut ready = side.ready(Some(path.into()))?;
         for _ in 0..RUNS {
-            drop(ready.run(&batch)?);
+            ready.run(&batches)?;
         }
         println!("{}", ready.session().finish_profile()?.display());
         return Ok(());
     }
     let mut ready = side.ready(None)?;
     for tokens in TOKENS {
-        let batch = batch(&side.base, tokens)?;
+        let batches = side.batches(tokens)?;
         let mut line = Vec::new();
         for run in 0..RUNS {
             let began = Instant::now();
-            drop(ready.run(&batch)?);
+            ready.run(&batches)?;
             if run >= FIRST {
                 line.push(format!("{:.3}", began.elapsed().as_secs_f64() * 1e3));
             }
@@ -109,6 +110,8 @@ struct Side {
     rows: Vec<(u64, Parts)>,
     /// What is in the banks besides.
     others: Vec<(u64, Parts)>,
+    /// Whether all rows go in one run.
+    whole: bool,
 }
 
 impl Side {
@@ -126,8 +129,9 @@ impl Side {
         let same = || ids(1).map(|id| lora(id, 8)).collect::<Any<Vec<_>>>();
         let mixed =
             || ids(1000).map(|id| lora(id, RANKS[id as usize % RANKS.len()])).collect::<Any<Vec<_>>>();
-        let (rows, others) = match SIDES.iter().position(|s| *s == side) {
-            Some(0) => (Vec::new(), Vec::new()),
+        let place = SIDES.iter().position(|s| *s == side);
+        let (rows, others) = match place {
+            Some(0 | 4) => (Vec::new(), Vec::new()),
             Some(1) => (same()?, mixed()?),
             Some(2) => (mixed()?, same()?),
             Some(3) => {
@@ -139,7 +143,13 @@ impl Side {
             }
             _ => return Err(format!("{side}: no side; there are {SIDES:?}").into()),
         };
-        Ok(Side { base, threads, rows, others })
+        Ok(Side { base, threads, rows, others, whole: place == Some(0) })
+    }
+
+    /// The 32 rows, in the runs that they are made in.
+    fn batches(&self, tokens: usize) -> Any<Vec<Batch>> {
+        let at_once = if self.whole { ROWS } else { (PASS_TOKENS * self.threads / tokens).clamp(1, ROWS) };
+        (0..ROWS).step_by(at_once).map(|from| batch(&self.base, at_once.min(ROWS - from), tokens)).collect()
     }
 
     fn ready(&self, profile: Option<PathBuf>) -> Any<Ready<'_>> {
@@ -170,11 +180,17 @@ enum Ready<'a> {
 }
 
 impl Ready<'_> {
-    fn run(&mut self, batch: &Batch) -> Any<Outputs> {
-        Ok(match self {
-            Ready::Plain(program) => program.run(&|n| batch.get(n).map(View::from))?,
-            Ready::Banks(banks, rows) => banks.run(batch, rows)?,
-        })
+    fn run(&mut self, batches: &[Batch]) -> Any<()> {
+        let mut from = 0;
+        for batch in batches {
+            let count = batch.values().find_map(|t| t.shape().first().copied()).unwrap_or_default();
+            drop(match self {
+                Ready::Plain(program) => program.run(&|n| batch.get(n).map(View::from))?,
+                Ready::Banks(banks, rows) => banks.run(batch, &rows[from..from + count])?,
+            });
+            from += count;
+        }
+        Ok(())
     }
 
     fn session(&mut self) -> &mut Session {
@@ -220,9 +236,9 @@ fn adapter(base: &Base, seed: u64, r: usize) -> Any<StoredAdapter> {
     })
 }
 
-fn batch(base: &Base, tokens: usize) -> Any<Batch> {
-    let ids: Vec<i64> = (0..ROWS * tokens).map(|i| 1000 + (i as i64 * 7919) % 20000).collect();
-    let ids = Tensor::new([ROWS, tokens], &ids)?;
+fn batch(base: &Base, rows: usize, tokens: usize) -> Any<Batch> {
+    let ids: Vec<i64> = (0..rows * tokens).map(|i| 1000 + (i as i64 * 7919) % 20000).collect();
+    let ids = Tensor::new([rows, tokens], &ids)?;
     let name = base.model.input(graft_graph::model::Role::Ids).map(|v| base.graph.name_of(v).to_string());
     let mut batch: Batch = name.into_iter().map(|n| (n, ids.clone())).collect();
     let implied = base.imply_inputs(&|n| batch.get(n).cloned())?;

@@ -13,8 +13,8 @@ use graft_data::{EncodeOptions, Encoding, Tokenizer};
 use graft_graph::model::Role;
 use graft_graph::sites::{Site, SiteKind, sites};
 use graft_plugins::api::Row;
-use graft_runtime::{SessionOptions, Spinning};
-use graft_tasks::{Base, Examples, Intake, TaskError};
+use graft_runtime::{Provider, SessionOptions, Spinning};
+use graft_tasks::{Base, Examples, Intake, PASS_TOKENS, TaskError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
@@ -29,8 +29,11 @@ use queue::{Item, Pending, Queue};
 pub struct Limits {
     /// Most rows of a batch.
     pub batch_rows: usize,
-    /// Most tokens of a batch, padding included.
+    /// Most tokens of a batch, padding included, and so of a text.
     pub batch_tokens: usize,
+    /// Tokens, padding included, up to which further rows are added to a batch; if not given, on a processor
+    /// [`PASS_TOKENS`] for each thread.
+    pub pass_tokens: Option<usize>,
     /// Most rows that wait; a request beyond is refused.
     pub queue_rows: usize,
     /// Most rows of one adapter that wait; a quarter of `queue_rows` if not given.
@@ -48,6 +51,7 @@ impl Default for Limits {
         Limits {
             batch_rows: 32,
             batch_tokens: 8192,
+            pass_tokens: None,
             queue_rows: 4096,
             adapter_queue_rows: None,
             texts: 1024,
@@ -58,6 +62,11 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Tokens up to which further rows are added to a batch.
+    pub fn pass_tokens(&self) -> usize {
+        self.pass_tokens.unwrap_or(self.batch_tokens).min(self.batch_tokens)
+    }
+
     /// Most rows of one adapter that wait; a request beyond is refused.
     pub fn adapter_queue_rows(&self) -> usize {
         self.adapter_queue_rows.unwrap_or(self.queue_rows.div_ceil(4))
@@ -97,7 +106,10 @@ impl Engine {
                 detail: "a base of images can't be served yet".into(),
             });
         };
-        store.metrics.runs_on(options.threads.unwrap_or_else(|| store.base.runtime().threads()));
+        let threads = options.threads.unwrap_or_else(|| store.base.runtime().threads());
+        store.metrics.runs_on(threads);
+        let usual = (options.provider == Provider::Cpu).then_some(PASS_TOKENS * threads);
+        let limits = Limits { pass_tokens: limits.pass_tokens.or(usual), ..limits };
         let queue = Arc::new(Queue::new(limits));
         // Requests are read and adapters loaded on the same processors.
         let options = SessionOptions { spinning: Spinning::InRuns, ..options };

@@ -167,7 +167,7 @@ impl<T> Waiting<T> {
                 if spare.len() < limits.batch_rows {
                     spare.push(*place);
                 }
-            } else if batch.admit(*place, limits.batch_tokens) {
+            } else if batch.admit(*place, limits.pass_tokens()) {
                 *count += 1;
             } else if goes_up {
                 up_ends = true;
@@ -198,7 +198,7 @@ fn fill(batch: &mut Batch, spare: &mut Vec<Place>, limits: &Limits) {
         if batch.places.len() >= limits.batch_rows {
             return;
         }
-        batch.admit(place, limits.batch_tokens);
+        batch.admit(place, limits.pass_tokens());
     }
 }
 

@@ -24,6 +24,10 @@ pub use structure::{Known, StructureKey, Structures};
 use crate::base::Base;
 use crate::error::{Result, TaskError};
 
+/// Tokens for each thread of a processor from which on more rows in one run make each of them slower: what one layer leaves
+/// for the next is no longer in the caches then (`docs/benchmarks.md`).
+pub const PASS_TOKENS: usize = 1024;
+
 /// Which adapter a row of a batch has.
 #[derive(Clone, Copy)]
 pub struct Tenant<'a> {

@@ -181,7 +181,7 @@ impl Form {
 struct Seen {
     fragments: HashMap<Signature, Arc<Fragment>>,
     /// What the newest session has, and in which banks.
-    covered: HashMap<Signature, Arc<[Bank]>>,
+    covered: Arc<HashMap<Signature, Arc<[Bank]>>>,
 }
 
 /// The sessions that adapters share: the newest one has every fragment that was ever asked for.
@@ -226,7 +226,7 @@ impl Rooms {
             return Ok(());
         }
         // What can't be had together with the others must not stay.
-        let mut more = Seen { fragments: seen.fragments.clone(), covered: HashMap::new() };
+        let mut more = Seen { fragments: seen.fragments.clone(), covered: Arc::default() };
         parts.share(&mut more.fragments);
         self.grow(base, &mut more)?;
         *seen = more;
@@ -235,7 +235,7 @@ impl Rooms {
 
     /// Brings an adapter's numbers into the order of its banks, where there is a session already.
     fn lay_out(&self, parts: &Parts) {
-        let layouts = self.seen().covered.clone();
+        let layouts = Arc::clone(&self.seen().covered);
         parts.lay_out(&layouts);
     }
 
@@ -244,7 +244,7 @@ impl Rooms {
         let mut all: Vec<Arc<Fragment>> = seen.fragments.values().cloned().collect();
         all.sort_by_key(|f| f.signature);
         let room = self.makers.make(|| Room::new(base, &all, options))?;
-        seen.covered = room.layouts();
+        seen.covered = Arc::new(room.layouts());
         let before = self.next.lock().unwrap_or_else(PoisonError::into_inner).replace(room);
         drop(before);
         Ok(())

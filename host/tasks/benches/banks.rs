@@ -3,8 +3,8 @@
 //!
 //! Each side runs in processes of its own, which take turns: two sessions in one process have threads that look for work on
 //! the same processors, and fill each other's caches. Adapters run in passes of as many tokens as a server takes at once
-//! ([`PASS_TOKENS`] for each thread); the base alone runs all 32 rows at once, and as a side of its own in such passes too. With `GRAFT_PROFILE=FILE`, `GRAFT_SIDE` and `GRAFT_TOKENS` one side's
-//! operators are timed instead.
+//! ([`PASS_TOKENS`] for each thread); the base alone runs all 32 rows at once, and as a side of its own in such passes too.
+//! With `GRAFT_PROFILE=FILE`, `GRAFT_SIDE` and `GRAFT_TOKENS` one side's operators are timed instead.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

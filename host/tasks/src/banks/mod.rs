@@ -138,8 +138,8 @@ impl Banks {
     /// Lets go of the numbers of an adapter that is in the banks, so that they are there alone. From then on it goes by
     /// [`Banks::take_out`].
     pub fn keep_alone(&self, tenant: &Tenant<'_>) {
-        for own in tenant.parts.own.iter().filter(|_| self.holds(tenant)) {
-            *own.held() = Held::Away;
+        if self.holds(tenant) {
+            tenant.parts.own.iter().for_each(|own| *own.held() = Held::Away);
         }
     }
 

@@ -36,6 +36,14 @@ struct Structure {
     virtual_tokens: usize,
 }
 
+impl Structure {
+    /// An adapter of it, with these fragments.
+    fn filled(&self, key: StructureKey, name: String, own: Vec<Arc<Own>>) -> Known {
+        let parts = Parts::new(name, own, Arc::clone(&self.sizes));
+        Known { key, parts, objective: Arc::clone(&self.objective), virtual_tokens: self.virtual_tokens }
+    }
+}
+
 /// An adapter of a known structure.
 pub struct Known {
     /// What the structure is known by.
@@ -112,9 +120,7 @@ impl Structures {
             own.push(Arc::new(Own::new(Arc::clone(fragment), Arc::clone(names), leaves)));
         }
         let name = adapter.as_deref().map_or_else(|| "base".to_owned(), name_of);
-        let parts = Parts::new(name, own, Arc::clone(&structure.sizes));
-        let (objective, virtual_tokens) = (Arc::clone(&structure.objective), structure.virtual_tokens);
-        Ok(Ok(Known { key, parts, objective, virtual_tokens }))
+        Ok(Ok(structure.filled(key, name, own)))
     }
 
     /// An adapter of which `parts` have the structure of this key, with an objective in the place of its own, over the same
@@ -140,9 +146,7 @@ impl Structures {
             parts.own.iter().find(is).filter(|_| names.iter().all(same)).cloned()
         };
         let own = structure.own.iter().map(shared).collect::<Option<Vec<_>>>()?;
-        let parts = Parts::new(parts.name.clone(), own, Arc::clone(&structure.sizes));
-        let (objective, virtual_tokens) = (Arc::clone(&structure.objective), structure.virtual_tokens);
-        Some(Known { key: other, parts, objective, virtual_tokens })
+        Some(structure.filled(other, parts.name.clone(), own))
     }
 
     /// Keeps the structure of an adapter that was taken apart.

@@ -171,3 +171,13 @@ fn a_row_of_more_tokens_than_a_batch_has_is_taken_alone() {
     assert_eq!(waiting.take(&limits(32, 512), |_| true).len(), 1);
     assert_eq!(waiting.take(&limits(32, 512), |_| true).len(), 1);
 }
+
+#[test]
+fn rows_join_up_to_the_tokens_of_a_pass_and_a_longer_one_is_taken_alone() {
+    let limits = Limits { pass_tokens: Some(100), ..limits(32, 8192) };
+    let mut waiting = filled((0..9).map(|_| (1, 25)));
+    let taken: Vec<usize> = (0..3).map(|_| waiting.take(&limits, |_| true).len()).collect();
+    assert_eq!(taken, [4, 4, 1]);
+    let mut waiting = filled([(1, 300), (1, 300)]);
+    assert_eq!(waiting.take(&limits, |_| true).len(), 1);
+}

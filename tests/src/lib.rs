@@ -12,4 +12,4 @@ pub mod served;
 pub mod server;
 
 pub use draw::{Array, Draw};
-pub use places::{clients, runtime, shared};
+pub use places::{clients, on_provider, runtime, shared};

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use graft_runtime::{Runtime, RuntimeError, RuntimeOptions};
+use graft_runtime::{Provider, Runtime, RuntimeError, RuntimeOptions, SessionOptions};
 
 /// The shared data: `GRAFT_SHARED`, or `shared` beside the workspace. Where there are none it says so, except on a
 /// build server, where that is a failure.
@@ -34,6 +34,18 @@ pub fn runtime() -> Option<&'static Runtime> {
         }
         Err(e) => panic!("{e}"),
     }
+}
+
+/// Sessions on the provider that tests named `provider_…` are to run on: `GRAFT_TEST_PROVIDER`, or else the processor.
+///
+/// # Panics
+/// When there is no such provider.
+pub fn on_provider() -> SessionOptions {
+    let provider: Provider = match std::env::var("GRAFT_TEST_PROVIDER") {
+        Ok(name) => name.parse().unwrap_or_else(|e| panic!("GRAFT_TEST_PROVIDER: {e}")),
+        Err(_) => Provider::Cpu,
+    };
+    SessionOptions { provider, ..SessionOptions::default() }
 }
 
 /// The Python that has the clients of servers and the fuzzer (`tests/peers/requirements.txt`): `GRAFT_CLIENTS`, which

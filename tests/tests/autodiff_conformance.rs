@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use graft_adapters::read_tensors;
 use graft_graph::grad::{GradError, gradient_model};
 use graft_graph::{Graph, Tensor};
-use graft_runtime::{Runtime, SessionOptions};
+use graft_runtime::Runtime;
 use graft_tasks::{Base, BaseOptions, GradientRun, gradients};
-use graft_tests::{runtime, shared};
+use graft_tests::{on_provider, runtime, shared};
 use indexmap::IndexMap;
 
 /// Models whose gradients are derived completely.
@@ -35,8 +35,7 @@ impl Model {
     }
 
     fn run(&self, wrt: &[String]) -> GradientRun {
-        gradients(&self.base, &self.tensors, Some(wrt), None, &SessionOptions::default())
-            .expect("gradients run")
+        gradients(&self.base, &self.tensors, Some(wrt), None, &on_provider()).expect("gradients run")
     }
 
     /// Compares outputs, and the gradients of `wrt`, with PyTorch's.
@@ -87,7 +86,7 @@ fn every_exported_model_is_in_a_list() {
 }
 
 #[test]
-fn gradients_are_those_of_pytorch() {
+fn provider_gradients_are_those_of_pytorch() {
     let Some((folder, runtime)) = folder() else { return };
     for name in COMPLETE {
         let model = Model::open(runtime, &folder.join(name));

@@ -52,9 +52,13 @@ pub fn run(paths: &Paths, args: &Args) -> Result<ExitCode> {
     let mut steps = Steps::default();
     let gpu = args.provider.is_some_and(|p| p != Provider::Cpu);
     let fetched = steps.step("fetch", || fetch::fetch(paths, gpu))?;
-    let clients = steps.step("clients", || fetch::clients(paths))?;
+    // Tests of a provider need neither clients of servers nor a browser.
+    let all = args.provider.is_none();
+    let clients = if all { steps.step("clients", || fetch::clients(paths))? } else { None };
     steps.step("nextest", || install_nextest(paths))?;
-    steps.step("chromium", || Ok(((), install_browser())))?;
+    if all {
+        steps.step("chromium", || Ok(((), install_browser())))?;
+    }
     steps.step("build the plugins", || build_plugins(paths).map(|()| ((), Outcome::Done)))?;
 
     let mut counts = Counts::default();

@@ -85,7 +85,8 @@ fn configure(
     }
     // Products with a dequantised weight may be joined to one kernel, which would by default round activations to 8 bits.
     b = b.with_config_entry("session.qdq_matmulnbits_accuracy_level", "1").doing(doing)?;
-    if kernels {
+    // They are the processor's: on a device the function bodies run, and nothing is copied there and back.
+    if kernels && !o.provider.is_device() {
         b = b.with_operators(kernels::domain().doing(doing)?).doing(doing)?;
     }
     if let Some(path) = &o.profile {

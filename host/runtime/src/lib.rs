@@ -17,6 +17,7 @@
 mod build;
 mod cancel;
 mod declared;
+mod device;
 mod error;
 mod kernels;
 pub mod library;
@@ -32,6 +33,7 @@ mod value;
 mod weights;
 
 pub use cancel::CancelToken;
+pub use device::{DeviceMemory, DeviceTensor};
 pub use error::{Result, RuntimeError};
 pub use kernels::{KERNEL_DOMAIN, KERNELS};
 pub use memory::{give_back_memory, map_large_blocks, own_memory, peak_rss_mb, rss_mb};

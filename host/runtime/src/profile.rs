@@ -25,8 +25,11 @@ pub struct Summary {
 /// Time of one operator.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
-    /// Operator, as ONNX Runtime runs it (after its fusions).
+    /// Operator, as ONNX Runtime runs it (after its fusions); `MemcpyFromHost` and `MemcpyToHost` are its copies to a device
+    /// and back.
     pub op: String,
+    /// Who runs it: `CPU`, `CUDA`, `Tensorrt`.
+    pub provider: String,
     /// Number of calls.
     pub calls: u64,
     /// Microseconds of all calls.
@@ -37,11 +40,12 @@ pub struct Row {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:<32} {:>8} {:>12} {:>8}", "operator", "calls", "µs", "share")?;
+        writeln!(f, "{:<32} {:<8} {:>8} {:>12} {:>8}", "operator", "runs on", "calls", "µs", "share")?;
         for r in &self.rows {
-            writeln!(f, "{:<32} {:>8} {:>12} {:>7.1}%", r.op, r.calls, r.us, 100.0 * r.share)?;
+            let share = 100.0 * r.share;
+            writeln!(f, "{:<32} {:<8} {:>8} {:>12} {share:>7.1}%", r.op, r.provider, r.calls, r.us)?;
         }
-        write!(f, "{:<32} {:>8} {:>12}", "all", "", self.total_us)
+        write!(f, "{:<32} {:<8} {:>8} {:>12}", "all", "", "", self.total_us)
     }
 }
 
@@ -61,6 +65,8 @@ struct Event {
 struct Args {
     #[serde(default)]
     op_name: Option<String>,
+    #[serde(default)]
+    provider: Option<String>,
 }
 
 /// Adds up the kernel times in a profile that [`Session::finish_profile`](crate::Session::finish_profile) wrote.
@@ -89,19 +95,27 @@ pub fn summary_by(path: &Path, key: impl Fn(&str, &str) -> String) -> Result<Sum
 }
 
 fn add_up(events: &[Event], key: impl Fn(&str, &str) -> String) -> Summary {
-    let mut by: HashMap<String, (u64, u64)> = HashMap::new();
+    let mut by: HashMap<(String, String), (u64, u64)> = HashMap::new();
     for e in events {
         let Some(node) = e.name.strip_suffix("_kernel_time").filter(|_| e.cat == "Node") else { continue };
-        let entry = by.entry(key(node, e.args.op_name.as_deref().unwrap_or("?"))).or_default();
+        let provider = e.args.provider.as_deref().unwrap_or("?");
+        let provider = provider.strip_suffix("ExecutionProvider").unwrap_or(provider).to_owned();
+        let entry = by.entry((key(node, e.args.op_name.as_deref().unwrap_or("?")), provider)).or_default();
         entry.0 += 1;
         entry.1 = entry.1.saturating_add(e.dur);
     }
     let total_us = by.values().fold(0u64, |a, (_, us)| a.saturating_add(*us));
     let mut rows: Vec<Row> = by
         .into_iter()
-        .map(|(op, (calls, us))| Row { op, calls, us, share: us as f64 / total_us.max(1) as f64 })
+        .map(|((op, provider), (calls, us))| Row {
+            op,
+            provider,
+            calls,
+            us,
+            share: us as f64 / total_us.max(1) as f64,
+        })
         .collect();
-    rows.sort_by(|a, b| b.us.cmp(&a.us).then_with(|| a.op.cmp(&b.op)));
+    rows.sort_by(|a, b| b.us.cmp(&a.us).then_with(|| (&a.op, &a.provider).cmp(&(&b.op, &b.provider))));
     Summary { rows, total_us }
 }
 
@@ -124,17 +138,25 @@ mod tests {
         fs::write(
             &path,
             r#"[{"cat":"Session","name":"model_run","dur":99},
-            {"cat":"Node","name":"/a/MatMul_kernel_time","dur":30,"args":{"op_name":"MatMul"}},
-            {"cat":"Node","name":"/b/MatMul_kernel_time","dur":45,"args":{"op_name":"MatMul"}},
+            {"cat":"Node","name":"/a/MatMul_kernel_time","dur":30,"args":{"op_name":"MatMul","provider":"CUDAExecutionProvider"}},
+            {"cat":"Node","name":"/b/MatMul_kernel_time","dur":45,"args":{"op_name":"MatMul","provider":"CUDAExecutionProvider"}},
             {"cat":"Node","name":"/b/MatMul_fence_before","dur":5,"args":{"op_name":"MatMul"}},
-            {"cat":"Node","name":"/a/Add_kernel_time","dur":25,"args":{"op_name":"Add"}}]"#,
+            {"cat":"Node","name":"/a/Add_kernel_time","dur":15,"args":{"op_name":"Add","provider":"CPUExecutionProvider"}},
+            {"cat":"Node","name":"/a/Add_kernel_time","dur":10,"args":{"op_name":"Add"}}]"#,
         )
         .unwrap();
         let s = summary(&path).unwrap();
         assert_eq!(s.total_us, 100);
-        assert_eq!(s.rows[0], Row { op: "MatMul".into(), calls: 2, us: 75, share: 0.75 });
-        assert_eq!(s.rows[1].op, "Add");
-        assert_eq!(summary_by(&path, |node, _| node[..2].into()).unwrap().rows[0].us, 55);
+        assert_eq!(
+            s.rows[0],
+            Row { op: "MatMul".into(), provider: "CUDA".into(), calls: 2, us: 75, share: 0.75 }
+        );
+        assert_eq!((&s.rows[1].op[..], &s.rows[1].provider[..], s.rows[1].us), ("Add", "CPU", 15));
+        let by_module = summary_by(&path, |node, _| node[..2].into()).unwrap();
+        let on = |op: &str, provider: &str| {
+            by_module.rows.iter().find(|r| r.op == op && r.provider == provider).map(|r| r.us)
+        };
+        assert_eq!((on("/b", "CUDA"), on("/a", "CUDA"), on("/a", "CPU")), (Some(45), Some(30), Some(15)));
         assert!(s.to_string().contains("75.0%"));
     }
 

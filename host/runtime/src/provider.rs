@@ -159,6 +159,23 @@ impl Provider {
         !matches!(self, Provider::Cpu)
     }
 
+    /// Number of the device, where there is one.
+    pub(crate) fn device(&self) -> Option<i32> {
+        match self {
+            Provider::Cpu => None,
+            Provider::Cuda(c) => Some(c.device),
+            Provider::TensorRt(t) => Some(t.device),
+        }
+    }
+
+    /// CUDA on the device of TensorRT; others as they are.
+    pub(crate) fn as_cuda(&self) -> Provider {
+        match self {
+            Provider::TensorRt(t) => Provider::Cuda(t.fallback()),
+            other => other.clone(),
+        }
+    }
+
     /// Registers the provider with a session. `arena` is about host memory: ONNX Runtime's CPU provider keeps freed
     /// memory for the next run in an arena, and registering that provider with its defaults switches the arena *off*.
     pub(crate) fn register(&self, builder: SessionBuilder, arena: bool) -> Result<SessionBuilder> {
@@ -177,8 +194,7 @@ impl Provider {
             Provider::Cpu => Vec::new(),
             Provider::Cuda(c) => vec![c.dispatch()],
             Provider::TensorRt(t) => {
-                let fallback = Cuda { device: t.device, memory_limit: t.memory_limit, ..Cuda::default() };
-                vec![t.dispatch()?, fallback.dispatch()]
+                vec![t.dispatch()?, t.fallback().dispatch()]
             }
         })
     }
@@ -211,6 +227,11 @@ impl Cuda {
 }
 
 impl TensorRt {
+    /// What runs what TensorRT can't.
+    fn fallback(&self) -> Cuda {
+        Cuda { device: self.device, memory_limit: self.memory_limit, ..Cuda::default() }
+    }
+
     fn dispatch(&self) -> Result<ExecutionProviderDispatch> {
         let mut ep = TensorRT::default().with_device_id(self.device).with_fp16(self.fp16);
         if let Some(limit) = self.memory_limit {

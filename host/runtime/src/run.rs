@@ -10,7 +10,7 @@ use ort::AsPointer;
 use crate::error::{Doing, Result, RuntimeError};
 use crate::outputs::Outputs;
 use crate::session::{Port, Session};
-use crate::value::{Aligned, OrtValue, View};
+use crate::value::{Aligned, OrtValue, Place, View};
 use crate::weights::lend;
 
 /// Names of inputs and outputs, looked up once for many runs; see [`Session::plan`].
@@ -114,6 +114,13 @@ impl Session {
         self.call(plan, &lent, &mut raw)
     }
 
+    /// Runs the graph and writes its outputs into these values, wherever they lie.
+    pub(crate) fn run_onto(&mut self, plan: &Plan, inputs: &[View<'_>], outputs: &[OrtValue]) -> Result<()> {
+        let lent = self.lend_all(plan, inputs)?;
+        let mut raw: Vec<_> = outputs.iter().map(OrtValue::ptr).collect();
+        self.call(plan, &lent, &mut raw)
+    }
+
     fn check_targets(&self, plan: &Plan, targets: &[Target<'_>]) -> Result<()> {
         let bad = |setting: String, reason: String| Err(RuntimeError::BadSetting { setting, reason });
         if targets.len() != plan.outputs.len() {
@@ -187,8 +194,15 @@ impl Session {
                 });
             }
             let (value, copy) = lend(self.runtime, view)?;
-            let start = value.data()? as usize;
-            lent.push((Lent { value, _copy: copy }, start..start + view.bytes().len()));
+            let range = match view.place() {
+                Place::Host(bytes) => {
+                    let start = value.data()? as usize;
+                    start..start + bytes.len()
+                }
+                // An output is never there: it comes to the memory of the process.
+                Place::Device(..) => 0..0,
+            };
+            lent.push((Lent { value, _copy: copy }, range));
         }
         Ok(lent)
     }

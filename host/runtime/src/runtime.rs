@@ -144,9 +144,20 @@ fn environment(path: &Path) -> Result<Environment> {
         .doing(|| "starting ONNX Runtime".into())
 }
 
+/// What ONNX Runtime warns of on every device: sizes are reckoned on the processor, on purpose. `graft train --profile` shows
+/// what runs where.
+const USUAL: [&str; 3] = [
+    "Memcpy nodes are added to the graph",
+    "Some nodes were not assigned to the preferred execution providers",
+    "Rerunning with verbose output on a non-minimal build",
+];
+
 /// Hands a message of ONNX Runtime to `tracing`.
 fn forward(level: LogLevel, _category: &str, id: &str, location: &str, message: &str) {
     match level {
+        LogLevel::Warning if USUAL.iter().any(|u| message.contains(u)) => {
+            tracing::debug!(target: "onnxruntime", id, location, "{message}")
+        }
         LogLevel::Fatal | LogLevel::Error => {
             tracing::error!(target: "onnxruntime", id, location, "{message}")
         }

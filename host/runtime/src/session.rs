@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use graft_graph::DType;
+use ort::memory::{Allocator, MemoryInfo};
 use ort::value::{Outlet, TensorElementType, ValueType};
 
 use crate::build;
@@ -185,6 +186,11 @@ impl Session {
             inner,
             profile: options.profile.clone(),
         })
+    }
+
+    /// ONNX Runtime's allocator for memory that this session uses.
+    pub(crate) fn allocator(&self, memory: MemoryInfo<'static>) -> ort::Result<Allocator> {
+        Allocator::new(&self.inner, memory)
     }
 
     /// The name given in the options.

@@ -6,16 +6,26 @@ use std::ptr::{self, NonNull};
 use graft_graph::{DType, Element, Tensor, TensorError};
 use ort::sys;
 
+use crate::device::DeviceTensor;
 use crate::error::{Doing, Result, RuntimeError};
 
-/// Borrowed bytes with an element type and a shape: what a run takes as input, without a copy.
+/// Borrowed numbers with an element type and a shape: what a run takes as input, without a copy.
 ///
 /// Bytes that are not aligned to their element are copied by the run.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
     dtype: DType,
     shape: &'a [usize],
-    bytes: &'a [u8],
+    place: Place<'a>,
+}
+
+/// Where the numbers of a view lie.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Place<'a> {
+    /// In memory of the process.
+    Host(&'a [u8]),
+    /// On a device, from this number on.
+    Device(&'a DeviceTensor, usize),
 }
 
 impl<'a> View<'a> {
@@ -35,7 +45,7 @@ impl<'a> View<'a> {
                 expected,
                 found: bytes.len(),
             }),
-            Some(_) => Ok(View { dtype: T::DTYPE, shape, bytes }),
+            Some(_) => Ok(View { dtype: T::DTYPE, shape, place: Place::Host(bytes) }),
         }
     }
 
@@ -49,14 +59,19 @@ impl<'a> View<'a> {
         self.shape
     }
 
-    pub(crate) fn bytes(&self) -> &'a [u8] {
-        self.bytes
+    /// Numbers on a device from `start` on; whether they are as many shows when they are lent.
+    pub(crate) fn on_device(tensor: &'a DeviceTensor, start: usize, shape: &'a [usize]) -> View<'a> {
+        View { dtype: DType::F32, shape, place: Place::Device(tensor, start) }
+    }
+
+    pub(crate) fn place(&self) -> Place<'a> {
+        self.place
     }
 }
 
 impl<'a> From<&'a Tensor> for View<'a> {
     fn from(t: &'a Tensor) -> View<'a> {
-        View { dtype: t.dtype(), shape: t.shape(), bytes: t.bytes() }
+        View { dtype: t.dtype(), shape: t.shape(), place: Place::Host(t.bytes()) }
     }
 }
 

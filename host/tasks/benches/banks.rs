@@ -1,9 +1,9 @@
 //! A batch of 32 rows with 32 distinct LoRAs on all linear layers beside the base alone, as ONNX Runtime runs its file:
-//! `cargo bench -p graft-tasks --bench banks -- BASE PLUGINS [THREADS] [TURNS]`.
+//! `cargo bench -p graft-tasks --bench banks -- BASE PLUGINS [THREADS] [TURNS] [PROVIDER]`.
 //!
 //! Each side runs in processes of its own, which take turns: two sessions in one process have threads that look for work on
 //! the same processors, and fill each other's caches. Adapters run in passes of as many tokens as a server takes at once
-//! ([`PASS_TOKENS`] for each thread); the base alone runs all 32 rows at once, and as a side of its own in such passes too.
+//! ([`PASS_TOKENS`] for each thread of a processor); the base alone runs all 32 rows at once, and as a side of its own in such passes too.
 //! With `GRAFT_PROFILE=FILE`, `GRAFT_SIDE` and `GRAFT_TOKENS` one side's operators are timed instead.
 
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use graft_adapters::{ParamKey, PeftConfig, StoredAdapter};
 use graft_graph::sites::{SiteKind, sites};
 use graft_graph::{Tensor, onnx};
 use graft_plugins::Objective;
-use graft_runtime::{Runtime, RuntimeOptions, Session, SessionOptions, View};
+use graft_runtime::{Provider, Runtime, RuntimeOptions, Session, SessionOptions, View};
 use graft_tasks::{Banks, Base, BaseOptions, Fitted, PASS_TOKENS, Parts, Program, Room, Tenant};
 
 type Any<T> = Result<T, Box<dyn std::error::Error>>;
@@ -36,8 +36,10 @@ fn main() -> Any<()> {
     let [base, plugins, rest @ ..] = args.as_slice() else { return Ok(()) };
     let number = |i: usize, default: usize| rest.get(i).and_then(|a| a.parse().ok()).unwrap_or(default);
     let (threads, turns) = (number(0, 2), number(1, 5));
+    let provider: Provider = rest.get(2).map_or("cpu", String::as_str).parse()?;
     if let Ok(side) = std::env::var("GRAFT_SIDE") {
-        return one_side(&Side::open(Path::new(base), PathBuf::from(plugins), threads, &side)?);
+        let options = SessionOptions { threads: Some(threads), provider, ..SessionOptions::default() };
+        return one_side(&Side::open(Path::new(base), PathBuf::from(plugins), options, &side)?);
     }
     let mut times: Vec<[Vec<f64>; SIDES.len()]> = TOKENS.iter().map(|_| Default::default()).collect();
     for _ in 0..turns {
@@ -106,7 +108,7 @@ fn one_side(side: &Side) -> Any<()> {
 /// The base, and the adapters of one side's rows; none for the base alone.
 struct Side {
     base: Base,
-    threads: usize,
+    options: SessionOptions,
     rows: Vec<(u64, Parts)>,
     /// What is in the banks besides.
     others: Vec<(u64, Parts)>,
@@ -115,9 +117,9 @@ struct Side {
 }
 
 impl Side {
-    fn open(base: &Path, plugins: PathBuf, threads: usize, side: &str) -> Any<Side> {
+    fn open(base: &Path, plugins: PathBuf, options: SessionOptions, side: &str) -> Any<Side> {
         let runtime =
-            Runtime::start(&RuntimeOptions { threads: Some(threads), ..RuntimeOptions::default() })?;
+            Runtime::start(&RuntimeOptions { threads: options.threads, ..RuntimeOptions::default() })?;
         let base = Base::open(runtime, base, &BaseOptions::default())?;
         let dirs = vec![plugins];
         let embed = || Objective::find(&dirs, "embedding", &serde_json::json!({}));
@@ -143,17 +145,19 @@ impl Side {
             }
             _ => return Err(format!("{side}: no side; there are {SIDES:?}").into()),
         };
-        Ok(Side { base, threads, rows, others, whole: place == Some(0) })
+        let whole = place == Some(0) || options.provider != Provider::Cpu;
+        Ok(Side { base, options, rows, others, whole })
     }
 
     /// The 32 rows, in the runs that they are made in.
     fn batches(&self, tokens: usize) -> Any<Vec<Batch>> {
-        let at_once = if self.whole { ROWS } else { (PASS_TOKENS * self.threads / tokens).clamp(1, ROWS) };
+        let threads = self.options.threads.unwrap_or(1);
+        let at_once = if self.whole { ROWS } else { (PASS_TOKENS * threads / tokens).clamp(1, ROWS) };
         (0..ROWS).step_by(at_once).map(|from| batch(&self.base, at_once.min(ROWS - from), tokens)).collect()
     }
 
     fn ready(&self, profile: Option<PathBuf>) -> Any<Ready<'_>> {
-        let options = SessionOptions { threads: Some(self.threads), profile, ..SessionOptions::default() };
+        let options = SessionOptions { profile, ..self.options.clone() };
         if self.rows.is_empty() {
             // The file as it is, neither raised nor lowered.
             let file = onnx::read(&self.base.path)?;

@@ -1,12 +1,12 @@
 //! A base: the model, its files, and the weights that every session over it shares.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use graft_graph::model::{self, Model, Role};
 use graft_graph::sites::{Site, SiteKind, sites};
 use graft_graph::{DType, Graph, Tensor, ValueId, onnx, raise};
-use graft_runtime::{Runtime, Session, SessionOptions, SessionSource, SharedWeights};
+use graft_runtime::{DeviceMemory, Provider, Runtime, Session, SessionOptions, SessionSource, SharedWeights};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Result, TaskError};
@@ -33,6 +33,7 @@ pub struct Base {
     runtime: &'static Runtime,
     weights: OnceLock<Arc<SharedWeights>>,
     digest: OnceLock<String>,
+    memory: Mutex<Option<(Provider, Arc<DeviceMemory>)>>,
 }
 
 /// How to open a base.
@@ -86,6 +87,7 @@ impl Base {
             runtime,
             weights: OnceLock::new(),
             digest: OnceLock::new(),
+            memory: Mutex::default(),
         })
     }
 
@@ -122,6 +124,25 @@ impl Base {
         let narrow: Vec<i32> =
             tensor.values::<i64>()?.iter().map(|v| i32::try_from(*v).unwrap_or(0)).collect();
         Ok(Tensor::new(tensor.shape(), &narrow)?)
+    }
+
+    /// The memory of a provider's device, the same for all who ask; `None` for the processor.
+    ///
+    /// # Errors
+    /// When the provider can't be had.
+    pub fn device_memory(&self, provider: &Provider) -> Result<Option<Arc<DeviceMemory>>> {
+        if !provider.is_device() {
+            return Ok(None);
+        }
+        let mut kept = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, memory)) = &*kept
+            && of == provider
+        {
+            return Ok(Some(Arc::clone(memory)));
+        }
+        let memory = DeviceMemory::new(self.runtime, provider)?;
+        *kept = Some((provider.clone(), Arc::clone(&memory)));
+        Ok(Some(memory))
     }
 
     /// Whether what is fed are images, not token ids.

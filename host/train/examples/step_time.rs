@@ -1,6 +1,7 @@
 //! Times one LoRA training step at batches of a constant shape, beside ONNX Runtime's own forward pass over the base's
 //! model file, both with all optimisations: `step_time BASE [--batch 32] [--length 64] [--steps 20] [--threads 2]
-//! [--plugins DIR] [--pooling pooled] [--targets '["query", "value"]']`. Prints one JSON object; times in milliseconds.
+//! [--plugins DIR] [--pooling pooled] [--targets '["query", "value"]'] [--provider cpu] [--profile FILE]`. Prints one JSON
+//! object; times in milliseconds.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -25,7 +26,7 @@ struct Arguments(Vec<String>);
 impl Arguments {
     fn base(&self) -> Result<PathBuf> {
         let usage = "usage: step_time BASE [--batch N] [--length N] [--steps N] [--threads N] [--plugins DIR] \
-                     [--pooling NAME] [--targets TOML]";
+                     [--pooling NAME] [--targets TOML] [--provider NAME] [--profile FILE]";
         Ok(self.0.first().filter(|a| !a.starts_with("--")).ok_or(usage)?.into())
     }
 
@@ -72,8 +73,15 @@ fn main() -> Result<()> {
     flags.set(&format!("objective.pooling={}", arguments.option("--pooling", "pooled")?))?;
     flags
         .set(&format!("method.target_modules={}", arguments.option("--targets", r#"["query", "value"]"#)?))?;
-    let options = SessionOptions { name: "step".into(), threads: Some(threads), ..SessionOptions::default() };
-    let with = Prepare { runtime, plugin_dirs: &plugins, options: options.clone() };
+    let provider = arguments.option("--provider", "cpu")?.parse()?;
+    let options =
+        SessionOptions { name: "step".into(), threads: Some(threads), provider, ..SessionOptions::default() };
+    let profile = Some(arguments.option("--profile", "")?).filter(|p| !p.is_empty()).map(PathBuf::from);
+    let with = Prepare {
+        runtime,
+        plugin_dirs: &plugins,
+        options: SessionOptions { profile: profile.clone(), ..options.clone() },
+    };
     let job = Job::prepare(Recipe::resolve(&[flags])?, &with)?;
 
     let forward = Forward::new(&job.base, &options, batch, length)?;
@@ -81,11 +89,14 @@ fn main() -> Result<()> {
         Clock { forward, last: Instant::now(), warm: false, steps: Vec::new(), passes: Vec::new() };
     let outcome = job.run(&mut [&mut clock], &Interrupt::new())?;
     let (step, pass) = (times(&mut clock.steps), times(&mut clock.passes));
+    if let Some(profile) = profile {
+        eprintln!("{}", graft_runtime::profile::summary(&profile)?);
+    }
     let ratio = number(&step, "median") / number(&pass, "median");
     println!(
         "{}",
         json!({
-            "batch": batch, "length": length, "threads": threads, "steps": steps, "step_ms": step, "forward_ms": pass,
+            "provider": options.provider.to_string(), "batch": batch, "length": length, "threads": threads, "steps": steps, "step_ms": step, "forward_ms": pass,
             "ratio": ratio, "trainable_parameters": outcome.trainable, "onnxruntime": runtime.version(),
         })
     );

@@ -80,7 +80,12 @@ enum What {
 /// # Errors
 /// As [`fetch::fetch`]; [`Error::Shared`] without the shared data; when the build or a measured program fails.
 pub fn run(paths: &Paths, args: &Args) -> Result<ExitCode> {
-    let bench = Bench::new(paths, &args.common)?;
+    let gpu = match &args.what {
+        What::Step(options) => options.provider != "cpu",
+        What::Peers(options) => options.provider != "cpu",
+        _ => false,
+    };
+    let bench = Bench::new(paths, &args.common, gpu)?;
     let report = match &args.what {
         What::Train(options) => train::run(&bench, options)?,
         What::Methods(options) => methods::run(&bench, options)?,
@@ -110,11 +115,11 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    fn new<'a>(paths: &'a Paths, common: &Common) -> Result<Bench<'a>> {
+    fn new<'a>(paths: &'a Paths, common: &Common, gpu: bool) -> Result<Bench<'a>> {
         let folder = paths.outputs("bench");
         fs::create_dir_all(&folder).map_err(io("cannot make the folder", &folder))?;
         let trec = trec::prepare(paths, &folder, common.rows)?;
-        let (fetched, _) = fetch::fetch(paths, false)?;
+        let (fetched, _) = fetch::fetch(paths, gpu)?;
         let bench = Bench { paths, fetched, folder, threads: common.threads, rows: common.rows, trec };
         bench.build()?;
         bench.import()?;

@@ -51,6 +51,9 @@ pub struct Options {
     /// Steps that are timed in the part `step`
     #[arg(long, default_value_t = 20)]
     steps: usize,
+    /// Where the steps of both sides run: cpu or cuda
+    #[arg(long, default_value = "cpu")]
+    pub provider: String,
     #[command(flatten)]
     train: train::Options,
 }
@@ -65,7 +68,7 @@ pub fn run(bench: &Bench<'_>, options: &Options) -> Result<String> {
     for part in &options.parts {
         let text = match part {
             Part::Train => peer.train(&options.train)?,
-            Part::Step => peer.step(&options.train.sites, options.steps)?,
+            Part::Step => peer.step(&options.train.sites, options.steps, &options.provider)?,
             Part::Startup => peer.startup()?,
             Part::Probe => peer.probe()?,
         };
@@ -200,8 +203,9 @@ impl<'a> Peer<'a> {
         })
     }
 
-    fn step(&self, all: &[Sites], steps: usize) -> Result<String> {
-        let options = step::Options { batch: 32, length: 64, steps, sites: all.to_vec() };
+    fn step(&self, all: &[Sites], steps: usize, provider: &str) -> Result<String> {
+        let provider = provider.to_owned();
+        let options = step::Options { batch: 32, length: 64, steps, provider, sites: all.to_vec() };
         let mut rows = Vec::new();
         for sites in all {
             if self.alternate {
@@ -212,6 +216,7 @@ impl<'a> Peer<'a> {
             command.args(
                 [options.batch, options.length, options.steps, self.bench.threads].map(|n| n.to_string()),
             );
+            command.arg(&options.provider);
             let found = self.bench.measured("step", &mut command, figures::result_line)?;
             rows.push((PEFT, *sites, step::Times::of_peer(&found)));
         }

@@ -20,6 +20,9 @@ pub struct Options {
     /// Steps that are timed, after some that are not
     #[arg(long, default_value_t = 20)]
     pub steps: usize,
+    /// Execution provider: cpu, cuda or tensorrt; the last two need an NVIDIA GPU
+    #[arg(long, default_value = "cpu")]
+    pub provider: String,
     /// Where the adapters sit
     #[arg(long, value_enum, value_delimiter = ',', default_value = "qv,all")]
     pub sites: Vec<Sites>,
@@ -45,6 +48,7 @@ pub fn one(bench: &Bench<'_>, sites: Sites, options: &Options) -> Result<Times> 
     {
         command.args([name, &value.to_string()]);
     }
+    command.args(["--provider", &options.provider]);
     command.args(["--threads", &bench.threads.to_string(), "--targets", sites.targets(), "--plugins"]);
     command.arg(bench.paths.relative(&bench.paths.outputs("release")));
     Ok(Times::of_graft(&bench.measure("step", &mut command)?))
@@ -92,8 +96,7 @@ pub fn table(rows: &[(&str, Sites, Times)]) -> Table {
         "step / forward",
     ]);
     for (side, sites, times) in rows {
-        let both =
-            |median: Option<f64>, best: Option<f64>| format!("{} ({})", number(median, 0), number(best, 0));
+        let both = |median: Option<f64>, best: Option<f64>| format!("{} ({})", figure(median), figure(best));
         table.row([
             (*side).into(),
             sites.name().into(),
@@ -103,6 +106,11 @@ pub fn table(rows: &[(&str, Sites, Times)]) -> Table {
         ]);
     }
     table
+}
+
+/// Milliseconds, with two digits behind the point below 20.
+fn figure(ms: Option<f64>) -> String {
+    number(ms, if ms.is_some_and(|ms| ms < 20.0) { 2 } else { 0 })
 }
 
 #[cfg(test)]

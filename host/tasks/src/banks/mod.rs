@@ -4,6 +4,7 @@
 //! [`Banks`] hold the parameters of those that are placed in it. Adapters whose fragments a room has come and go without a
 //! new session. For others a larger room is made aside and [`Banks::adopt`]ed.
 
+mod mirror;
 mod parts;
 mod room;
 mod shelf;
@@ -49,7 +50,7 @@ pub struct Banks {
 impl Banks {
     /// An empty room.
     pub fn new(room: Room) -> Banks {
-        let shelves = room.fragments.iter().zip(&room.joined.fragments).map(|(_, p)| Shelf::new(p)).collect();
+        let shelves = room.joined.fragments.iter().map(|p| Shelf::new(p, room.memory.as_ref())).collect();
         Banks { room, shelves, whole: HashMap::new() }
     }
 
@@ -60,8 +61,9 @@ impl Banks {
             old.insert(f.signature, shelf);
         }
         let fragments = room.fragments.iter().zip(&room.joined.fragments);
+        let new = |p| Shelf::new(p, room.memory.as_ref());
         self.shelves = fragments
-            .map(|(f, p)| old.remove(&f.signature).map_or_else(|| Shelf::new(p), |s| s.renamed(p)))
+            .map(|(f, p)| old.remove(&f.signature).map_or_else(|| new(p), |s| s.renamed(p)))
             .collect();
         self.room = room;
         if !old.is_empty() {
@@ -167,6 +169,7 @@ impl Banks {
     /// # Errors
     /// An adapter that is not in its banks; what ONNX Runtime says.
     pub fn run(&mut self, inputs: &HashMap<String, Tensor>, rows: &[Tenant<'_>]) -> Result<Outputs> {
+        self.shelves.iter_mut().try_for_each(Shelf::bring)?;
         let mut fed: HashMap<&str, Tensor> = HashMap::new();
         let has: Vec<Vec<bool>> = self
             .room

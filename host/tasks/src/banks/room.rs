@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use graft_graph::batch::{Bank, Fragment, Joined, Placed, Signature, join};
 use graft_graph::{Graph, Tensor};
-use graft_runtime::{SessionOptions, View};
+use graft_runtime::{DeviceMemory, SessionOptions, View};
 
 use super::Parts;
 use super::parts::Rows;
@@ -22,6 +22,8 @@ pub struct Room {
     /// For each fragment what computes what its banks keep, where that takes more than moving parameters.
     recipes: Vec<Option<Program>>,
     options: SessionOptions,
+    /// Where banks are kept as well, if sessions run on a device.
+    pub(super) memory: Option<Arc<DeviceMemory>>,
 }
 
 impl Room {
@@ -46,7 +48,13 @@ impl Room {
         let options = SessionOptions { name: "banks".into(), ..options.clone() };
         let program = Program::new(base, &joined.graph, &options)?;
         let recipes = kept.iter().map(|_| None).collect();
-        Ok(Room { fragments: kept, joined, program, places, recipes, options })
+        let memory = base.device_memory(&options.provider)?;
+        Ok(Room { fragments: kept, joined, program, places, recipes, options, memory })
+    }
+
+    /// The same room, whose banks are kept in this memory as well.
+    pub fn with_memory(self, memory: Arc<DeviceMemory>) -> Room {
+        Room { memory: Some(memory), ..self }
     }
 
     /// The graph of the session.

@@ -1,12 +1,14 @@
 //! The banks of one fragment.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use graft_graph::Tensor;
 use graft_graph::batch::{Bank, Layout, Placed};
-use graft_runtime::View;
+use graft_runtime::{DeviceMemory, View};
 
 use super::Tenant;
+use super::mirror::Mirror;
 use super::parts::Rows;
 use crate::error::{Result, TaskError};
 
@@ -25,11 +27,25 @@ struct Stored {
     shape: Vec<usize>,
     /// Which of the indices says which rows are whose.
     index: Option<usize>,
+    /// The same numbers on the device, where sessions run on one.
+    mirror: Option<Mirror>,
 }
 
 impl Stored {
     fn width(&self) -> usize {
         self.bank.row.iter().product()
+    }
+
+    fn bring(&mut self) -> Result<()> {
+        let Stored { values, mirror, index: Some(_), .. } = self else { return Ok(()) };
+        mirror.as_mut().map_or(Ok(()), |m| m.bring(values, values.capacity()))
+    }
+
+    fn view(&self) -> Option<View<'_>> {
+        match &self.mirror {
+            Some(mirror) => mirror.view(&self.shape),
+            None => View::new(&self.shape, &self.values).ok(),
+        }
     }
 }
 
@@ -58,7 +74,8 @@ pub(super) struct Shelf {
 }
 
 impl Shelf {
-    pub(super) fn new(placed: &Placed) -> Shelf {
+    /// Empty banks; with a device's memory they are kept there as well.
+    pub(super) fn new(placed: &Placed, memory: Option<&Arc<DeviceMemory>>) -> Shelf {
         let mut indices: Vec<Index> = Vec::new();
         let mut banks = Vec::new();
         for bank in &placed.banks {
@@ -71,7 +88,8 @@ impl Shelf {
             });
             let values = vec![bank.null; bank.row.iter().product()];
             let shape = std::iter::once(1).chain(bank.row.iter().copied()).collect();
-            banks.push(Stored { bank: bank.clone(), values, shape, index });
+            let mirror = memory.map(|m| Mirror::new(Arc::clone(m)));
+            banks.push(Stored { bank: bank.clone(), values, shape, index, mirror });
         }
         Shelf { banks, indices, leases: HashMap::new() }
     }
@@ -132,10 +150,17 @@ impl Shelf {
                 let room = needed.next_multiple_of(64).max(needed + needed / 16);
                 stored.values.reserve_exact((room * width).saturating_sub(stored.values.len()));
                 stored.values.resize(needed * width, stored.bank.null);
+                // New rows that nobody gets are to be nobody's on a device, too.
+                if let Some(mirror) = &mut stored.mirror {
+                    mirror.changed(stored.shape[0] * width..needed * width);
+                }
                 stored.shape[0] = needed;
             }
             for (row, at) in rows.chunks_exact(width.max(1)).zip(&leased[index]) {
                 stored.values[at * width..][..width].copy_from_slice(row);
+                if let Some(mirror) = &mut stored.mirror {
+                    mirror.changed(at * width..(at + 1) * width);
+                }
             }
         }
         self.leases.insert(id, Lease { rows: leased, numbers });
@@ -195,6 +220,9 @@ impl Shelf {
             stored.values.truncate(next * width);
             stored.values.shrink_to_fit();
             stored.shape[0] = next;
+            if let Some(mirror) = &mut stored.mirror {
+                mirror.forget();
+            }
         }
         let index = &mut self.indices[k];
         (index.rows, index.free) = (next, Vec::new());
@@ -241,8 +269,12 @@ impl Shelf {
 
     /// A bank by the name of its input.
     pub(super) fn bank(&self, name: &str) -> Option<View<'_>> {
-        let stored = self.banks.iter().find(|b| b.index.is_some() && b.bank.input == name)?;
-        View::new(&stored.shape, &stored.values).ok()
+        self.banks.iter().find(|b| b.index.is_some() && b.bank.input == name)?.view()
+    }
+
+    /// Sends what changed to the device, where sessions run on one.
+    pub(super) fn bring(&mut self) -> Result<()> {
+        self.banks.iter_mut().try_for_each(Stored::bring)
     }
 }
 

@@ -10,7 +10,7 @@ use ort::AsPointer;
 use crate::error::{Doing, Result, RuntimeError};
 use crate::outputs::Outputs;
 use crate::session::{Port, Session};
-use crate::value::{Aligned, OrtValue, Place, View};
+use crate::value::{Aligned, OrtValue, View};
 use crate::weights::lend;
 
 /// Names of inputs and outputs, looked up once for many runs; see [`Session::plan`].
@@ -194,15 +194,8 @@ impl Session {
                 });
             }
             let (value, copy) = lend(self.runtime, view)?;
-            let range = match view.place() {
-                Place::Host(bytes) => {
-                    let start = value.data()? as usize;
-                    start..start + bytes.len()
-                }
-                // An output is never there: it comes to the memory of the process.
-                Place::Device(..) => 0..0,
-            };
-            lent.push((Lent { value, _copy: copy }, range));
+            let start = value.data()? as usize;
+            lent.push((Lent { value, _copy: copy }, start..start + view.len_bytes()));
         }
         Ok(lent)
     }

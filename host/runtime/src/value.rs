@@ -64,6 +64,14 @@ impl<'a> View<'a> {
         View { dtype: DType::F32, shape, place: Place::Device(tensor, start) }
     }
 
+    /// Bytes that it is.
+    pub(crate) fn len_bytes(&self) -> usize {
+        match self.place {
+            Place::Host(bytes) => bytes.len(),
+            Place::Device(..) => self.shape.iter().product::<usize>() * size_of::<f32>(),
+        }
+    }
+
     pub(crate) fn place(&self) -> Place<'a> {
         self.place
     }

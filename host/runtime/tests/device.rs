@@ -53,6 +53,21 @@ fn provider_no_number_outside_is_touched() {
 }
 
 #[test]
+fn provider_an_output_that_is_such_an_input_is_not_changed_by_a_later_write() {
+    let Some(runtime) = runtime() else { return };
+    let memory = DeviceMemory::new(runtime, &provider()).unwrap();
+    let mut tensor = memory.tensor(2).unwrap();
+    tensor.write(0, &[1., 2.]).unwrap();
+    let m = model(&[("x", &["n"])], &[("x", &["n"]), ("y", &["n"])], vec![node("Add", &["x", "x"], &["y"])]);
+    let options = SessionOptions { provider: provider(), ..SessionOptions::default() };
+    let mut session = Session::new(runtime, &m.source(), &options).unwrap();
+    let plan = session.plan(&["x"], &["x", "y"]).unwrap();
+    let outputs = session.run_planned(&plan, &[tensor.view(&[2]).unwrap()]).unwrap();
+    tensor.write(0, &[8., 9.]).unwrap();
+    assert_eq!((outputs.f32s("x").unwrap(), outputs.f32s("y").unwrap()), (&[1f32, 2.][..], &[2f32, 4.][..]));
+}
+
+#[test]
 fn provider_tensors_outlive_who_made_them_and_move_between_threads() {
     let Some(runtime) = runtime() else { return };
     let memory = DeviceMemory::new(runtime, &provider()).unwrap();

@@ -24,9 +24,11 @@ pub(crate) fn commit(
     let attempt = |kernels| -> Result<Result<_, ort::Error>> {
         Ok(configure(runtime, source, options, kernels)?.commit_from_memory(&source.proto))
     };
-    let mut made = attempt(options.kernels)?;
+    // They are the processor's: on a device the function bodies run, and nothing is copied there and back.
+    let kernels = options.kernels && !options.provider.is_device();
+    let mut made = attempt(kernels)?;
     if let Err(e) = &made
-        && options.kernels
+        && kernels
         && is_kernel_type(e.message())
     {
         tracing::debug!(session = options.name, "no kernel for this type, function bodies run: {e}");
@@ -85,8 +87,7 @@ fn configure(
     }
     // Products with a dequantised weight may be joined to one kernel, which would by default round activations to 8 bits.
     b = b.with_config_entry("session.qdq_matmulnbits_accuracy_level", "1").doing(doing)?;
-    // They are the processor's: on a device the function bodies run, and nothing is copied there and back.
-    if kernels && !o.provider.is_device() {
+    if kernels {
         b = b.with_operators(kernels::domain().doing(doing)?).doing(doing)?;
     }
     if let Some(path) = &o.profile {

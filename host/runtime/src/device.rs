@@ -153,8 +153,9 @@ impl DeviceTensor {
         if range.is_empty() {
             return Ok(());
         }
-        let to = self.part(&range)?;
-        self.memory.copy(&View::new(&[values.len()], values).map_err(|e| tensor_error(&e))?, &to)
+        let to = self.lend(range.start, &[range.len()])?;
+        let named = |source| RuntimeError::Tensor { name: "numbers for a device".into(), source };
+        self.memory.copy(&View::new(&[values.len()], values).map_err(named)?, &to)
     }
 
     /// A copy of a part.
@@ -196,10 +197,6 @@ impl DeviceTensor {
         }
     }
 
-    fn part(&mut self, range: &Range<usize>) -> Result<OrtValue> {
-        self.lend(range.start, &[range.len()])
-    }
-
     fn checked(&self, start: usize, len: usize) -> Result<Range<usize>> {
         let end = start.checked_add(len).filter(|end| *end <= self.len);
         end.map(|end| start..end).ok_or_else(|| RuntimeError::BadSetting {
@@ -207,8 +204,4 @@ impl DeviceTensor {
             reason: format!("{len} of them do not fit into {}", self.len),
         })
     }
-}
-
-fn tensor_error(e: &graft_graph::TensorError) -> RuntimeError {
-    RuntimeError::BadSetting { setting: "numbers for a device".into(), reason: e.to_string() }
 }

@@ -96,7 +96,8 @@ fn main() -> Result<()> {
     println!(
         "{}",
         json!({
-            "provider": options.provider.to_string(), "batch": batch, "length": length, "threads": threads, "steps": steps, "step_ms": step, "forward_ms": pass,
+            "provider": options.provider.to_string(), "batch": batch, "length": length, "threads": threads,
+            "steps": steps, "step_ms": step, "forward_ms": pass,
             "ratio": ratio, "trainable_parameters": outcome.trainable, "onnxruntime": runtime.version(),
         })
     );

@@ -150,10 +150,6 @@ impl Shelf {
                 let room = needed.next_multiple_of(64).max(needed + needed / 16);
                 stored.values.reserve_exact((room * width).saturating_sub(stored.values.len()));
                 stored.values.resize(needed * width, stored.bank.null);
-                // New rows that nobody gets are to be nobody's on a device, too.
-                if let Some(mirror) = &mut stored.mirror {
-                    mirror.changed(stored.shape[0] * width..needed * width);
-                }
                 stored.shape[0] = needed;
             }
             for (row, at) in rows.chunks_exact(width.max(1)).zip(&leased[index]) {

@@ -16,6 +16,17 @@ pub enum Text {
     Tokens(Vec<i64>),
 }
 
+impl Text {
+    /// Its size.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Text::One(a) => a.len(),
+            Text::Pair(a, b) => a.len().saturating_add(b.len()),
+            Text::Tokens(ids) => ids.len().saturating_mul(size_of::<i64>()),
+        }
+    }
+}
+
 /// What is wanted of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Want {

@@ -242,8 +242,8 @@ impl House {
         let tenants: Vec<Tenant<'_>> = rows.iter().map(|r| self.tenant(r.0)).collect();
         let outputs = banks.run(&batch, &tenants).unwrap();
         let own = |(k, (adapter, _)): (usize, &(usize, &[i64]))| {
-            let (_, name, sizes) = banks.outputs(&self.adapters[*adapter].1).remove(0);
-            let (shape, values) = (outputs.shape(&name).unwrap(), outputs.f32s(&name).unwrap());
+            let (_, name, sizes) = banks.outputs(&self.adapters[*adapter].1).next().unwrap();
+            let (shape, values) = (outputs.shape(name).unwrap(), outputs.f32s(name).unwrap());
             values[k * shape[1]..][..sizes[0].unwrap()].to_vec()
         };
         rows.iter().enumerate().map(own).collect()
@@ -415,14 +415,14 @@ fn provider_an_adapter_full_of_nan_changes_no_bit_of_others() {
     tenants.push(tenant);
     let outputs = banks.run(&batch, &tenants).unwrap();
     for (k, ((adapter, _), before)) in rows.iter().zip(&before).enumerate() {
-        let (_, name, sizes) = banks.outputs(&house.adapters[*adapter].1).remove(0);
-        let width = outputs.shape(&name).unwrap()[1];
-        let here = &outputs.f32s(&name).unwrap()[k * width..][..sizes[0].unwrap()];
+        let (_, name, sizes) = banks.outputs(&house.adapters[*adapter].1).next().unwrap();
+        let width = outputs.shape(name).unwrap()[1];
+        let here = &outputs.f32s(name).unwrap()[k * width..][..sizes[0].unwrap()];
         assert!(here.iter().zip(before).all(|(a, b)| a.to_bits() == b.to_bits()), "in the same batch");
     }
-    let (_, name, _) = banks.outputs(&broken).remove(0);
-    let width = outputs.shape(&name).unwrap()[1];
-    let own = &outputs.f32s(&name).unwrap()[rows.len() * width..][..width];
+    let (_, name, _) = banks.outputs(&broken).next().unwrap();
+    let width = outputs.shape(name).unwrap()[1];
+    let own = &outputs.f32s(name).unwrap()[rows.len() * width..][..width];
     assert!(own.iter().all(|x| x.is_nan()), "and it has its own answer");
     // What it leaves behind when it goes is nobody's.
     banks.remove(1000);
@@ -484,7 +484,7 @@ fn adapters_of_one_configuration_differ_by_their_numbers_alone() {
         let tenant = Tenant { id, parts };
         banks.place(&house.base, &tenant).unwrap();
         let batch = house.batch(&[&row, &row], 4);
-        let name = banks.outputs(parts).remove(0).1;
+        let name = banks.outputs(parts).next().unwrap().1.to_owned();
         banks.run(&batch, &[tenant, tenant]).unwrap().f32s(&name).unwrap().to_vec()
     };
     let (a, b) = (answer(&taken_apart, 501), answer(&known.parts, 502));

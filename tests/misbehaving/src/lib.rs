@@ -122,6 +122,7 @@ impl Objective for MisbehavingObjective {
             "no-loss" => None,
             "loss-for-each-row" => Some(g.reduce_mean(hidden, &[1, 2], false)?),
             "panic-building" => panic!("unbuilt"),
+            _ if !g.training()? => None,
             _ => Some(g.reduce_mean(hidden, &[], false)?),
         };
         Ok(Built { loss, outputs: vec![("logits".to_owned(), hidden)] })

@@ -8,10 +8,8 @@ use graft_plugins::api;
 use graft_runtime::View;
 use graft_tasks::{Banks, Examples, Parts, TaskError, Tenant};
 use indexmap::IndexMap;
-use serde_json::Value;
 
 use super::queue::Item;
-use super::scores::scores;
 use crate::ask::{Refusal, Want};
 use crate::form::{Alone, Form, Way};
 use crate::store::{Resident, Store};
@@ -19,14 +17,18 @@ use crate::store::{Resident, Store};
 /// Sessions of single adapters that are kept for their next rows.
 const KEPT: usize = 4;
 
-/// An answer for each row of a group.
-pub(super) type Answers = Vec<Result<Value, Refusal>>;
+/// Rows of one adapter that were run.
+pub(super) struct Ran {
+    /// Their places in the group.
+    pub(super) rows: Vec<usize>,
+    /// What came out for them: its first dimension is theirs.
+    pub(super) outputs: Result<Vec<api::Tensor>, Refusal>,
+}
 
 /// A row of a batch that many share.
 #[derive(Clone, Copy)]
 struct Row<'a> {
     item: &'a Item,
-    form: &'a Form,
     parts: &'a Parts,
 }
 
@@ -69,27 +71,17 @@ impl Passes {
         shared.into_iter().chain(alone.into_values()).collect()
     }
 
-    /// The answers to the rows of a group.
-    pub(super) fn run(&mut self, store: &Store, items: &[Item]) -> Result<Answers, Refusal> {
-        let mut forms = Vec::with_capacity(items.len());
-        for item in items {
-            let form = item.resident.form(store, item.want).map_err(Refusal::Invalid)?;
-            forms.push(form.ok_or_else(|| Refusal::Invalid("the adapter has no head".into()))?);
-        }
+    /// Runs a group: what came out for each of its rows, once.
+    pub(super) fn run(&mut self, store: &Store, items: &[Item]) -> Result<Vec<Ran>, Refusal> {
+        let forms = items.iter().map(|i| i.form(store)).collect::<Result<Vec<_>, _>>()?;
         match forms.first().map(|f| &f.way) {
             None => Ok(Vec::new()),
-            Some(Way::Alone(alone)) => self.alone(store, forms[0], alone, items),
+            Some(Way::Alone(alone)) => self.alone(store, alone, items),
             Some(Way::Shared(..)) => self.shared(store, &forms, items),
         }
     }
 
-    fn alone(
-        &mut self,
-        store: &Store,
-        form: &Form,
-        alone: &Alone,
-        items: &[Item],
-    ) -> Result<Answers, Refusal> {
+    fn alone(&mut self, store: &Store, alone: &Alone, items: &[Item]) -> Result<Vec<Ran>, Refusal> {
         self.used_alone(store, &items[0]);
         let rows: Vec<&Item> = items.iter().collect();
         let batch = self.batch(store, &rows)?;
@@ -102,7 +94,7 @@ impl Passes {
             let one = |n: String| Ok(api::Tensor::f32s(&n, outputs.shape(&n)?, outputs.f32s(&n)?));
             fitted.outputs().into_iter().map(one).collect::<Result<Vec<_>, TaskError>>()
         };
-        Ok(decoded(form, &rows, run().map_err(internal)?))
+        Ok(vec![Ran { rows: (0..items.len()).collect(), outputs: Ok(run().map_err(internal)?) }])
     }
 
     /// Counts a use of an adapter with a session of its own. Of those that were used longest ago the sessions go.
@@ -128,7 +120,7 @@ impl Passes {
     }
 
     /// Rows of many adapters. What is wrong with one of them is told to its own rows alone.
-    fn shared(&mut self, store: &Store, forms: &[&Form], items: &[Item]) -> Result<Answers, Refusal> {
+    fn shared(&mut self, store: &Store, forms: &[&Form], items: &[Item]) -> Result<Vec<Ran>, Refusal> {
         if let Some(room) = store.rooms.take() {
             match &mut self.banks {
                 Some(banks) => banks.adopt(room),
@@ -138,63 +130,58 @@ impl Passes {
         let mut rows: Vec<Row<'_>> = Vec::with_capacity(items.len());
         for (item, form) in items.iter().zip(forms) {
             match &form.way {
-                Way::Shared(parts, _) => rows.push(Row { item, form, parts }),
+                Way::Shared(parts, _) => rows.push(Row { item, parts }),
                 Way::Alone(..) => return Err(Refusal::Internal("rows of one session were mixed up".into())),
             }
         }
         let refused = self.place(store, &rows);
         let placed: Vec<usize> = (0..rows.len()).filter(|i| refused[*i].is_none()).collect();
-        let mut answers: Vec<Option<Result<Value, Refusal>>> =
-            refused.into_iter().map(|r| r.map(Err)).collect();
+        let without = |(i, why): (usize, Option<Refusal>)| Some(Ran { rows: vec![i], outputs: Err(why?) });
+        let mut ran: Vec<Ran> = refused.into_iter().enumerate().filter_map(without).collect();
         let mut groups = vec![placed];
         while let Some(group) = groups.pop().filter(|g| !g.is_empty()) {
             let own: Vec<Row<'_>> = group.iter().map(|i| rows[*i]).collect();
             match self.run_shared(store, &own) {
-                Ok(made) => group.iter().zip(made).for_each(|(i, a)| answers[*i] = Some(a)),
+                Ok(made) => ran.extend(
+                    made.into_iter()
+                        .map(|r| Ran { rows: r.rows.into_iter().map(|k| group[k]).collect(), ..r }),
+                ),
                 Err(why) => {
                     let first = own[0].item.resident.id;
                     let same = |i: &usize| rows[*i].item.resident.id == first;
                     let (mine, others): (Vec<usize>, Vec<usize>) = group.into_iter().partition(same);
                     if others.is_empty() {
-                        mine.iter().for_each(|i| answers[*i] = Some(Err(why.clone())));
+                        ran.push(Ran { rows: mine, outputs: Err(why) });
                     } else {
                         groups.extend([others, mine]);
                     }
                 }
             }
         }
-        Ok(answers.into_iter().map(|a| a.unwrap_or_else(|| Err(lost()))).collect())
+        Ok(ran)
     }
 
-    /// Rows of adapters that are in the banks, in one pass.
-    fn run_shared(&mut self, store: &Store, rows: &[Row<'_>]) -> Result<Answers, Refusal> {
+    /// Rows of adapters that are in the banks, in one pass. Those of one adapter come out together, as they are decoded.
+    fn run_shared(&mut self, store: &Store, rows: &[Row<'_>]) -> Result<Vec<Ran>, Refusal> {
         let items: Vec<&Item> = rows.iter().map(|r| r.item).collect();
         let tenants: Vec<Tenant<'_>> = rows.iter().map(Row::tenant).collect();
         let batch = self.batch(store, &items)?;
         let banks = self.banks.as_mut().ok_or_else(|| Refusal::Internal("there is no session".into()))?;
         let outputs = banks.run(&batch, &tenants).map_err(internal)?;
-        // Rows of one adapter are decoded together.
-        let mut answers: Vec<Option<Result<Value, Refusal>>> = items.iter().map(|_| None).collect();
-        for first in 0..items.len() {
-            if answers[first].is_some() {
-                continue;
-            }
-            let vector = |i: usize| items[i].want == Want::Vector;
-            let same =
-                |i: &usize| items[*i].resident.id == items[first].resident.id && vector(*i) == vector(first);
-            let own: Vec<usize> = (first..items.len()).filter(same).collect();
-            let mut tensors = Vec::new();
-            for (name, here, sizes) in banks.outputs(rows[first].parts) {
-                let shape = outputs.shape(&here).map_err(|e| internal(e.into()))?;
-                let values = outputs.f32s(&here).map_err(|e| internal(e.into()))?;
-                tensors.push(picked(&name, shape, values, &sizes, &own));
-            }
-            let of: Vec<&Item> = own.iter().map(|i| items[*i]).collect();
-            for (row, answer) in own.iter().zip(decoded(rows[first].form, &of, tensors)) {
-                answers[*row] = Some(answer);
-            }
+        let mut of_adapters: IndexMap<(u64, bool), Vec<usize>> = IndexMap::new();
+        for (k, item) in items.iter().enumerate() {
+            of_adapters.entry((item.resident.id, item.want == Want::Vector)).or_default().push(k);
         }
-        Ok(answers.into_iter().map(|a| a.unwrap_or_else(|| Err(lost()))).collect())
+        let of_adapter = |own: Vec<usize>| {
+            let mut tensors = Vec::new();
+            for (name, here, sizes) in banks.outputs(rows[own[0]].parts) {
+                let shape = outputs.shape(here).map_err(|e| internal(e.into()))?;
+                let values = outputs.f32s(here).map_err(|e| internal(e.into()))?;
+                tensors.push(picked(name, shape, values, &sizes, &own));
+            }
+            Ok(Ran { rows: own, outputs: Ok(tensors) })
+        };
+        of_adapters.into_values().map(of_adapter).collect()
     }
 
     /// Sees to it that the adapters are in the banks; those that were not used for longest make room.
@@ -246,57 +233,22 @@ fn examples<'i>(items: impl Iterator<Item = &'i Item> + Clone) -> Examples {
     }
 }
 
-/// The answers that an objective makes of its outputs for these rows, which are of one adapter.
-fn decoded(form: &Form, items: &[&Item], tensors: Vec<api::Tensor>) -> Answers {
-    let rows: Vec<api::Row> = items.iter().map(|i| i.row.clone()).collect();
-    let numbers = items.iter().any(|i| i.want == Want::Scores).then(|| scores(&tensors, items.len()));
-    let words = || form.objective().and_then(|o| Ok(o.decode(&rows, tensors.clone())?));
-    let words = if items.iter().all(|i| i.want == Want::Scores) { None } else { Some(words()) };
-    let one = |(k, item): (usize, &&Item)| match (item.want, &numbers, &words) {
-        (Want::Scores, Some(Ok(all)), _) => all.get(k).cloned().ok_or_else(lost),
-        (Want::Scores, Some(Err(why)), _) => Err(why.clone()),
-        (_, _, Some(Ok(all))) => all.get(k).cloned().ok_or_else(lost),
-        // One row that can't be answered (ids without a text for spans) is no reason not to answer the others.
-        (_, _, Some(Err(_))) if items.len() > 1 => {
-            let alone = tensors.iter().map(|t| row_of(t, k)).collect();
-            decoded(form, &[item], alone).pop().unwrap_or_else(|| Err(lost()))
-        }
-        (_, _, Some(Err(e))) => Err(Refusal::Unfit(e.to_string())),
-        _ => Err(lost()),
-    };
-    items.iter().enumerate().map(one).collect()
-}
-
-fn lost() -> Refusal {
-    Refusal::Internal("an answer is missing".into())
-}
-
-fn row_of(t: &api::Tensor, row: usize) -> api::Tensor {
-    match t.to_f32s() {
-        Ok(values) => picked(&t.name, &t.shape, &values, &[], &[row]),
-        Err(_) => t.clone(),
-    }
-}
-
-/// Some rows of an output, cut to the sizes that are the adapter's own.
-fn picked(
+/// Some rows of an output, cut to the sizes that are the adapter's own; a number as it is.
+pub(super) fn picked(
     name: &str,
     shape: &[usize],
     values: &[f32],
     sizes: &[Option<usize>],
     rows: &[usize],
 ) -> api::Tensor {
-    let own: Vec<usize> = shape
-        .iter()
-        .skip(1)
-        .enumerate()
-        .map(|(k, d)| sizes.get(k).copied().flatten().map_or(*d, |s| s.min(*d)))
-        .collect();
-    let per: usize = shape.iter().skip(1).product();
+    let Some((_, inner)) = shape.split_first() else { return api::Tensor::f32s(name, shape, values) };
+    let size = |(k, d): (usize, &usize)| sizes.get(k).copied().flatten().map_or(*d, |s| s.min(*d));
+    let own: Vec<usize> = inner.iter().enumerate().map(size).collect();
+    let per: usize = inner.iter().product();
     let mut kept = Vec::with_capacity(rows.len() * own.iter().product::<usize>());
     for row in rows {
         if let Some(values) = values.get(row * per..(row + 1) * per) {
-            cut(values, &shape[1..], &own, &mut kept);
+            cut(values, inner, &own, &mut kept);
         }
     }
     let shape: Vec<usize> = std::iter::once(rows.len()).chain(own).collect();

@@ -11,7 +11,8 @@ use tokio::sync::oneshot;
 use super::waiting::{Place, Waiting};
 use super::{Limits, Reply};
 use crate::ask::{Refusal, Want};
-use crate::store::Resident;
+use crate::form::Form;
+use crate::store::{Resident, Store};
 
 /// A request of which rows are waited for.
 pub(super) struct Pending {
@@ -87,6 +88,17 @@ pub(super) struct Item {
     pub(super) encoding: Encoding,
     pub(super) pending: Arc<Pending>,
     pub(super) place: usize,
+}
+
+impl Item {
+    /// What it is run and answered by.
+    ///
+    /// # Errors
+    /// Why its adapter has none, which was looked at before it was taken in.
+    pub(super) fn form(&self, store: &Store) -> Result<&Form, Refusal> {
+        let form = self.resident.form(store, self.want).map_err(Refusal::Invalid)?;
+        form.ok_or_else(|| Refusal::Invalid("the adapter has no head".into()))
+    }
 }
 
 #[derive(Default)]

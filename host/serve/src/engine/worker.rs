@@ -1,26 +1,51 @@
-//! The thread that runs batches.
+//! The thread that runs batches, and the one beside it that makes answers of what they gave: the next batch runs meanwhile.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{Builder, JoinHandle};
 
-use super::passes::Passes;
+use super::decode;
+use super::passes::{Passes, Ran};
 use super::queue::{Item, Queue};
 use crate::ask::Refusal;
 use crate::store::Store;
 
-pub(super) struct Worker {
+/// Groups that wait for their answers while another runs; beyond, the thread that runs batches waits for them.
+const BEHIND: usize = 2;
+
+/// Starts both threads. The one that is joined ends when the queue is closed and all of it answered.
+///
+/// # Errors
+/// What the system says where it has no thread to give.
+pub(super) fn start(store: Arc<Store>, queue: Arc<Queue>, passes: Passes) -> io::Result<JoinHandle<()>> {
+    let (groups, ran) = sync_channel(BEHIND);
+    let for_answers = Arc::clone(&store);
+    let answers = Builder::new().name("answers".into()).spawn(move || answer_all(&for_answers, &ran))?;
+    let worker = Worker { store, queue, passes, groups };
+    Builder::new().name("inference".into()).spawn(move || {
+        worker.run();
+        let _ = answers.join();
+    })
+}
+
+/// A group that was run.
+struct Group {
+    items: Vec<Item>,
+    ran: Vec<Ran>,
+}
+
+struct Worker {
     store: Arc<Store>,
     queue: Arc<Queue>,
     passes: Passes,
+    groups: SyncSender<Group>,
 }
 
 impl Worker {
-    pub(super) fn new(store: Arc<Store>, queue: Arc<Queue>, passes: Passes) -> Worker {
-        Worker { store, queue, passes }
-    }
-
     /// Runs batches until the queue is closed and empty.
-    pub(super) fn run(mut self) {
+    fn run(mut self) {
         while let Some(items) = self.queue.next() {
             let pendings: Vec<_> = items.iter().map(|i| Arc::clone(&i.pending)).collect();
             let one = || self.batch(items);
@@ -36,11 +61,28 @@ impl Worker {
         for group in self.passes.groups(&self.store, items) {
             self.store.metrics.batch(group.iter().map(|i| i.encoding.ids.len()));
             match self.passes.run(&self.store, &group) {
-                Ok(answers) => group.iter().zip(answers).for_each(|(i, a)| match a {
-                    Ok(answer) => i.pending.answer(i.place, answer),
-                    Err(why) => i.pending.refuse(why),
-                }),
+                Ok(ran) => {
+                    // The other thread ends after this one.
+                    let _ = self.groups.send(Group { items: group, ran });
+                }
                 Err(why) => group.iter().for_each(|i| i.pending.refuse(why.clone())),
+            }
+        }
+    }
+}
+
+/// Answers groups until no more can come.
+fn answer_all(store: &Store, groups: &Receiver<Group>) {
+    for Group { items, ran } in groups {
+        let answers = catch_unwind(AssertUnwindSafe(|| decode::answers(store, &items, ran)));
+        match answers {
+            Ok(answers) => items.iter().zip(answers).for_each(|(i, a)| match a {
+                Ok(answer) => i.pending.answer(i.place, answer),
+                Err(why) => i.pending.refuse(why),
+            }),
+            Err(_) => {
+                let why = || Refusal::Internal("making answers of what came out failed".into());
+                items.iter().for_each(|i| i.pending.refuse(why()));
             }
         }
     }

@@ -100,17 +100,24 @@ impl Resident {
     /// # Errors
     /// Why vectors can't be had, in words.
     pub fn form(&self, store: &Store, want: Want) -> std::result::Result<Option<&Form>, String> {
-        let gives_vectors = |f: &Form| f.is(VECTOR_OBJECTIVE);
+        if want == Want::Vector && self.made(want).is_none() {
+            // What fails today may not tomorrow: only what was made is kept.
+            let made = store.vectors_of(self).map_err(|e| e.to_string())?;
+            let _ = self.vector.set(made);
+        }
+        Ok(self.made(want))
+    }
+
+    /// Whether it can be run for that without first making or waiting for something.
+    pub fn is_ready(&self, want: Want) -> bool {
+        self.made(want).is_some_and(|f| matches!(f.way, Way::Shared(..)))
+    }
+
+    fn made(&self, want: Want) -> Option<&Form> {
         match want {
-            Want::Answer | Want::Scores => Ok(self.own.as_ref()),
-            Want::Vector if self.own.as_ref().is_some_and(gives_vectors) => Ok(self.own.as_ref()),
+            Want::Answer | Want::Scores => self.own.as_ref(),
             Want::Vector => {
-                if self.vector.get().is_none() {
-                    // What fails today may not tomorrow: only what was made is kept.
-                    let made = store.vectors_of(self).map_err(|e| e.to_string())?;
-                    let _ = self.vector.set(made);
-                }
-                Ok(self.vector.get())
+                self.own.as_ref().filter(|f| f.is(VECTOR_OBJECTIVE)).or_else(|| self.vector.get())
             }
         }
     }

@@ -192,15 +192,15 @@ impl Banks {
 
     /// The outputs of the head of `parts`: its own name, the name in what [`Banks::run`] gives, and its sizes behind the
     /// batch where they are fixed.
-    pub fn outputs(&self, parts: &Parts) -> Vec<(String, String, Vec<Option<usize>>)> {
-        let mut all = Vec::new();
-        for own in &parts.own {
-            let Some(at) = self.room.place_of(&own.fragment.signature) else { continue };
+    pub fn outputs<'a>(
+        &'a self,
+        parts: &'a Parts,
+    ) -> impl Iterator<Item = (&'a str, &'a str, Vec<Option<usize>>)> {
+        let heads = parts.own.iter().filter(|own| !own.fragment.outputs.is_empty());
+        let placed = heads.filter_map(|own| Some((own, self.room.place_of(&own.fragment.signature)?)));
+        placed.flat_map(|(own, at)| {
             let names = own.fragment.outputs.iter().zip(&self.room.joined.fragments[at].outputs);
-            for (o, name) in names {
-                all.push((o.name.clone(), name.clone(), parts.sizes(&o.name)));
-            }
-        }
-        all
+            names.map(|(o, name)| (o.name.as_str(), name.as_str(), parts.sizes(&o.name)))
+        })
     }
 }

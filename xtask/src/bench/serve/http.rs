@@ -1,26 +1,32 @@
 //! What HTTP costs on top of running the batches.
 
+use std::path::Path;
+
 use super::Options;
 use super::adapters::Maker;
 use super::bare::Bare;
 use super::server::{self, Server};
-use crate::bench::Bench;
 use crate::bench::table::{Table, number};
+use crate::bench::{Bench, median};
 use crate::error::Result;
 
 /// Words of the texts, and the tokens that they are.
 const WORDS: [(&str, usize); 2] = [("14", 16), ("62", 64)];
 const ADAPTERS: usize = 32;
 
-/// Measures a client alone and many clients.
+/// Figures of one length, in the order of the table's columns.
+type Row = [Option<f64>; 6];
+
+/// Measures a client alone and many clients. Both sides run in turn, in new processes each time, as processes differ and
+/// the machine's pace changes; what is told is the middle of the turns.
 ///
 /// # Errors
 /// When a run fails.
 pub fn run(bench: &Bench<'_>, made: &Maker, options: &Options) -> Result<String> {
     let folder = made.folder("few", ADAPTERS)?;
-    let shapes = ["1x16", "32x16", "1x64", "32x64"];
-    let bare = Bare::run(bench, &folder, options.repeats, &bench.trec.test, &shapes)?;
-    let server = Server::start(bench, &folder)?;
+    let turns = options.turns.max(1);
+    let found: Vec<[Row; WORDS.len()]> =
+        (0..turns).map(|_| turn(bench, &folder, options, turns)).collect::<Result<_>>()?;
     let mut table = Table::new([
         "tokens",
         "one client: p50, ms",
@@ -29,28 +35,47 @@ pub fn run(bench: &Bench<'_>, made: &Maker, options: &Options) -> Result<String>
         "many clients: rows/s",
         "batches of 32 in the session: rows/s",
         "of it",
+        "of it, turn by turn",
     ]);
-    for (words, tokens) in WORDS {
-        let one = server.drive(bench, options.seconds, &["--clients", "1", "--words", words])?;
-        let clients = options.clients.to_string();
-        let many = server.drive(bench, options.seconds, &["--clients", &clients, "--words", words])?;
-        let p50 = server::number(&one, "latency_ms/p50");
-        let (alone, batch) = (bare.of(1, tokens).1, bare.of(32, tokens).1);
-        let rows = server::number(&many, "rows_per_second");
-        let most = batch.map(|ms| 32.0 / ms * 1e3);
+    for (k, (_, tokens)) in WORDS.iter().enumerate() {
+        let column = |c: usize| found.iter().filter_map(|t| t[k][c]).collect::<Vec<_>>();
+        let middle = |c: usize, digits| number(median(column(c)), digits);
+        let each: Vec<String> = column(5).into_iter().map(|of| number(Some(of), 2)).collect();
         table.row([
             tokens.to_string(),
-            number(p50, 2),
-            number(alone, 2),
-            number(p50.zip(alone).map(|(a, b)| a - b), 2),
-            number(rows, 0),
-            number(most, 0),
-            number(rows.zip(most).map(|(a, b)| a / b), 3),
+            middle(0, 2),
+            middle(1, 2),
+            middle(2, 2),
+            middle(3, 0),
+            middle(4, 0),
+            middle(5, 3),
+            each.join(", "),
         ]);
     }
     let clients = options.clients;
     Ok(format!(
         "**HTTP on top of inference**: {ADAPTERS} adapters; the clients ({clients} where they are many) run on the same cores, \
-         and the session runs the same batches with the same adapters\n\n{table}"
+         and the session runs the same batches with the same adapters; the middle of {turns} turns\n\n{table}"
     ))
+}
+
+/// Both sides once.
+fn turn(bench: &Bench<'_>, folder: &Path, options: &Options, turns: usize) -> Result<[Row; WORDS.len()]> {
+    let shapes = ["1x16", "32x16", "1x64", "32x64"];
+    let repeats = options.repeats.div_ceil(turns);
+    let bare = Bare::run(bench, folder, repeats, &bench.trec.test, &shapes)?;
+    let server = Server::start(bench, folder)?;
+    let (seconds, clients) = (options.seconds / turns as f64, options.clients.to_string());
+    let mut rows = [[None; 6]; WORDS.len()];
+    for (row, (words, tokens)) in rows.iter_mut().zip(WORDS) {
+        let one = server.drive(bench, seconds, &["--clients", "1", "--words", words])?;
+        let many = server.drive(bench, seconds, &["--clients", &clients, "--words", words])?;
+        let p50 = server::number(&one, "latency_ms/p50");
+        let (alone, batch) = (bare.of(1, tokens).1, bare.of(32, tokens).1);
+        let answered = server::number(&many, "rows_per_second");
+        let most = batch.map(|ms| 32.0 / ms * 1e3);
+        let on_top = p50.zip(alone).map(|(a, b)| a - b);
+        *row = [p50, alone, on_top, answered, most, answered.zip(most).map(|(a, b)| a / b)];
+    }
+    Ok(rows)
 }

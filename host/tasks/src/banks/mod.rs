@@ -11,13 +11,14 @@ mod shelf;
 mod structure;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use graft_graph::Tensor;
-use graft_graph::batch::Signature;
+use graft_graph::batch::{Fragment, Signature};
 use graft_runtime::{Outputs, View};
 
-use parts::Held;
 pub use parts::Parts;
+use parts::{Held, Outline};
 pub use room::Room;
 use shelf::Shelf;
 pub use structure::{Known, StructureKey, Structures};
@@ -171,12 +172,7 @@ impl Banks {
     pub fn run(&mut self, inputs: &HashMap<String, Tensor>, rows: &[Tenant<'_>]) -> Result<Outputs> {
         self.shelves.iter_mut().try_for_each(Shelf::bring)?;
         let mut fed: HashMap<&str, Tensor> = HashMap::new();
-        let has: Vec<Vec<bool>> = self
-            .room
-            .fragments
-            .iter()
-            .map(|f| rows.iter().map(|t| t.parts.has(&f.signature)).collect())
-            .collect();
+        let has = self.which_have_what(rows);
         for ((shelf, placed), has) in self.shelves.iter().zip(&self.room.joined.fragments).zip(&has) {
             shelf.feed(rows, has, &mut fed)?;
             if let Some(name) = &placed.active {
@@ -188,6 +184,25 @@ impl Banks {
         let get =
             |name: &str| inputs.get(name).or_else(|| fed.get(name)).map(View::from).or_else(|| bank(name));
         self.room.program.run(&get)
+    }
+
+    /// For each fragment of the room, which rows have it. Adapters of one structure have the same ones, which are looked up
+    /// once: what a batch looks up is in no cache any more since the last one.
+    fn which_have_what(&self, rows: &[Tenant<'_>]) -> Vec<Vec<bool>> {
+        let mut outlines: Vec<&Arc<Outline>> = Vec::new();
+        let mut of_rows = Vec::with_capacity(rows.len());
+        for outline in rows.iter().map(|t| &t.parts.outline) {
+            let known = outlines.iter().position(|o| Arc::ptr_eq(o, outline));
+            of_rows.push(known.unwrap_or(outlines.len()));
+            if known.is_none() {
+                outlines.push(outline);
+            }
+        }
+        let which = |f: &Arc<Fragment>| {
+            let has: Vec<bool> = outlines.iter().map(|o| o.has(&f.signature)).collect();
+            of_rows.iter().map(|k| has[*k]).collect()
+        };
+        self.room.fragments.iter().map(which).collect()
     }
 
     /// The outputs of the head of `parts`: its own name, the name in what [`Banks::run`] gives, and its sizes behind the

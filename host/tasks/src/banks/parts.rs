@@ -83,7 +83,20 @@ impl Own {
 }
 
 /// Sizes of outputs behind the batch, where they are fixed, by name.
-pub(super) type Sizes = HashMap<String, Vec<Option<usize>>>;
+type Sizes = HashMap<String, Vec<Option<usize>>>;
+
+/// What adapters of one structure have in common.
+pub(super) struct Outline {
+    signatures: HashSet<Signature>,
+    sizes: Sizes,
+}
+
+impl Outline {
+    /// Whether they have a fragment of this structure.
+    pub(super) fn has(&self, signature: &Signature) -> bool {
+        self.signatures.contains(signature)
+    }
+}
 
 /// An adapter that can share a batch with others.
 pub struct Parts {
@@ -91,9 +104,7 @@ pub struct Parts {
     pub name: String,
     /// Shared with the same adapter under another objective.
     pub(super) own: Vec<Arc<Own>>,
-    signatures: HashSet<Signature>,
-    /// Sizes of the outputs.
-    pub(super) sizes: Arc<Sizes>,
+    pub(super) outline: Arc<Outline>,
     /// Nobody else's.
     pub(super) number: u64,
 }
@@ -156,15 +167,16 @@ impl Fitted {
             let sizes = dims.iter().skip(1).map(|d| d.known().and_then(|n| usize::try_from(n).ok()));
             (graph.name_of(*v).to_owned(), sizes.collect())
         });
-        Ok(Parts::new(self.name.clone(), own, Arc::new(sizes.collect())))
+        let signatures = own.iter().map(|o: &Arc<Own>| o.fragment.signature).collect();
+        let outline = Outline { signatures, sizes: sizes.collect() };
+        Ok(Parts::new(self.name.clone(), own, Arc::new(outline)))
     }
 }
 
 impl Parts {
-    pub(super) fn new(name: String, own: Vec<Arc<Own>>, sizes: Arc<Sizes>) -> Parts {
+    pub(super) fn new(name: String, own: Vec<Arc<Own>>, outline: Arc<Outline>) -> Parts {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let signatures = own.iter().map(|o| o.fragment.signature).collect();
-        Parts { name, own, signatures, sizes, number: NEXT.fetch_add(1, Ordering::Relaxed) }
+        Parts { name, own, outline, number: NEXT.fetch_add(1, Ordering::Relaxed) }
     }
 
     /// Whether every operator has a rule for rows that differ. Where fragments of the same structures are in a session
@@ -212,7 +224,7 @@ impl Parts {
 
     /// The structures of the fragments.
     pub fn signatures(&self) -> impl Iterator<Item = &Signature> {
-        self.signatures.iter()
+        self.outline.signatures.iter()
     }
 
     /// Takes each fragment from `known` where an equal one is there, and adds the others.
@@ -222,7 +234,6 @@ impl Parts {
             let kept = known.entry(own.fragment.signature).or_insert_with(|| Arc::clone(&own.fragment));
             own.fragment = Arc::clone(kept);
         }
-        self.signatures = self.own.iter().map(|o| o.fragment.signature).collect();
     }
 
     /// The fragments.
@@ -230,11 +241,7 @@ impl Parts {
         self.own.iter().map(|o| &o.fragment)
     }
 
-    pub(super) fn has(&self, signature: &Signature) -> bool {
-        self.signatures.contains(signature)
-    }
-
     pub(super) fn sizes(&self, output: &str) -> Vec<Option<usize>> {
-        self.sizes.get(output).cloned().unwrap_or_default()
+        self.outline.sizes.get(output).cloned().unwrap_or_default()
     }
 }

@@ -62,8 +62,8 @@ struct Index {
 struct Lease {
     /// For each index the rows.
     rows: Vec<Vec<usize>>,
-    /// For each bank of numbers the number.
-    numbers: HashMap<String, f32>,
+    /// The number in each bank of numbers, in their order.
+    numbers: Vec<f32>,
 }
 
 /// The banks of a fragment, and which adapter has which of their rows.
@@ -100,11 +100,6 @@ impl Shelf {
             if let Some(i) = stored.index {
                 self.indices[i].name.clone_from(&bank.index);
             }
-            for lease in self.leases.values_mut() {
-                if let Some(number) = lease.numbers.remove(&stored.bank.input) {
-                    lease.numbers.insert(bank.input.clone(), number);
-                }
-            }
             stored.bank = bank.clone();
         }
         self
@@ -126,11 +121,11 @@ impl Shelf {
     /// Writes the rows that an adapter has in each bank, a number in those of numbers.
     pub(super) fn put(&mut self, id: u64, values: &Rows) -> Result<()> {
         let mut counts: Vec<Option<usize>> = vec![None; self.indices.len()];
-        let mut numbers = HashMap::new();
+        let mut numbers = Vec::new();
         for (stored, rows) in self.banks.iter().zip(values.iter()) {
             let Some(index) = stored.index else {
                 let number = rows.first().copied().ok_or_else(|| bad("a number is missing"))?;
-                numbers.insert(stored.bank.input.clone(), number);
+                numbers.push(number);
                 continue;
             };
             let count = rows.len() / stored.width().max(1);
@@ -167,9 +162,10 @@ impl Shelf {
     pub(super) fn rows_of(&self, id: u64) -> Option<Rows> {
         let lease = self.leases.get(&id)?;
         let mut all = Rows::default();
+        let mut numbers = lease.numbers.iter();
         for stored in &self.banks {
             let Some(index) = stored.index else {
-                all.push(&[*lease.numbers.get(&stored.bank.input)?]);
+                all.push(&[*numbers.next()?]);
                 continue;
             };
             let width = stored.width();
@@ -253,12 +249,10 @@ impl Shelf {
             let shape = if index.whole { vec![rows.len()] } else { vec![rows.len(), most] };
             fed.insert(&index.name, Tensor::new(shape, &places)?);
         }
-        for stored in self.banks.iter().filter(|b| b.index.is_none()) {
-            let name = &stored.bank.input;
-            let number =
-                |l: &Option<&Lease>| l.and_then(|l| l.numbers.get(name)).copied().unwrap_or(stored.bank.null);
+        for (k, Stored { bank, .. }) in self.banks.iter().filter(|b| b.index.is_none()).enumerate() {
+            let number = |l: &Option<&Lease>| l.and_then(|l| l.numbers.get(k)).copied().unwrap_or(bank.null);
             let numbers: Vec<f32> = leases.iter().map(number).collect();
-            fed.insert(name, Tensor::new([rows.len()], &numbers)?);
+            fed.insert(&bank.input, Tensor::new([rows.len()], &numbers)?);
         }
         Ok(())
     }

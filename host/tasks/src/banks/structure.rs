@@ -15,7 +15,7 @@ use graft_plugins::api::Role;
 use indexmap::IndexMap;
 
 use super::Parts;
-use super::parts::{Own, Sizes};
+use super::parts::{Outline, Own};
 use crate::base::Base;
 use crate::binding::{Choice, bind, method_of};
 use crate::error::{Result, TaskError};
@@ -31,7 +31,7 @@ struct Structure {
     numbers: HashMap<String, Tensor>,
     /// Fragments, and the names of their leaves.
     own: Vec<(Arc<Fragment>, Arc<[String]>)>,
-    sizes: Arc<Sizes>,
+    outline: Arc<Outline>,
     objective: Arc<Objective>,
     virtual_tokens: usize,
 }
@@ -39,7 +39,7 @@ struct Structure {
 impl Structure {
     /// An adapter of it, with these fragments.
     fn filled(&self, key: StructureKey, name: String, own: Vec<Arc<Own>>) -> Known {
-        let parts = Parts::new(name, own, Arc::clone(&self.sizes));
+        let parts = Parts::new(name, own, Arc::clone(&self.outline));
         Known { key, parts, objective: Arc::clone(&self.objective), virtual_tokens: self.virtual_tokens }
     }
 }
@@ -158,7 +158,7 @@ impl Structures {
             params: fitted.params.clone(),
             numbers: numbers.collect(),
             own: parts.own.iter().map(|o| (Arc::clone(&o.fragment), Arc::clone(&o.names))).collect(),
-            sizes: Arc::clone(&parts.sizes),
+            outline: Arc::clone(&parts.outline),
             objective: Arc::clone(objective),
             virtual_tokens: fitted.virtual_tokens,
         };

@@ -1,8 +1,8 @@
 //! What batches take without a server, beside the base's file as ONNX Runtime runs it:
 //! `bare BASE PLUGINS ADAPTERS THREADS REPEATS TEXTS [ROWSxTOKENS …]`.
 //!
-//! The rows of a batch have the adapters of the folder ADAPTERS in turn. TEXTS is a file with a text a line: they are run in
-//! batches of 32 that are sorted by length. Prints one JSON object.
+//! The rows of a batch have the adapters of the folder ADAPTERS in turn. TEXTS is a file with a text a line, or `-` for none:
+//! they are run in batches of 32 that are sorted by length. Prints one JSON object.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -62,7 +62,10 @@ fn main() -> Any<()> {
             json!({ "rows": n, "tokens": tokens, "base_ms": base_ms, "banks_ms": banks_ms })
         })
         .collect();
-    let sorted = sorted(&base, &std::fs::read_to_string(texts)?, &mut banks, &rows)?;
+    let sorted = match texts.as_str() {
+        "-" => Value::Null,
+        file => sorted(&base, &std::fs::read_to_string(file)?, &mut banks, &rows)?,
+    };
     println!("{}", json!({ "adapters": tenants.len(), "shapes": found, "sorted": sorted }));
     Ok(())
 }

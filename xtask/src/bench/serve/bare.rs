@@ -16,7 +16,7 @@ pub struct Bare {
 }
 
 impl Bare {
-    /// Runs batches of these shapes (`32x16`), and the texts of a file in sorted ones.
+    /// Runs batches of these shapes (`32x16`), and the texts of a file, if given, in sorted ones.
     ///
     /// # Errors
     /// When the run fails.
@@ -24,14 +24,15 @@ impl Bare {
         bench: &Bench<'_>,
         adapters: &Path,
         repeats: usize,
-        texts: &Path,
+        texts: Option<&Path>,
         shapes: &[&str],
     ) -> Result<Bare> {
         let mut command = cargo();
         command.current_dir(&bench.paths.root).env(ORT_DYLIB_PATH, &bench.fetched.library);
         command.args(["run", "--release", "--quiet", "-p", "graft-tasks", "--example", "bare", "--"]);
         command.arg(bench.base()).arg(bench.paths.outputs("release")).arg(adapters);
-        command.args([bench.threads, repeats].map(|n| n.to_string())).arg(texts).args(shapes);
+        command.args([bench.threads, repeats].map(|n| n.to_string()));
+        command.arg(texts.unwrap_or(Path::new("-"))).args(shapes);
         let found = bench.measure("serve", &mut command)?;
         let shapes = found.get("shapes").and_then(Value::as_array).cloned().unwrap_or_default();
         Ok(Bare { shapes, sorted: found.get("sorted").cloned().unwrap_or_default() })

@@ -71,7 +71,7 @@ fn beside(bench: &Bench<'_>, made: &Maker, options: &Options, peer: &Peer<'_>) -
     let (rows, tokens) = PEER;
     let theirs = bench.measured("serve", &mut peer.serving(rows, rows, tokens), figures::result_line)?;
     let folder = made.folder("few", rows)?;
-    let ours = Bare::run(bench, &folder, options.repeats, &bench.trec.test, &[&format!("{rows}x{tokens}")])?;
+    let ours = Bare::run(bench, &folder, options.repeats, None, &[&format!("{rows}x{tokens}")])?;
     let (base, mixed) = ours.of(rows, tokens);
     let get = |key: &str| server::number(&theirs, key);
     let mut table =

@@ -63,7 +63,7 @@ pub fn run(bench: &Bench<'_>, made: &Maker, options: &Options) -> Result<String>
 fn turn(bench: &Bench<'_>, folder: &Path, options: &Options, turns: usize) -> Result<[Row; WORDS.len()]> {
     let shapes = ["1x16", "32x16", "1x64", "32x64"];
     let repeats = options.repeats.div_ceil(turns);
-    let bare = Bare::run(bench, folder, repeats, &bench.trec.test, &shapes)?;
+    let bare = Bare::run(bench, folder, repeats, None, &shapes)?;
     let server = Server::start(bench, folder)?;
     let (seconds, clients) = (options.seconds / turns as f64, options.clients.to_string());
     let mut rows = [[None; 6]; WORDS.len()];

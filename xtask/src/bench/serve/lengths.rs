@@ -40,7 +40,7 @@ pub fn run(bench: &Bench<'_>, made: &Maker, options: &Options) -> Result<String>
     fs::write(&file, mixed(&questions).join("\n")).map_err(io("cannot write", &file))?;
 
     let folder = made.folder("few", ADAPTERS)?;
-    let bare = Bare::run(bench, &folder, options.repeats, &file, &[])?;
+    let bare = Bare::run(bench, &folder, options.repeats, Some(&file), &[])?;
     let server = Server::start(bench, &folder)?;
     let (texts, clients) = (file.display().to_string(), options.clients.to_string());
     let full = server.drive(bench, options.seconds, &["--clients", &clients, "--texts", &texts])?;

@@ -58,8 +58,9 @@ fn main() -> Any<()> {
     let found: Vec<Value> = alone
         .iter()
         .zip(&mixed)
-        .map(|((n, tokens, base_ms), (.., banks_ms))| {
-            json!({ "rows": n, "tokens": tokens, "base_ms": base_ms, "banks_ms": banks_ms })
+        .map(|((n, tokens, base), (.., banks))| {
+            let ms = |times: &[f64]| json!({ "middle": middle(times), "mean": mean(times) });
+            json!({ "rows": n, "tokens": tokens, "base_ms": ms(base), "banks_ms": ms(banks) })
         })
         .collect();
     let sorted = match texts.as_str() {
@@ -70,13 +71,13 @@ fn main() -> Any<()> {
     Ok(())
 }
 
-/// For each shape its rows and tokens, and the milliseconds of a run in the middle.
+/// For each shape its rows and tokens, and the milliseconds of each run.
 fn timed(
     shapes: &[String],
     repeats: usize,
     base: &Base,
     run: &mut dyn FnMut(&Inputs, usize) -> Any<()>,
-) -> Any<Vec<(usize, usize, f64)>> {
+) -> Any<Vec<(usize, usize, Vec<f64>)>> {
     let mut found = Vec::new();
     for shape in shapes {
         let (n, tokens) = shape.split_once('x').ok_or("a shape is like 32x64")?;
@@ -90,7 +91,7 @@ fn timed(
                 times.push(began.elapsed().as_secs_f64() * 1e3);
             }
         }
-        found.push((n, tokens, middle(times)));
+        found.push((n, tokens, times));
     }
     Ok(found)
 }
@@ -152,7 +153,12 @@ fn sorted<'a>(
     Ok(json!({ "texts": texts.len(), "tokens": tokens, "seconds": seconds }))
 }
 
-fn middle(mut times: Vec<f64>) -> f64 {
+fn mean(times: &[f64]) -> f64 {
+    times.iter().sum::<f64>() / times.len() as f64
+}
+
+fn middle(times: &[f64]) -> f64 {
+    let mut times = times.to_vec();
     times.sort_by(f64::total_cmp);
     times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -40,10 +40,17 @@ impl Bare {
 
     /// Milliseconds of the base alone and of rows with adapters, in the middle.
     pub fn of(&self, rows: usize, tokens: usize) -> (Option<f64>, Option<f64>) {
-        let is = |s: &&Value| s["rows"] == rows && s["tokens"] == tokens;
-        let found = self.shapes.iter().find(is);
-        let get = |key: &str| found.and_then(|s| s[key].as_f64());
-        (get("base_ms"), get("banks_ms"))
+        (self.ms(rows, tokens, "/base_ms/middle"), self.ms(rows, tokens, "/banks_ms/middle"))
+    }
+
+    /// Rows with adapters in a second, over all runs.
+    pub fn rows_per_second(&self, rows: usize, tokens: usize) -> Option<f64> {
+        self.ms(rows, tokens, "/banks_ms/mean").map(|ms| rows as f64 / ms * 1e3)
+    }
+
+    fn ms(&self, rows: usize, tokens: usize, which: &str) -> Option<f64> {
+        let found = self.shapes.iter().find(|s| s["rows"] == rows && s["tokens"] == tokens);
+        found?.pointer(which)?.as_f64()
     }
 
     /// Tokens a second of the sorted texts, padding not included.

@@ -71,9 +71,8 @@ fn turn(bench: &Bench<'_>, folder: &Path, options: &Options, turns: usize) -> Re
         let one = server.drive(bench, seconds, &["--clients", "1", "--words", words])?;
         let many = server.drive(bench, seconds, &["--clients", &clients, "--words", words])?;
         let p50 = server::number(&one, "latency_ms/p50");
-        let (alone, batch) = (bare.of(1, tokens).1, bare.of(32, tokens).1);
+        let (alone, most) = (bare.of(1, tokens).1, bare.rows_per_second(32, tokens));
         let answered = server::number(&many, "rows_per_second");
-        let most = batch.map(|ms| 32.0 / ms * 1e3);
         let on_top = p50.zip(alone).map(|(a, b)| a - b);
         *row = [p50, alone, on_top, answered, most, answered.zip(most).map(|(a, b)| a / b)];
     }

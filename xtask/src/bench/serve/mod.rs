@@ -44,8 +44,9 @@ pub struct Options {
     /// Turns of what is run without a server
     #[arg(long, default_value_t = 40)]
     repeats: usize,
-    /// Turns that the runs of requests and of what they are compared to are split into, to ask what HTTP costs
-    #[arg(long, default_value_t = 10)]
+    /// Turns that the runs of requests and of what they are compared to are split into, to ask what HTTP costs; in less than
+    /// some seconds each, their beginning and their end count
+    #[arg(long, default_value_t = 5)]
     turns: usize,
     /// How many adapters are in memory
     #[arg(long, value_delimiter = ',', default_value = "1,10,100,500,2000")]

@@ -14,11 +14,6 @@ use crate::error::DataError;
 /// A tokenizer file is refused above this size before it is parsed.
 const MAX_FILE: u64 = 256 << 20;
 
-/// Bytes of texts that take less time to encode (a tenth of a millisecond) than to hand to other threads and back, where a
-/// text counts as [`SHORTEST`] at least.
-const LITTLE: usize = 1024;
-const SHORTEST: usize = 64;
-
 /// Ids of the special tokens that the tokenizer knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Special {
@@ -220,12 +215,10 @@ impl Tokenizer {
             let result = result.unwrap_or_else(|_| Err("the tokenizer panicked".into()));
             result.map_err(|e| DataError::Encode { row: row + 1, message: e.to_string() })
         };
-        let bytes = |texts: &[S]| texts.iter().map(|t| t.as_ref().len().max(SHORTEST)).sum::<usize>();
-        let rows = 0..texts.len();
-        let rows: Vec<Encoding> = if rows.len() == 1 || bytes(texts) + second.map_or(0, bytes) <= LITTLE {
-            rows.map(encode).collect::<Result<_, _>>()?
-        } else {
-            rows.into_par_iter().map(encode).collect::<Result<_, _>>()?
+        let rows: Vec<Encoding> = match texts.len() {
+            // To hand it to another thread and wait takes longer.
+            1 => vec![encode(0)?],
+            n => (0..n).into_par_iter().map(encode).collect::<Result<_, _>>()?,
         };
         let cut = rows.iter().filter(|r| r.is_cut()).count();
         Ok(Encoded { rows, cut })

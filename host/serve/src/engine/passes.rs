@@ -28,6 +28,8 @@ pub(super) struct Ran {
 /// A row of a batch that many share.
 #[derive(Clone, Copy)]
 struct Row<'a> {
+    /// In its group.
+    place: usize,
     item: &'a Item,
     parts: &'a Parts,
 }
@@ -62,8 +64,8 @@ impl Passes {
         let mut shared = Vec::new();
         let mut alone: IndexMap<(u64, Want), Vec<Item>> = IndexMap::new();
         for item in items {
-            match item.resident.form(store, item.want) {
-                Ok(Some(Form { way: Way::Shared(..), .. })) => shared.push(item),
+            match item.form(store) {
+                Ok(Form { way: Way::Shared(..), .. }) => shared.push(item),
                 _ => alone.entry((item.resident.id, item.want)).or_default().push(item),
             }
         }
@@ -128,30 +130,26 @@ impl Passes {
             }
         }
         let mut rows: Vec<Row<'_>> = Vec::with_capacity(items.len());
-        for (item, form) in items.iter().zip(forms) {
+        for (place, (item, form)) in items.iter().zip(forms).enumerate() {
             match &form.way {
-                Way::Shared(parts, _) => rows.push(Row { item, parts }),
+                Way::Shared(parts, _) => rows.push(Row { place, item, parts }),
                 Way::Alone(..) => return Err(Refusal::Internal("rows of one session were mixed up".into())),
             }
         }
         let refused = self.place(store, &rows);
-        let placed: Vec<usize> = (0..rows.len()).filter(|i| refused[*i].is_none()).collect();
+        let placed = rows.iter().zip(&refused).filter(|(_, why)| why.is_none()).map(|(row, _)| *row);
+        let mut groups: Vec<Vec<Row<'_>>> = vec![placed.collect()];
         let without = |(i, why): (usize, Option<Refusal>)| Some(Ran { rows: vec![i], outputs: Err(why?) });
         let mut ran: Vec<Ran> = refused.into_iter().enumerate().filter_map(without).collect();
-        let mut groups = vec![placed];
         while let Some(group) = groups.pop().filter(|g| !g.is_empty()) {
-            let own: Vec<Row<'_>> = group.iter().map(|i| rows[*i]).collect();
-            match self.run_shared(store, &own) {
-                Ok(made) => ran.extend(
-                    made.into_iter()
-                        .map(|r| Ran { rows: r.rows.into_iter().map(|k| group[k]).collect(), ..r }),
-                ),
+            match self.run_shared(store, &group) {
+                Ok(made) => ran.extend(made),
                 Err(why) => {
-                    let first = own[0].item.resident.id;
-                    let same = |i: &usize| rows[*i].item.resident.id == first;
-                    let (mine, others): (Vec<usize>, Vec<usize>) = group.into_iter().partition(same);
+                    let first = group[0].item.resident.id;
+                    let (mine, others): (Vec<_>, Vec<_>) =
+                        group.into_iter().partition(|r| r.item.resident.id == first);
                     if others.is_empty() {
-                        ran.push(Ran { rows: mine, outputs: Err(why) });
+                        ran.push(Ran { rows: mine.iter().map(|r| r.place).collect(), outputs: Err(why) });
                     } else {
                         groups.extend([others, mine]);
                     }
@@ -179,7 +177,7 @@ impl Passes {
                 let values = outputs.f32s(here).map_err(|e| internal(e.into()))?;
                 tensors.push(picked(name, shape, values, &sizes, &own));
             }
-            Ok(Ran { rows: own, outputs: Ok(tensors) })
+            Ok(Ran { rows: own.iter().map(|k| rows[*k].place).collect(), outputs: Ok(tensors) })
         };
         of_adapters.into_values().map(of_adapter).collect()
     }

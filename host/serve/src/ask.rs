@@ -78,8 +78,27 @@ pub struct Times {
     pub tokenization: Duration,
     /// Waiting for the first row to be run.
     pub queue: Duration,
-    /// Being run, until the last row was answered.
+    /// Being run, from the batch of the first row to the end of that of the last.
     pub inference: Duration,
+}
+
+impl Times {
+    /// The value of a header `Server-Timing` (<https://www.w3.org/TR/server-timing/>), in milliseconds.
+    pub fn header(&self) -> String {
+        let [tokenize, queue, inference] =
+            [self.tokenization, self.queue, self.inference].map(|d| d.as_secs_f64() * 1e3);
+        format!("tokenize;dur={tokenize:.3}, queue;dur={queue:.3}, inference;dur={inference:.3}")
+    }
+
+    /// Of two that ran beside each other, the longer of each.
+    #[must_use]
+    pub fn longest(self, other: Times) -> Times {
+        Times {
+            tokenization: self.tokenization.max(other.tokenization),
+            queue: self.queue.max(other.queue),
+            inference: self.inference.max(other.inference),
+        }
+    }
 }
 
 /// The answers to a request.

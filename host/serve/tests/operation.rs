@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Answer, BASE, House, Plan, change, copy, digest, packed};
+use common::{Answer, BASE, House, Plan, RANKER, change, copy, digest, packed};
 use graft_serve::access::{Access, KeyFile};
 use graft_serve::{Limits, Rates};
 use serde_json::{Value, json};
@@ -363,4 +363,39 @@ async fn every_operation_of_the_document_is_there() {
             assert!(status != 405 && (status != 404 || !empty), "{method} {path}: {status}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_say_where_their_time_went() {
+    let Some(house) = House::with(Plan::default()) else { return };
+    let text = json!({ "name": "text", "shape": [1], "datatype": "BYTES", "data": ["my apple"] });
+    let asked = [
+        ("/a/lora/predict", json!({ "inputs": "my apple" })),
+        ("/embed", json!({ "inputs": "my apple" })),
+        ("/classify", json!({ "input": "my apple", "model": "lora" })),
+        ("/v1/embeddings", json!({ "input": "my apple", "model": BASE })),
+        ("/rerank", json!({ "query": "my", "documents": ["apple", "table"], "model": RANKER })),
+        ("/v2/models/lora/infer", json!({ "inputs": [text] })),
+    ];
+    for (path, body) in asked {
+        let began = std::time::Instant::now();
+        let answer = house.post(path, body).await;
+        let whole = began.elapsed().as_secs_f64() * 1e3;
+        answer.ok();
+        let said = answer.header("server-timing");
+        let parts: Vec<(&str, f64)> = said
+            .split(", ")
+            .map(|p| p.split_once(";dur=").unwrap_or_else(|| panic!("{path}: '{said}'")))
+            .map(|(name, ms)| (name, ms.parse().unwrap()))
+            .collect();
+        assert_eq!(
+            parts.iter().map(|p| p.0).collect::<Vec<_>>(),
+            ["tokenize", "queue", "inference"],
+            "{path}"
+        );
+        let sum: f64 = parts.iter().map(|p| p.1).sum();
+        assert!(parts[2].1 > 0.0 && sum <= whole + 0.002, "{path}: {said} of {whole} ms");
+    }
+    let refused = house.post("/a/none/predict", json!({ "inputs": "my apple" })).await;
+    assert_eq!((refused.status.as_u16(), refused.header("server-timing")), (404, ""));
 }

@@ -22,6 +22,7 @@ fn both_loops_answer_and_their_figures_fit_each_other() {
     };
     let closed = bench("--clients 3 --rows 2 --by-adapter");
     assert!(closed.out.contains("one  ") && closed.out.contains("latency, ms"), "{}", closed.out);
+    assert!(closed.out.contains("beyond inference"), "{}", closed.out);
     let open = bench("--rate 60 --texts test.csv --zipf 1 --adapter two --adapter one=0.5 --adapter base");
     for (ended, rows, names) in
         [(&closed, 2.0, &["one", "rank", "two"][..]), (&open, 1.0, &["two", "one", "base"])]
@@ -36,8 +37,13 @@ fn both_loops_answer_and_their_figures_fit_each_other() {
             (0.0..1.0).contains(&number(&figures, "/padding"))
                 && number(&figures, "/tokens_per_second") > 0.0
         );
-        let ranks = ["p50", "p90", "p99", "max"].map(|r| number(&figures, &format!("/latency_ms/{r}")));
+        let ranks_of =
+            |what: &str| ["p50", "p90", "p99", "max"].map(|r| number(&figures, &format!("/{what}/{r}")));
+        let ranks = ranks_of("latency_ms");
         assert!(ranks.is_sorted() && ranks[0] > 0.0, "{ranks:?}");
+        let beyond = ranks_of("beyond_inference_ms");
+        assert!(beyond.is_sorted() && beyond[0] > 0.0, "{beyond:?}");
+        assert!(beyond.iter().zip(ranks).all(|(b, all)| *b < all), "{beyond:?} of {ranks:?}");
         let adapters = figures["adapters"].as_array().expect("a list");
         assert!(adapters.iter().map(|a| &a["name"]).eq(names), "{figures}");
         let sum: f64 = adapters.iter().map(|a| number(a, "/answered")).sum();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -17,6 +17,9 @@ use super::scrape::Numbers;
 
 /// Largest answer that is read, in bytes.
 const MAX_ANSWER: usize = 64 << 20;
+
+/// Where a server says what its time went to (<https://www.w3.org/TR/server-timing/>).
+const TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// A connection pool to one server.
 #[derive(Clone)]
@@ -57,6 +60,15 @@ impl Outcome {
             Outcome::Broken => "connection failed".into(),
         }
     }
+}
+
+/// The time that the server spent on running the request, by what its answer says.
+fn inference(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(TIMING)?.to_str().ok()?;
+    let mut parts = value.split(',').map(|part| part.split(';').map(str::trim));
+    let mut of_it = parts.find_map(|mut part| (part.next() == Some("inference")).then_some(part))?;
+    let ms: f64 = of_it.find_map(|p| p.strip_prefix("dur="))?.parse().ok()?;
+    Duration::try_from_secs_f64(ms / 1e3).ok()
 }
 
 struct Answer {
@@ -177,14 +189,14 @@ impl Client {
         }
     }
 
-    /// Asks an adapter about texts.
-    pub(super) async fn outcome(&self, adapter: &str, texts: &[&str]) -> Outcome {
+    /// Asks an adapter about texts: what became of it, and how long running it took where the server says so.
+    pub(super) async fn outcome(&self, adapter: &str, texts: &[&str]) -> (Outcome, Option<Duration>) {
         let answer = match self.ask(adapter, texts).await {
             Ok(answer) => answer,
-            Err(outcome) => return outcome,
+            Err(outcome) => return (outcome, None),
         };
         let header = |name: &str| answer.headers.get(name).and_then(|v| v.to_str().ok());
-        match answer.status {
+        let outcome = match answer.status {
             StatusCode::OK if header("x-adapter") == Some(adapter) => Outcome::Answered,
             StatusCode::OK => Outcome::Mistaken,
             StatusCode::TOO_MANY_REQUESTS => {
@@ -192,6 +204,37 @@ impl Client {
                 Outcome::Refused(after.unwrap_or(1))
             }
             status => Outcome::Status(status.as_u16()),
+        };
+        (outcome, inference(&answer.headers))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_inference_is_read_where_there_is_one() {
+        let of = |value: &'static str| {
+            let headers = [(axum::http::header::SERVER, "x"), (TIMING, value)];
+            let headers = headers.map(|(n, v)| (n, HeaderValue::from_static(v)));
+            inference(&headers.into_iter().collect())
+        };
+        let times = crate::ask::Times { inference: Duration::from_micros(7250), ..Default::default() };
+        let own: HeaderMap =
+            [(TIMING, HeaderValue::from_str(&times.header()).unwrap())].into_iter().collect();
+        assert_eq!(inference(&own), Some(times.inference));
+        assert_eq!(of("cache, inference; desc=x; dur=0.5"), Some(Duration::from_micros(500)));
+        for bad in [
+            "",
+            "inference",
+            "inference;dur=",
+            "inference;dur=-1",
+            "inference;dur=NaN",
+            "inference;dur=1e999",
+        ] {
+            assert_eq!(of(bad), None, "{bad}");
         }
+        assert_eq!(inference(&HeaderMap::new()), None);
     }
 }

@@ -32,6 +32,8 @@ pub(super) struct Sample {
     pub(super) adapter: usize,
     /// From the time at which it was to be sent until its answer was there.
     pub(super) took: Duration,
+    /// Of that being run; `None` where the server does not say.
+    pub(super) inference: Option<Duration>,
     pub(super) outcome: Outcome,
 }
 
@@ -49,8 +51,8 @@ pub(super) async fn run(plan: &Arc<Plan>, duration: Duration, part: u64) -> (Vec
 
 /// A request that was to be sent at `due`.
 async fn one(plan: &Plan, adapter: usize, texts: &[&str], due: Instant) -> Sample {
-    let outcome = plan.client.outcome(plan.mix.name(adapter), texts).await;
-    Sample { adapter, took: due.elapsed(), outcome }
+    let (outcome, inference) = plan.client.outcome(plan.mix.name(adapter), texts).await;
+    Sample { adapter, took: due.elapsed(), inference, outcome }
 }
 
 async fn closed(plan: &Arc<Plan>, clients: usize, end: Instant, stream: u64) -> Vec<Sample> {

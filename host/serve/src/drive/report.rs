@@ -38,6 +38,9 @@ pub struct Report {
     pub errors: BTreeMap<String, usize>,
     /// Of all that were answered; `None` where none was.
     pub latencies: Option<Latencies>,
+    /// Of all that were answered, less the time of inference: what the server and the way to it take, waiting
+    /// included. `None` where no answer says how long inference took.
+    pub beyond_inference: Option<Latencies>,
     /// Of each adapter: how many were answered and how fast.
     pub by_adapter: Vec<(String, usize, Option<Latencies>)>,
     /// What the server counted meanwhile, of everybody's requests; why that is not known.
@@ -67,9 +70,6 @@ impl Report {
         served: Result<Numbers, String>,
     ) -> Report {
         let answered = |s: &&Sample| s.outcome == Outcome::Answered;
-        let took = |of: &dyn Fn(&Sample) -> bool| -> Vec<Duration> {
-            samples.iter().filter(answered).filter(|s| of(s)).map(|s| s.took).collect()
-        };
         let mut errors = BTreeMap::new();
         for sample in samples.iter().filter(|s| !answered(s)) {
             if !matches!(sample.outcome, Outcome::Refused(_)) {
@@ -79,7 +79,9 @@ impl Report {
         let mut own: Vec<Vec<Duration>> = plan.mix.adapters().map(|_| Vec::new()).collect();
         samples.iter().filter(answered).for_each(|s| own[s.adapter].push(s.took));
         let own = plan.mix.adapters().zip(own);
-        let all = took(&|_| true);
+        let all: Vec<Duration> = samples.iter().filter(answered).map(|s| s.took).collect();
+        let beyond = |s: &Sample| Some(s.took.saturating_sub(s.inference?));
+        let beyond = samples.iter().filter(answered).filter_map(beyond).collect();
         Report {
             seconds,
             answered: all.len(),
@@ -87,6 +89,7 @@ impl Report {
             refused: samples.iter().filter(|s| matches!(s.outcome, Outcome::Refused(_))).count(),
             errors,
             latencies: Latencies::of(all),
+            beyond_inference: Latencies::of(beyond),
             by_adapter: own.map(|(n, took)| (n.to_owned(), took.len(), Latencies::of(took))).collect(),
             served,
         }
@@ -114,6 +117,7 @@ impl Report {
             "padding": served.map(Numbers::waste),
             "rows_per_batch": served.filter(|n| n.batches > 0.0).map(|n| n.rows / n.batches),
             "latency_ms": self.latencies,
+            "beyond_inference_ms": self.beyond_inference,
             "adapters": adapters.collect::<Vec<_>>(),
         })
     }

@@ -25,12 +25,14 @@ struct Answers {
     answers: Vec<Option<Value>>,
     left: usize,
     started: Option<Instant>,
+    ended: Option<Instant>,
     reply: Option<oneshot::Sender<Reply>>,
 }
 
 impl Pending {
     pub(super) fn new(rows: usize, reply: oneshot::Sender<Reply>, deadline: Option<Instant>) -> Pending {
-        let state = Answers { answers: vec![None; rows], left: rows, started: None, reply: Some(reply) };
+        let state =
+            Answers { answers: vec![None; rows], left: rows, started: None, ended: None, reply: Some(reply) };
         Pending { deadline, taken: Instant::now(), answers: state.into() }
     }
 
@@ -56,6 +58,11 @@ impl Pending {
         self.state().started.get_or_insert_with(Instant::now);
     }
 
+    /// What was run of its rows until now came out.
+    pub(super) fn end(&self) {
+        self.state().ended = Some(Instant::now());
+    }
+
     /// One of its rows is answered; the last one answers the request.
     pub(super) fn answer(&self, place: usize, answer: Value) {
         let mut state = self.state();
@@ -68,7 +75,8 @@ impl Pending {
         {
             let answers = std::mem::take(&mut state.answers).into_iter().flatten().collect();
             let started = state.started.unwrap_or(self.taken);
-            let _ = reply.send(Ok((answers, started - self.taken, started.elapsed())));
+            let inference = state.ended.map_or(Duration::ZERO, |e| e.saturating_duration_since(started));
+            let _ = reply.send(Ok((answers, started.saturating_duration_since(self.taken), inference)));
         }
     }
 

@@ -62,6 +62,7 @@ impl Worker {
             self.store.metrics.batch(group.iter().map(|i| i.encoding.ids.len()));
             match self.passes.run(&self.store, &group) {
                 Ok(ran) => {
+                    group.iter().for_each(|i| i.pending.end());
                     // The other thread ends after this one.
                     let _ = self.groups.send(Group { items: group, ran });
                 }

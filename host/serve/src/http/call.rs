@@ -113,6 +113,13 @@ pub(super) fn signed(app: &App, by: &Provenance, mut response: Response) -> Resp
     response
 }
 
+/// As [`signed`], and where the time went.
+pub(super) fn signed_answer(app: &App, answered: &Answered, response: Response) -> Response {
+    let mut response = signed(app, &answered.by, response);
+    set(response.headers_mut(), "server-timing", &answered.times.header());
+    response
+}
+
 /// Sets a header; a value that none can have is left out.
 pub(super) fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
     if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {

@@ -11,7 +11,7 @@ use super::models::OUTPUTS;
 use super::rows::Rows;
 use super::tensor::{Input, encode_bytes};
 use crate::app::Caller;
-use crate::ask::{Answered, Ask, Provenance, Refusal, Text, Want};
+use crate::ask::{Answered, Ask, Provenance, Refusal, Text, Times, Want};
 use crate::store::Resident;
 
 /// A call.
@@ -58,6 +58,8 @@ pub struct Response {
     pub outputs: Vec<Output>,
     /// What made all rows; `None` where they have several adapters.
     pub by: Option<Provenance>,
+    /// Where the time went; where rows have several adapters, the longest of each.
+    pub times: Times,
 }
 
 impl Output {
@@ -100,12 +102,13 @@ pub async fn infer(caller: &Caller, model: &Arc<Resident>, request: Request) -> 
     let groups = groups(caller, model, rows).await?;
     let deadline = caller.deadline(request.timeout);
     let mut answers: Vec<Option<(Value, u64)>> = vec![None; count];
-    let mut by = Vec::new();
+    let (mut by, mut times) = (Vec::new(), Times::default());
     for (places, answered) in ask(caller, groups, deadline).await? {
         for (place, answer) in places.into_iter().zip(answered.answers) {
             answers[place] = Some((answer, answered.by.revision));
         }
         by.push(answered.by);
+        times = times.longest(answered.times);
     }
     let answers: Vec<(Value, u64)> = answers.into_iter().flatten().collect();
     if answers.len() != count {
@@ -116,7 +119,7 @@ pub async fn infer(caller: &Caller, model: &Arc<Resident>, request: Request) -> 
         outputs.map(|(_, o)| Output { name: o.name, datatype: o.datatype, data: elements(o.name, &answers) });
     let by = if by.len() == 1 { by.pop() } else { None };
     let version = model.by.revision;
-    Ok(Response { model: request.model, version, outputs: outputs.collect(), by })
+    Ok(Response { model: request.model, version, outputs: outputs.collect(), by, times })
 }
 
 /// Which of [`OUTPUTS`] are wanted.
@@ -167,16 +170,25 @@ async fn groups(caller: &Caller, model: &Arc<Resident>, rows: Rows) -> Result<Ve
 /// The answers of all groups. Dropping the future gives up all of them.
 async fn ask(
     caller: &Caller,
-    groups: Vec<Group>,
+    mut groups: Vec<Group>,
     deadline: Option<Instant>,
 ) -> Result<Vec<(Vec<usize>, Answered)>, Fault> {
-    let mut running = JoinSet::new();
-    for Group { resident, places, texts } in groups {
+    let one = |Group { resident, places, texts }: Group| {
         let headless = matches!(resident.form(&caller.app.engine().store, Want::Answer), Ok(None));
         let want = if headless { Want::Vector } else { Want::Answer };
         let ask = Ask { deadline, ..Ask::new(None, texts, want) };
         let caller = caller.clone();
-        running.spawn(async move { Ok::<_, Refusal>((places, caller.ask(&resident, ask).await?)) });
+        async move { Ok::<_, Refusal>((places, caller.ask(&resident, ask).await?)) }
+    };
+    // Of one adapter, as most calls are: no task for it.
+    if groups.len() == 1
+        && let Some(group) = groups.pop()
+    {
+        return Ok(vec![one(group).await?]);
+    }
+    let mut running = JoinSet::new();
+    for group in groups {
+        running.spawn(one(group));
     }
     let mut all = Vec::new();
     while let Some(done) = running.join_next().await {

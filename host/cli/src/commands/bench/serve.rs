@@ -236,6 +236,9 @@ fn show(report: &Report, by_adapter: bool) -> Result<()> {
         table.row([name.to_owned(), count(answered as u64)].into_iter().chain(figures.into_iter().flatten()));
     };
     line("all", report.answered, &report.latencies);
+    if report.beyond_inference.is_some() {
+        line("  beyond inference", report.answered, &report.beyond_inference);
+    }
     if by_adapter {
         report.by_adapter.iter().for_each(|(name, answered, own)| line(name, *answered, own));
     }

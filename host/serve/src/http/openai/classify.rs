@@ -10,7 +10,7 @@ use super::{id, may_cut, now, usage};
 use crate::app::App;
 use crate::ask::{Ask, Refusal};
 use crate::http::answers::{Answer, sigmoid, want};
-use crate::http::call::{Call, Parameters, signed};
+use crate::http::call::{Call, Parameters, signed_answer};
 use crate::http::openapi::all_that_fits;
 use crate::http::tei::Inputs;
 
@@ -55,5 +55,5 @@ pub(in crate::http) async fn answer(app: &App, call: &Call) -> Result<Response, 
         "data": Value::Array(data),
         "usage": usage(&answered),
     });
-    Ok(signed(app, &answered.by, Json(body).into_response()))
+    Ok(signed_answer(app, &answered, Json(body).into_response()))
 }

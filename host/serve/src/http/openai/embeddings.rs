@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{may_cut, usage};
 use crate::app::App;
 use crate::ask::{Ask, Refusal, Want};
-use crate::http::call::{Call, Parameters, signed};
+use crate::http::call::{Call, Parameters, signed_answer};
 use crate::http::openapi::all_that_fits;
 use crate::http::tei::{Inputs, vectors};
 
@@ -82,5 +82,5 @@ pub(super) async fn answer(app: &App, call: &Call) -> Result<Response, Refusal> 
         model: app.name_of(&resident),
         usage: usage(&answered),
     };
-    Ok(signed(app, &answered.by, Json(body).into_response()))
+    Ok(signed_answer(app, &answered, Json(body).into_response()))
 }

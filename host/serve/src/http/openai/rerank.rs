@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{id, may_cut, usage};
 use crate::app::App;
 use crate::ask::Refusal;
-use crate::http::call::{Call, Parameters, signed};
+use crate::http::call::{Call, Parameters, signed_answer};
 use crate::http::openapi::all_that_fits;
 use crate::http::tei::rerank::scores;
 
@@ -59,5 +59,5 @@ pub(in crate::http) async fn answer(app: &App, call: &Call) -> Result<Response, 
         "usage": usage(&answered),
         "results": ranked.into_iter().map(result).collect::<Vec<Value>>(),
     });
-    Ok(signed(app, &answered.by, Json(body).into_response()))
+    Ok(signed_answer(app, &answered, Json(body).into_response()))
 }

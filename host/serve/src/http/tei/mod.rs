@@ -20,7 +20,7 @@ use serde_json::json;
 
 pub(super) use embed::{Inputs, vectors};
 
-use super::call::{Call, retried, set, signed};
+use super::call::{Call, retried, set, signed_answer};
 use super::openapi::{Operation, body, shapes};
 use crate::app::App;
 use crate::ask::{Answered, Refusal, Text};
@@ -95,7 +95,7 @@ pub(super) fn refused(why: &Refusal) -> Response {
 
 /// An answer with the headers of this dialect: what it took.
 fn done(app: &App, answered: &Answered, characters: usize, began: Instant, body: impl Serialize) -> Response {
-    let mut response = signed(app, &answered.by, Json(body).into_response());
+    let mut response = signed_answer(app, answered, Json(body).into_response());
     let headers = response.headers_mut();
     let ms = |d: Duration| d.as_millis().to_string();
     let total = ms(began.elapsed());

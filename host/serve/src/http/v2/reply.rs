@@ -1,12 +1,13 @@
 //! The answer to a call: a JSON object, and behind it the bytes of those outputs that were asked for as bytes.
 
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response as HttpResponse};
 use serde::Serialize;
 
 use super::body::{HEADER_LENGTH, Shape};
 use crate::ask::Provenance;
+use crate::http::call::set;
 use crate::v2::{Fault, Kind, Output, Outputs, Response};
 
 #[derive(Serialize)]
@@ -85,6 +86,7 @@ pub fn write(response: &Response, shape: &Shape, base: &str) -> Result<HttpRespo
     if let Some(by) = &response.by {
         provenance(&mut headers, by, base);
     }
+    set(&mut headers, "server-timing", &response.times.header());
     Ok((headers, body).into_response())
 }
 
@@ -98,8 +100,6 @@ fn elements(output: &Output) -> Elements<'_> {
 /// Which weights made the answer.
 fn provenance(headers: &mut HeaderMap, by: &Provenance, base: &str) {
     for (name, value) in crate::v2::provenance(by, base) {
-        if let Ok(value) = HeaderValue::from_str(&value) {
-            headers.insert(HeaderName::from_static(name), value);
-        }
+        set(headers, name, &value);
     }
 }

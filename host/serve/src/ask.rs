@@ -71,6 +71,17 @@ pub struct Provenance {
     pub digest: Arc<str>,
 }
 
+impl Provenance {
+    /// What the headers of an answer say of the weights that made it; the base has its own name there.
+    pub fn headers(&self, base: &str) -> [(&'static str, String); 3] {
+        [
+            ("x-adapter", self.adapter.as_deref().unwrap_or(base).to_owned()),
+            ("x-adapter-revision", self.revision.to_string()),
+            ("x-adapter-digest", self.digest.to_string()),
+        ]
+    }
+}
+
 /// Where the time of a request went.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Times {
@@ -83,11 +94,15 @@ pub struct Times {
 }
 
 impl Times {
-    /// The value of a header `Server-Timing` (<https://www.w3.org/TR/server-timing/>), in milliseconds.
-    pub fn header(&self) -> String {
+    /// The name of [`Times::header`].
+    pub const HEADER: &str = "server-timing";
+
+    /// The header that says so (<https://www.w3.org/TR/server-timing/>), in milliseconds.
+    pub fn header(&self) -> (&'static str, String) {
         let [tokenize, queue, inference] =
             [self.tokenization, self.queue, self.inference].map(|d| d.as_secs_f64() * 1e3);
-        format!("tokenize;dur={tokenize:.3}, queue;dur={queue:.3}, inference;dur={inference:.3}")
+        let value = format!("tokenize;dur={tokenize:.3}, queue;dur={queue:.3}, inference;dur={inference:.3}");
+        (Times::HEADER, value)
     }
 
     /// Of two that ran beside each other, the longer of each.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -14,12 +14,10 @@ use serde_json::{Value, json};
 
 use super::DriveError;
 use super::scrape::Numbers;
+use crate::ask::Times;
 
 /// Largest answer that is read, in bytes.
 const MAX_ANSWER: usize = 64 << 20;
-
-/// Where a server says what its time went to (<https://www.w3.org/TR/server-timing/>).
-const TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// A connection pool to one server.
 #[derive(Clone)]
@@ -64,7 +62,7 @@ impl Outcome {
 
 /// The time that the server spent on running the request, by what its answer says.
 fn inference(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get(TIMING)?.to_str().ok()?;
+    let value = headers.get(Times::HEADER)?.to_str().ok()?;
     let mut parts = value.split(',').map(|part| part.split(';').map(str::trim));
     let mut of_it = parts.find_map(|mut part| (part.next() == Some("inference")).then_some(part))?;
     let ms: f64 = of_it.find_map(|p| p.strip_prefix("dur="))?.parse().ok()?;
@@ -212,18 +210,19 @@ impl Client {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::http::HeaderName;
 
     #[test]
     fn the_time_of_inference_is_read_where_there_is_one() {
         let of = |value: &'static str| {
-            let headers = [(axum::http::header::SERVER, "x"), (TIMING, value)];
-            let headers = headers.map(|(n, v)| (n, HeaderValue::from_static(v)));
+            let headers = [("server", "x"), ("server-timing", value)];
+            let headers = headers.map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v)));
             inference(&headers.into_iter().collect())
         };
-        let times = crate::ask::Times { inference: Duration::from_micros(7250), ..Default::default() };
-        let own: HeaderMap =
-            [(TIMING, HeaderValue::from_str(&times.header()).unwrap())].into_iter().collect();
-        assert_eq!(inference(&own), Some(times.inference));
+        let times = Times { inference: Duration::from_micros(7250), ..Default::default() };
+        let (name, value) = times.header();
+        let own = (HeaderName::from_static(name), HeaderValue::from_str(&value).unwrap());
+        assert_eq!(inference(&[own].into_iter().collect()), Some(times.inference));
         assert_eq!(of("cache, inference; desc=x; dur=0.5"), Some(Duration::from_micros(500)));
         for bad in [
             "",

@@ -21,7 +21,7 @@ use crate::app::{App, Caller};
 use crate::ask::Refusal;
 use crate::patience::{Clock, in_time};
 use crate::trail::{Line, REQUEST_ID, Trail};
-use crate::v2::{EXTENSIONS, Fault, Kind, SERVER, VERSION, infer, models, provenance, repository};
+use crate::v2::{EXTENSIONS, Fault, Kind, SERVER, VERSION, infer, models, repository};
 use wire::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
 
 /// The service of a server.
@@ -204,7 +204,7 @@ impl GrpcInferenceService for Service {
         let answer = infer(&caller, &model, request).await?;
         let by = answer.by.clone();
         let mut response = Response::new(convert::response(answer, id)?);
-        for (name, value) in by.iter().flat_map(|by| provenance(by, &self.app.engine().store.base_name)) {
+        for (name, value) in by.iter().flat_map(|by| by.headers(&self.app.engine().store.base_name)) {
             if let Ok(value) = AsciiMetadataValue::try_from(value) {
                 response.metadata_mut().insert(AsciiMetadataKey::from_static(name), value);
             }

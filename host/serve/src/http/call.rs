@@ -105,18 +105,17 @@ pub(super) async fn bytes(app: &App, body: Body) -> Result<Bytes, Refusal> {
 
 /// Says in the headers whose answer it is.
 pub(super) fn signed(app: &App, by: &Provenance, mut response: Response) -> Response {
-    let name = by.adapter.as_deref().unwrap_or(&app.engine().store.base_name);
-    let headers = response.headers_mut();
-    set(headers, "x-adapter", name);
-    set(headers, "x-adapter-revision", &by.revision.to_string());
-    set(headers, "x-adapter-digest", &by.digest);
+    for (name, value) in by.headers(&app.engine().store.base_name) {
+        set(response.headers_mut(), name, &value);
+    }
     response
 }
 
 /// As [`signed`], and where the time went.
 pub(super) fn signed_answer(app: &App, answered: &Answered, response: Response) -> Response {
     let mut response = signed(app, &answered.by, response);
-    set(response.headers_mut(), "server-timing", &answered.times.header());
+    let (name, value) = answered.times.header();
+    set(response.headers_mut(), name, &value);
     response
 }
 

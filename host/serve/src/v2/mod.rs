@@ -22,8 +22,6 @@ pub use fault::{Fault, Kind};
 pub use infer::{Output, Outputs, Request, Response, infer};
 pub use tensor::{Data, DataType, Input};
 
-use crate::ask::Provenance;
-
 /// What the server calls itself.
 pub const SERVER: &str = "graft";
 /// Its version.
@@ -31,12 +29,3 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The extensions of the protocol that are served.
 pub const EXTENSIONS: [&str; 4] =
     ["binary_tensor_data", "model_configuration", "model_repository", "statistics"];
-
-/// What the headers of an answer say of the weights that made it; the base has its own name there.
-pub fn provenance(by: &Provenance, base: &str) -> [(&'static str, String); 3] {
-    [
-        ("x-adapter", by.adapter.as_deref().unwrap_or(base).to_owned()),
-        ("x-adapter-revision", by.revision.to_string()),
-        ("x-adapter-digest", by.digest.to_string()),
-    ]
-}

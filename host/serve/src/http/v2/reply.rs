@@ -6,7 +6,6 @@ use axum::response::{IntoResponse, Response as HttpResponse};
 use serde::Serialize;
 
 use super::body::{HEADER_LENGTH, Shape};
-use crate::ask::Provenance;
 use crate::http::call::set;
 use crate::v2::{Fault, Kind, Output, Outputs, Response};
 
@@ -83,10 +82,10 @@ pub fn write(response: &Response, shape: &Shape, base: &str) -> Result<HttpRespo
         headers.insert(HEADER_LENGTH, body.len().into());
     }
     body.extend_from_slice(&bytes);
-    if let Some(by) = &response.by {
-        provenance(&mut headers, by, base);
+    let by = response.by.iter().flat_map(|by| by.headers(base));
+    for (name, value) in by.chain([response.times.header()]) {
+        set(&mut headers, name, &value);
     }
-    set(&mut headers, "server-timing", &response.times.header());
     Ok((headers, body).into_response())
 }
 
@@ -94,12 +93,5 @@ fn elements(output: &Output) -> Elements<'_> {
     match &output.data {
         Outputs::Bytes(all) => Elements::Texts(all),
         Outputs::Floats(all) => Elements::Floats(all),
-    }
-}
-
-/// Which weights made the answer.
-fn provenance(headers: &mut HeaderMap, by: &Provenance, base: &str) {
-    for (name, value) in crate::v2::provenance(by, base) {
-        set(headers, name, &value);
     }
 }

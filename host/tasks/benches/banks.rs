@@ -1,15 +1,17 @@
 //! A batch of 32 rows with 32 distinct LoRAs on all linear layers beside the base alone, as ONNX Runtime runs its file:
-//! `cargo bench -p graft-tasks --bench banks -- BASE PLUGINS [THREADS] [TURNS] [PROVIDER]`.
+//! `cargo bench -p graft-tasks --bench banks -- BASE PLUGINS [THREADS] [TURNS] [PROVIDER] [ROUNDS] [TOKENS …]`.
 //!
-//! Each side runs in processes of its own, which take turns: two sessions in one process have threads that look for work on
-//! the same processors, and fill each other's caches. Adapters run in passes of as many tokens as a server takes at once
+//! Each side runs in a process of its own: two sessions in one process have threads that look for work on the same
+//! processors, and fill each other's caches. In a round each process runs for half a second at each number of tokens, one after
+//! the other, as the pace of a machine changes; the next turn has new processes, as those differ too. Adapters run in passes of as many tokens as a server takes at once
 //! ([`PASS_TOKENS`] for each thread of a processor); the base alone runs all 32 rows at once, and as a side of its own in such passes too.
 //! With `GRAFT_PROFILE=FILE`, `GRAFT_SIDE` and `GRAFT_TOKENS` one side's operators are timed instead.
 
 use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Instant;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use graft_adapters::{ParamKey, PeftConfig, StoredAdapter};
 use graft_graph::sites::{SiteKind, sites};
@@ -27,9 +29,13 @@ const TOKENS: [usize; 3] = [16, 64, 128];
 const SIDES: [&str; 5] = ["base alone", "32 of r=8", "32 of r=4…64", "base rows", "base in passes"];
 /// Ranks of the third.
 const RANKS: [usize; 5] = [4, 8, 16, 32, 64];
-/// Runs of a process, those that are not counted among them.
-const RUNS: usize = 13;
-const FIRST: usize = 3;
+/// Rounds of a turn.
+const ROUNDS: usize = 4;
+/// How long a process runs in a round, and how often at least, the first run not counted.
+const SLICE: Duration = Duration::from_millis(500);
+const RUNS: usize = 3;
+/// How long ONNX Runtime's threads may look for work after a run, on the processors of who comes next.
+const SETTLE: Duration = Duration::from_millis(300);
 
 fn main() -> Any<()> {
     let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
@@ -37,70 +43,130 @@ fn main() -> Any<()> {
     let number = |i: usize, default: usize| rest.get(i).and_then(|a| a.parse().ok()).unwrap_or(default);
     let (threads, turns) = (number(0, 2), number(1, 5));
     let provider: Provider = rest.get(2).map_or("cpu", String::as_str).parse()?;
+    let rounds = number(3, ROUNDS);
+    let mut lengths = rest.iter().skip(4).map(|t| t.parse()).collect::<Result<Vec<usize>, _>>()?;
+    if lengths.is_empty() {
+        lengths.extend(TOKENS);
+    }
     if let Ok(side) = std::env::var("GRAFT_SIDE") {
         let options = SessionOptions { threads: Some(threads), provider, ..SessionOptions::default() };
         return one_side(&Side::open(Path::new(base), PathBuf::from(plugins), options, &side)?);
     }
-    let mut times: Vec<[Vec<f64>; SIDES.len()]> = TOKENS.iter().map(|_| Default::default()).collect();
-    for _ in 0..turns {
-        for (side, name) in SIDES.iter().enumerate() {
-            let mut command = Command::new(std::env::current_exe()?);
-            let made = command
-                .args(&args)
-                .env("GRAFT_SIDE", name)
-                .stderr(std::process::Stdio::inherit())
-                .output()?;
-            let said = String::from_utf8_lossy(&made.stdout);
-            for (times, line) in times.iter_mut().zip(said.lines()) {
-                times[side].extend(line.split_whitespace().filter_map(|t| t.parse::<f64>().ok()));
-            }
-            if !made.status.success() {
-                return Err(format!("{name}: {}", made.status).into());
+    let mut found: Vec<Vec<Round>> = lengths.iter().map(|_| Vec::new()).collect();
+    for turn in 0..turns {
+        let mut sides =
+            SIDES.iter().map(|name| Asked::start(name, &args, &lengths)).collect::<Any<Vec<_>>>()?;
+        for round in 0..rounds {
+            for (tokens, found) in lengths.iter().zip(&mut found) {
+                let mut times = Round::default();
+                for n in 0..SIDES.len() {
+                    let side = (n + turn + round) % SIDES.len();
+                    times[side] = sides[side].runs(*tokens)?;
+                }
+                found.push(times);
             }
         }
     }
-    let runs = turns * (RUNS - FIRST);
+    let rounds = turns * rounds;
     println!(
-        "{threads} threads, {runs} runs in {turns} processes; best and middle run in ms, throughput relative to the base"
+        "{threads} threads, {rounds} rounds in {turns} processes a side; ms of the best and the middle run; throughput relative to \
+         the base by the best, by the middle of the rounds, and that one's standard error"
     );
     println!(
-        "{:>7}  {:<14} {:>8} {:>8} {:>8} {:>8}",
-        "tokens", "rows", "best", "middle", "of best", "of middle"
+        "{:>7}  {:<14} {:>8} {:>8} {:>8} {:>8} {:>8}",
+        "tokens", "rows", "best", "middle", "of best", "of it", "error"
     );
-    for (tokens, times) in TOKENS.iter().zip(&mut times) {
-        times.iter_mut().for_each(|t| t.sort_by(f64::total_cmp));
-        let figures: Vec<(f64, f64)> = times.iter().map(|t| (t[0], t[t.len() / 2])).collect();
-        for (name, (best, middle)) in SIDES.iter().zip(&figures) {
-            let (b, m) = (figures[0].0 / best, figures[0].1 / middle);
-            println!("{tokens:>7}  {name:<14} {best:>8.2} {middle:>8.2} {b:>8.3} {m:>8.3}");
+    for (tokens, rounds) in lengths.iter().zip(&found) {
+        let best = |side: usize| rounds.iter().flat_map(|r| &r[side]).copied().fold(f64::INFINITY, f64::min);
+        for (side, name) in SIDES.iter().enumerate() {
+            let all = rounds.iter().flat_map(|r| &r[side]).copied().collect();
+            let of: Vec<f64> =
+                rounds.iter().map(|r| middle(r[0].clone()) / middle(r[side].clone())).collect();
+            let (of_best, error) = (best(0) / best(side), standard_error(&of));
+            println!(
+                "{tokens:>7}  {name:<14} {:>8.2} {:>8.2} {of_best:>8.3} {:>8.3} {error:>8.3}",
+                best(side),
+                middle(all),
+                middle(of),
+            );
         }
     }
     Ok(())
 }
 
-/// One side alone: a line of milliseconds for each number of tokens, or a profile.
+/// Milliseconds of each side's runs, right after one another.
+type Round = [Vec<f64>; SIDES.len()];
+
+/// A side in a process of its own, which ends with its input.
+struct Asked {
+    child: Child,
+    to: Option<ChildStdin>,
+    from: BufReader<ChildStdout>,
+}
+
+impl Asked {
+    fn start(side: &str, args: &[String], lengths: &[usize]) -> Any<Asked> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(args).env("GRAFT_SIDE", side).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn()?;
+        let (to, from) = (child.stdin.take(), child.stdout.take().ok_or("no output")?);
+        let mut asked = Asked { child, to, from: BufReader::new(from) };
+        // What the first runs take is no side's disadvantage, and loading no other's.
+        lengths.iter().try_for_each(|tokens| asked.runs(*tokens).map(drop))?;
+        Ok(asked)
+    }
+
+    /// Milliseconds of runs now.
+    fn runs(&mut self, tokens: usize) -> Any<Vec<f64>> {
+        writeln!(self.to.as_mut().ok_or("no input")?, "{tokens}")?;
+        let mut line = String::new();
+        self.from.read_line(&mut line)?;
+        std::thread::sleep(SETTLE);
+        let times: Vec<f64> = line.split_whitespace().filter_map(|t| t.parse().ok()).collect();
+        if times.is_empty() { Err("a side ended".into()) } else { Ok(times) }
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        drop(self.to.take());
+        let _ = self.child.wait();
+    }
+}
+
+fn middle(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let n = values.len();
+    (values[(n - 1) / 2] + values[n / 2]) / 2.0
+}
+
+fn standard_error(values: &[f64]) -> f64 {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0) / n).sqrt()
+}
+
+/// One side alone: a line of milliseconds for each number of tokens that is asked for, or a profile.
 fn one_side(side: &Side) -> Any<()> {
     if let Some(path) = std::env::var_os("GRAFT_PROFILE") {
         let batches = side.batches(std::env::var("GRAFT_TOKENS")?.parse()?)?;
         let mut ready = side.ready(Some(path.into()))?;
-        for _ in 0..RUNS {
+        for _ in 0..13 {
             ready.run(&batches)?;
         }
         println!("{}", ready.session().finish_profile()?.display());
         return Ok(());
     }
     let mut ready = side.ready(None)?;
-    for tokens in TOKENS {
-        let batches = side.batches(tokens)?;
-        let mut line = Vec::new();
-        for run in 0..RUNS {
+    for tokens in std::io::stdin().lines() {
+        let batches = side.batches(tokens?.parse()?)?;
+        let (all, mut times) = (Instant::now(), Vec::new());
+        while times.len() < RUNS || all.elapsed() < SLICE {
             let began = Instant::now();
             ready.run(&batches)?;
-            if run >= FIRST {
-                line.push(format!("{:.3}", began.elapsed().as_secs_f64() * 1e3));
-            }
+            times.push(format!("{:.3}", began.elapsed().as_secs_f64() * 1e3));
         }
-        println!("{}", line.join(" "));
+        println!("{}", times[1..].join(" "));
     }
     Ok(())
 }

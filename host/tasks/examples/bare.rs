@@ -1,12 +1,16 @@
 //! What batches take without a server, beside the base's file as ONNX Runtime runs it:
-//! `bare BASE PLUGINS ADAPTERS THREADS REPEATS TEXTS [ROWSxTOKENS …]`.
+//! `bare BASE PLUGINS ADAPTERS THREADS`, which prints a JSON object for each line that it reads:
 //!
-//! The rows of a batch have the adapters of the folder ADAPTERS in turn. TEXTS is a file with a text a line, or `-` for none:
-//! they are run in batches of 32 that are sorted by length. Prints one JSON object.
+//! - `base ROWSxTOKENS SECONDS`: the base's file alone, `{"runs": …, "middle_ms": …, "mean_ms": …}`;
+//! - `banks ROWSxTOKENS SECONDS`: the same rows with the adapters of the folder ADAPTERS in turn;
+//! - `sorted FILE`: the file's texts, one a line, with these adapters in batches of 32 that are sorted by length,
+//!   `{"texts": …, "tokens": …, "seconds": …}`, padding not counted.
+//!
+//! So it can take turns with another process: of two that are measured one after the other, the second may find a slower machine.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use graft_data::Encoding;
 use graft_graph::model::Role;
@@ -27,73 +31,73 @@ const FIRST: usize = 3;
 
 fn main() -> Any<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [base, plugins, adapters, threads, repeats, texts, shapes @ ..] = args.as_slice() else {
-        return Err("BASE PLUGINS ADAPTERS THREADS REPEATS TEXTS [ROWSxTOKENS …]".into());
+    let [base, plugins, adapters, threads] = args.as_slice() else {
+        return Err("BASE PLUGINS ADAPTERS THREADS".into());
     };
-    let (threads, repeats): (usize, usize) = (threads.parse()?, repeats.parse()?);
+    let threads: usize = threads.parse()?;
     let runtime = Runtime::start(&RuntimeOptions { threads: Some(threads), ..RuntimeOptions::default() })?;
     let base = Base::open(runtime, Path::new(base), &BaseOptions::default())?;
     let options = SessionOptions { threads: Some(threads), ..SessionOptions::default() };
-    // One session at a time: the threads of two look for work on the same processors.
-    let mut plain = Program::new(&base, &onnx::read(&base.path)?, &options)?;
-    let alone = timed(shapes, repeats, &base, &mut |batch, _| {
-        drop(plain.run(&|name| batch.get(name).map(View::from))?);
-        Ok(())
-    })?;
-    drop(plain);
-
     let all = parts(&base, Path::new(adapters), &[PathBuf::from(plugins)])?;
-    let fragments: Vec<_> = all.iter().flat_map(|p| p.fragments().cloned()).collect();
-    let mut banks = Banks::new(Room::new(&base, &fragments, &options)?);
     let tenants: Vec<Tenant<'_>> =
         all.iter().enumerate().map(|(i, parts)| Tenant { id: 1 + i as u64, parts }).collect();
-    for tenant in &tenants {
-        banks.place(&base, tenant)?;
+    let rows = |n: usize| -> Vec<Tenant<'_>> { tenants.iter().copied().cycle().take(n).collect() };
+    let mut open = None;
+    for line in std::io::stdin().lines() {
+        let line = line?;
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if words.first() != Some(&"base") && open.is_none() {
+            open = Some(banks(&base, &tenants, &options)?);
+        }
+        let said = match (words.as_slice(), &mut open) {
+            (["base", shape, seconds], open) => {
+                // One session at a time: the threads of two look for work on the same processors.
+                *open = None;
+                let mut plain = Program::new(&base, &onnx::read(&base.path)?, &options)?;
+                timed(shape, seconds, &base, &mut |batch, _| {
+                    drop(plain.run(&|name| batch.get(name).map(View::from))?);
+                    Ok(())
+                })?
+            }
+            (["banks", shape, seconds], Some(banks)) => timed(shape, seconds, &base, &mut |batch, n| {
+                drop(banks.run(batch, &rows(n))?);
+                Ok(())
+            })?,
+            (["sorted", file], Some(banks)) => sorted(&base, &std::fs::read_to_string(file)?, banks, &rows)?,
+            _ => return Err(format!("{line}: not a line that is known").into()),
+        };
+        println!("{said}");
     }
-    let rows = |n: usize| -> Vec<Tenant<'_>> { (0..n).map(|i| tenants[i % tenants.len()]).collect() };
-    let mixed = timed(shapes, repeats, &base, &mut |batch, n| {
-        drop(banks.run(batch, &rows(n))?);
-        Ok(())
-    })?;
-    let found: Vec<Value> = alone
-        .iter()
-        .zip(&mixed)
-        .map(|((n, tokens, base), (.., banks))| {
-            let ms = |times: &[f64]| json!({ "middle": middle(times), "mean": mean(times) });
-            json!({ "rows": n, "tokens": tokens, "base_ms": ms(base), "banks_ms": ms(banks) })
-        })
-        .collect();
-    let sorted = match texts.as_str() {
-        "-" => Value::Null,
-        file => sorted(&base, &std::fs::read_to_string(file)?, &mut banks, &rows)?,
-    };
-    println!("{}", json!({ "adapters": tenants.len(), "shapes": found, "sorted": sorted }));
     Ok(())
 }
 
-/// For each shape its rows and tokens, and the milliseconds of each run.
+/// All adapters in one session.
+fn banks(base: &Base, tenants: &[Tenant<'_>], options: &SessionOptions) -> Any<Banks> {
+    let fragments: Vec<_> = tenants.iter().flat_map(|t| t.parts.fragments().cloned()).collect();
+    let mut banks = Banks::new(Room::new(base, &fragments, options)?);
+    tenants.iter().try_for_each(|tenant| banks.place(base, tenant))?;
+    Ok(banks)
+}
+
+/// Runs a batch of this shape for so many seconds, once at least.
 fn timed(
-    shapes: &[String],
-    repeats: usize,
+    shape: &str,
+    seconds: &str,
     base: &Base,
     run: &mut dyn FnMut(&Inputs, usize) -> Any<()>,
-) -> Any<Vec<(usize, usize, Vec<f64>)>> {
-    let mut found = Vec::new();
-    for shape in shapes {
-        let (n, tokens) = shape.split_once('x').ok_or("a shape is like 32x64")?;
-        let (n, tokens): (usize, usize) = (n.parse()?, tokens.parse()?);
-        let batch = batch(base, n, tokens)?;
-        let mut times = Vec::new();
-        for turn in 0..repeats + FIRST {
-            let began = Instant::now();
-            run(&batch, n)?;
-            if turn >= FIRST {
-                times.push(began.elapsed().as_secs_f64() * 1e3);
-            }
-        }
-        found.push((n, tokens, times));
+) -> Any<Value> {
+    let (n, tokens) = shape.split_once('x').ok_or("a shape is like 32x64")?;
+    let (n, tokens): (usize, usize) = (n.parse()?, tokens.parse()?);
+    let seconds = Duration::try_from_secs_f64(seconds.parse()?)?;
+    let batch = batch(base, n, tokens)?;
+    (0..FIRST).try_for_each(|_| run(&batch, n))?;
+    let (all, mut times) = (Instant::now(), Vec::new());
+    while times.is_empty() || all.elapsed() < seconds {
+        let began = Instant::now();
+        run(&batch, n)?;
+        times.push(began.elapsed().as_secs_f64() * 1e3);
     }
-    Ok(found)
+    Ok(json!({ "runs": times.len(), "mean_ms": mean(&times), "middle_ms": middle(times) }))
 }
 
 /// The first adapters of a folder, by name.
@@ -157,8 +161,7 @@ fn mean(times: &[f64]) -> f64 {
     times.iter().sum::<f64>() / times.len() as f64
 }
 
-fn middle(times: &[f64]) -> f64 {
-    let mut times = times.to_vec();
+fn middle(mut times: Vec<f64>) -> f64 {
     times.sort_by(f64::total_cmp);
     times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -240,9 +240,26 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
     }
 }
 
+/// How far the mean of these figures is from what it would be of endless ones: their standard deviation over the root of
+/// their number. `None` for fewer than two.
+fn standard_error(values: &[f64]) -> Option<f64> {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
+    (values.len() > 1).then(|| (squares / (n - 1.0) / n).sqrt())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_error_of_a_mean_shrinks_with_the_root_of_the_number() {
+        // Standard deviations of 1 and 1.155, over the roots of 3 and 4.
+        assert!((standard_error(&[1.0, 2.0, 3.0]).unwrap() - 0.57735).abs() < 1e-5);
+        assert!((standard_error(&[1.0, 3.0, 1.0, 3.0]).unwrap() - 0.57735).abs() < 1e-5);
+        assert_eq!((standard_error(&[]), standard_error(&[1.0])), (None, None));
+    }
 
     #[test]
     fn the_median_of_an_even_number_lies_between_the_middle_two() {

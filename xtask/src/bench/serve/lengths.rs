@@ -40,7 +40,7 @@ pub fn run(bench: &Bench<'_>, made: &Maker, options: &Options) -> Result<String>
     fs::write(&file, mixed(&questions).join("\n")).map_err(io("cannot write", &file))?;
 
     let folder = made.folder("few", ADAPTERS)?;
-    let bare = Bare::run(bench, &folder, options.repeats, Some(&file), &[])?;
+    let sorted = Bare::start(bench, &folder)?.sorted_tokens(&file)?;
     let server = Server::start(bench, &folder)?;
     let (texts, clients) = (file.display().to_string(), options.clients.to_string());
     let full = server.drive(bench, options.seconds, &["--clients", &clients, "--texts", &texts])?;
@@ -48,7 +48,6 @@ pub fn run(bench: &Bench<'_>, made: &Maker, options: &Options) -> Result<String>
     let rate = format!("{:.2}", LOAD * most);
     let open = server.drive(bench, options.seconds, &["--rate", &rate, "--texts", &texts])?;
 
-    let sorted = bare.sorted_tokens();
     let mut table = Table::new([
         "load",
         "requests/s",

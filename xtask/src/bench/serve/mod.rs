@@ -41,13 +41,16 @@ pub struct Options {
     /// Seconds of each run of requests
     #[arg(long, default_value_t = 20.0)]
     seconds: f64,
-    /// Turns of what is run without a server
-    #[arg(long, default_value_t = 40)]
-    repeats: usize,
-    /// Turns that the runs of requests and of what they are compared to are split into, to ask what HTTP costs; in less than
-    /// some seconds each, their beginning and their end count
+    /// How often new processes are made where two sides take turns, of batches and of what HTTP costs; the seconds are
+    /// shared among them
     #[arg(long, default_value_t = 5)]
     turns: usize,
+    /// How often the sides of a batch take turns in the processes of one turn
+    #[arg(long, default_value_t = 4)]
+    rounds: usize,
+    /// Tokens of a batch's rows
+    #[arg(long, value_delimiter = ',', default_value = "16,64,128")]
+    tokens: Vec<usize>,
     /// How many adapters are in memory
     #[arg(long, value_delimiter = ',', default_value = "1,10,100,500,2000")]
     residents: Vec<usize>,

@@ -41,9 +41,9 @@ fn main() -> Any<()> {
     let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     let [base, plugins, rest @ ..] = args.as_slice() else { return Ok(()) };
     let number = |i: usize, default: usize| rest.get(i).and_then(|a| a.parse().ok()).unwrap_or(default);
-    let (threads, turns) = (number(0, 2), number(1, 5));
+    let (threads, turns) = (number(0, 2), number(1, 5).max(1));
     let provider: Provider = rest.get(2).map_or("cpu", String::as_str).parse()?;
-    let rounds = number(3, ROUNDS);
+    let rounds = number(3, ROUNDS).max(1);
     let mut lengths = rest.iter().skip(4).map(|t| t.parse()).collect::<Result<Vec<usize>, _>>()?;
     if lengths.is_empty() {
         lengths.extend(TOKENS);

@@ -3,8 +3,9 @@
 //!
 //! Each side runs in a process of its own: two sessions in one process have threads that look for work on the same
 //! processors, and fill each other's caches. In a round each process runs for half a second at each number of tokens, one after
-//! the other, as the pace of a machine changes; the next turn has new processes, as those differ too. Adapters run in passes of as many tokens as a server takes at once
-//! ([`PASS_TOKENS`] for each thread of a processor); the base alone runs all 32 rows at once, and as a side of its own in such passes too.
+//! the other, as the pace of a machine changes; the next turn has new processes, as those differ too. Adapters run in passes
+//! of as many tokens as a server takes at once ([`PASS_TOKENS`] for each thread of a processor); the base alone runs all 32 rows
+//! at once, and as a side of its own in such passes too.
 //! With `GRAFT_PROFILE=FILE`, `GRAFT_SIDE` and `GRAFT_TOKENS` one side's operators are timed instead.
 
 use std::collections::HashMap;
@@ -34,6 +35,8 @@ const ROUNDS: usize = 4;
 /// How long a process runs in a round, and how often at least, the first run not counted.
 const SLICE: Duration = Duration::from_millis(500);
 const RUNS: usize = 3;
+/// Runs of a profile.
+const PROFILED: usize = 13;
 /// How long ONNX Runtime's threads may look for work after a run, on the processors of who comes next.
 const SETTLE: Duration = Duration::from_millis(300);
 
@@ -99,6 +102,7 @@ type Round = [Vec<f64>; SIDES.len()];
 
 /// A side in a process of its own, which ends with its input.
 struct Asked {
+    side: String,
     child: Child,
     to: Option<ChildStdin>,
     from: BufReader<ChildStdout>,
@@ -110,7 +114,7 @@ impl Asked {
         command.args(args).env("GRAFT_SIDE", side).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn()?;
         let (to, from) = (child.stdin.take(), child.stdout.take().ok_or("no output")?);
-        let mut asked = Asked { child, to, from: BufReader::new(from) };
+        let mut asked = Asked { side: side.into(), child, to, from: BufReader::new(from) };
         // What the first runs take is no side's disadvantage, and loading no other's.
         lengths.iter().try_for_each(|tokens| asked.runs(*tokens).map(drop))?;
         Ok(asked)
@@ -123,7 +127,7 @@ impl Asked {
         self.from.read_line(&mut line)?;
         std::thread::sleep(SETTLE);
         let times: Vec<f64> = line.split_whitespace().filter_map(|t| t.parse().ok()).collect();
-        if times.is_empty() { Err("a side ended".into()) } else { Ok(times) }
+        if times.is_empty() { Err(format!("{}: it ended", self.side).into()) } else { Ok(times) }
     }
 }
 
@@ -151,7 +155,7 @@ fn one_side(side: &Side) -> Any<()> {
     if let Some(path) = std::env::var_os("GRAFT_PROFILE") {
         let batches = side.batches(std::env::var("GRAFT_TOKENS")?.parse()?)?;
         let mut ready = side.ready(Some(path.into()))?;
-        for _ in 0..13 {
+        for _ in 0..PROFILED {
             ready.run(&batches)?;
         }
         println!("{}", ready.session().finish_profile()?.display());

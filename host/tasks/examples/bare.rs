@@ -63,7 +63,10 @@ fn main() -> Any<()> {
                 drop(banks.run(batch, &rows(n))?);
                 Ok(())
             })?,
-            (["sorted", file], Some(banks)) => sorted(&base, &std::fs::read_to_string(file)?, banks, &rows)?,
+            (["sorted", ..], Some(banks)) => {
+                let file = line.trim_start().trim_start_matches("sorted").trim();
+                sorted(&base, &std::fs::read_to_string(file)?, banks, &rows)?
+            }
             _ => return Err(format!("{line}: not a line that is known").into()),
         };
         println!("{said}");

@@ -10,13 +10,20 @@ pub(crate) trait Sixteen: Copy {
     const ONE: bool;
     fn splat(v: f32) -> Self;
     fn load(from: &[f32; 16]) -> Self;
-    fn pair(low: &[f32; 8], high: &[f32; 8]) -> Self;
-    /// Both halves alike.
-    fn twice(from: &[f32; 8]) -> Self;
     fn add(self, other: Self) -> Self;
     /// `self · b + c`.
     fn mul_add(self, b: Self, c: Self) -> Self;
     fn halves(self) -> [Self::Half; 2];
+    /// Each one's sum: its halves' sum, and that in the order of [`Eight::total`].
+    #[inline(always)]
+    fn totals(of: &[Self; 16]) -> Self {
+        let mut all = [0.0; 16];
+        for (all, sums) in all.iter_mut().zip(of) {
+            let [low, high] = sums.halves();
+            *all = low.add(high).total();
+        }
+        Self::load(&all)
+    }
     fn store(self, to: &mut [f32; 16]);
 }
 
@@ -35,15 +42,6 @@ impl<V: Eight> Sixteen for Two<V> {
     #[inline(always)]
     fn load(from: &[f32; 16]) -> Two<V> {
         Two(V::load(from, 0), V::load(from, 8))
-    }
-    #[inline(always)]
-    fn pair(low: &[f32; 8], high: &[f32; 8]) -> Two<V> {
-        Two(V::load(low, 0), V::load(high, 0))
-    }
-    #[inline(always)]
-    fn twice(from: &[f32; 8]) -> Two<V> {
-        let half = V::load(from, 0);
-        Two(half, half)
     }
     #[inline(always)]
     fn add(self, o: Two<V>) -> Two<V> {
@@ -92,19 +90,6 @@ mod wide {
             Wide(unsafe { _mm512_loadu_ps(from.as_ptr()) })
         }
         #[inline(always)]
-        fn pair(low: &[f32; 8], high: &[f32; 8]) -> Wide {
-            // SAFETY: see the type; the arrays hold eight numbers each.
-            Wide(unsafe {
-                let low = _mm512_castps256_ps512(_mm256_loadu_ps(low.as_ptr()));
-                _mm512_insertf32x8::<1>(low, _mm256_loadu_ps(high.as_ptr()))
-            })
-        }
-        #[inline(always)]
-        fn twice(from: &[f32; 8]) -> Wide {
-            // SAFETY: see the type; the array holds eight numbers.
-            Wide(unsafe { _mm512_broadcast_f32x8(_mm256_loadu_ps(from.as_ptr())) })
-        }
-        #[inline(always)]
         fn add(self, o: Wide) -> Wide {
             // SAFETY: see the type.
             Wide(unsafe { _mm512_add_ps(self.0, o.0) })
@@ -119,6 +104,33 @@ mod wide {
             // SAFETY: see the type.
             unsafe { [_mm512_castps512_ps256(self.0), _mm512_extractf32x8_ps::<1>(self.0)].map(Avx) }
         }
+        /// All at once: a step adds what is left of two, and leaves half as many registers.
+        #[inline(always)]
+        fn totals(of: &[Wide; 16]) -> Wide {
+            // SAFETY: see the type.
+            unsafe {
+                // Loops, as closures are not inlined before their instructions would have to be.
+                let (mut eights, mut fours, mut twos) =
+                    ([_mm512_setzero_ps(); 8], [_mm512_setzero_ps(); 4], [_mm512_setzero_ps(); 2]);
+                for i in 0..8 {
+                    let (a, b) = (of[i / 4 * 8 + i % 4].0, of[i / 4 * 8 + i % 4 + 4].0);
+                    let low = _mm512_shuffle_f32x4::<0b01_00_01_00>(a, b);
+                    eights[i] = _mm512_add_ps(low, _mm512_shuffle_f32x4::<0b11_10_11_10>(a, b));
+                }
+                for i in 0..4 {
+                    let (a, b) = (eights[i], eights[i + 4]);
+                    let low = _mm512_shuffle_f32x4::<0b10_00_10_00>(a, b);
+                    fours[i] = _mm512_add_ps(low, _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b));
+                }
+                for i in 0..2 {
+                    let (a, b) = (_mm512_castps_pd(fours[2 * i]), _mm512_castps_pd(fours[2 * i + 1]));
+                    let (low, high) = (_mm512_unpacklo_pd(a, b), _mm512_unpackhi_pd(a, b));
+                    twos[i] = _mm512_add_ps(_mm512_castpd_ps(low), _mm512_castpd_ps(high));
+                }
+                let even = _mm512_shuffle_ps::<0b10_00_10_00>(twos[0], twos[1]);
+                Wide(_mm512_add_ps(even, _mm512_shuffle_ps::<0b11_01_11_01>(twos[0], twos[1])))
+            }
+        }
         #[inline(always)]
         fn store(self, to: &mut [f32; 16]) {
             // SAFETY: see the type; the array has room for sixteen numbers.
@@ -128,3 +140,43 @@ mod wide {
 }
 #[cfg(target_arch = "x86_64")]
 pub(crate) use wide::Wide;
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::super::simd::{Avx, has_avx512};
+    use super::*;
+
+    #[inline(always)]
+    fn totals<V: Sixteen>(of: &[[f32; 16]; 16]) -> [f32; 16] {
+        let (mut sums, mut out) = ([V::splat(0.0); 16], [0.0; 16]);
+        for (sums, of) in sums.iter_mut().zip(of) {
+            *sums = V::load(of);
+        }
+        V::totals(&sums).store(&mut out);
+        out
+    }
+
+    #[test]
+    fn totals_all_at_once_have_the_bits_of_one_by_one() {
+        #[target_feature(enable = "avx2,fma,avx512f,avx512vl,avx512bw,avx512dq")]
+        fn one(of: &[[f32; 16]; 16]) -> [f32; 16] {
+            totals::<Wide>(of)
+        }
+        #[target_feature(enable = "avx2,fma")]
+        fn two(of: &[[f32; 16]; 16]) -> [f32; 16] {
+            totals::<Two<Avx>>(of)
+        }
+        if !has_avx512() {
+            return;
+        }
+        let number = |i: usize| ((i * i) as f32 * 0.37).sin() * 10f32.powi((i % 7) as i32);
+        let of = std::array::from_fn(|k| std::array::from_fn(|i| number(16 * k + i)));
+        // SAFETY: the processor has all features named.
+        let (one, two) = unsafe { (one(&of), two(&of)) };
+        assert_eq!(one.map(f32::to_bits), two.map(f32::to_bits));
+        for (total, of) in one.iter().zip(&of) {
+            let want: f64 = of.iter().map(|v| f64::from(*v)).sum();
+            assert!((f64::from(*total) - want).abs() < 0.5, "{total}, not {want}");
+        }
+    }
+}

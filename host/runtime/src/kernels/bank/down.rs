@@ -1,82 +1,68 @@
 //! Products of positions with rows of a bank, down to a low rank: dot products.
 
-use super::super::simd::{Eight, ask_for, fma};
+use std::ops::Range;
+
+use super::super::simd::fma;
 use super::super::sixteen::Sixteen;
+use super::ask::Ask;
 use super::tiles::{BLOCK, Rows};
 
-/// Products of `2·Q` positions of `x` with `J` rows from number `from` on, for as many such groups as there are. Gives
-/// the number of the first row that is left. `NEW` where the rows were not read yet: those behind are asked for meanwhile.
+/// Columns that are summed up at a time: those of eight positions stay in the nearest cache, whatever the width.
+const COLUMNS: usize = 768;
+
+/// Adds the products of `P` positions of `x`, from number `first` on, with `J` rows, from number `from` on, within these
+/// columns, for as many such groups as there are; `P·J` is at most 16. Gives the number of the first row that is left.
 #[inline(always)]
-fn dots<V: Sixteen, const Q: usize, const J: usize, const NEW: bool>(
-    x: &[f32],
+fn dots<V: Sixteen, const P: usize, const J: usize>(
+    (x, first): (&[f32], usize),
     w: Rows<'_>,
+    columns: &Range<usize>,
     mut from: usize,
+    ask: Ask<'_>,
     out: &mut [[f32; BLOCK]],
 ) -> usize {
-    let (n, k) = (w.width / 8, w.width);
+    let n = columns.len() / 16;
+    let mut x16 = [&[][..]; P];
+    for (p, x16) in x16.iter_mut().enumerate() {
+        *x16 = &x[(first + p) * w.width..][columns.clone()].as_chunks::<16>().0[..n];
+    }
     while from + J <= w.rows.len() {
-        let (mut x8, mut w8) = ([[&[][..]; 2]; Q], [&[][..]; J]);
-        for q in 0..Q {
-            for half in 0..2 {
-                x8[q][half] = &x[(2 * q + half) * k..][..k].as_chunks::<8>().0[..n];
-            }
+        let mut w16 = [&[][..]; J];
+        for (j, w16) in w16.iter_mut().enumerate() {
+            *w16 = &w.get(from + j)[columns.clone()].as_chunks::<16>().0[..n];
         }
-        for (j, w8) in w8.iter_mut().enumerate() {
-            *w8 = &w.get(from + j).as_chunks::<8>().0[..n];
+        let mut soon = [std::ptr::null(); J];
+        for (j, soon) in soon.iter_mut().enumerate() {
+            *soon = ask.place(w, (from + j, columns.start), (J, 0));
         }
-        let soon: [*const f32; J] =
-            std::array::from_fn(|j| w.get((from + J + j).min(w.rows.len() - 1)).as_ptr());
-        let mut sums = [[V::splat(0.0); J]; Q];
+        let mut sums = [[V::splat(0.0); P]; J];
         for i in 0..n {
-            if NEW && i % 2 == 0 {
-                soon.iter().for_each(|row| ask_for(row.wrapping_add(8 * i)));
-            }
+            soon.iter().for_each(|row| ask.ask(row.wrapping_add(16 * i)));
             let mut row = [V::splat(0.0); J];
             for j in 0..J {
-                row[j] = V::twice(&w8[j][i]);
+                row[j] = V::load(&w16[j][i]);
             }
-            for q in 0..Q {
-                let v = V::pair(&x8[q][0][i], &x8[q][1][i]);
+            for p in 0..P {
+                let v = V::load(&x16[p][i]);
                 for j in 0..J {
-                    sums[q][j] = v.mul_add(row[j], sums[q][j]);
+                    sums[j][p] = v.mul_add(row[j], sums[j][p]);
                 }
             }
         }
+        let mut all = [V::splat(0.0); 16];
         for j in 0..J {
-            for q in 0..Q {
-                let [low, high] = sums[q][j].halves();
-                (out[from + j][2 * q], out[from + j][2 * q + 1]) = (low.total(), high.total());
+            for p in 0..P {
+                all[j * P + p] = sums[j][p];
             }
         }
-        from += J;
-    }
-    from
-}
-
-/// The same of a position alone.
-#[inline(always)]
-fn dots_alone<V: Eight, const J: usize>(
-    x: &[f32],
-    w: Rows<'_>,
-    mut from: usize,
-    out: &mut [[f32; BLOCK]],
-) -> usize {
-    let n = w.width / 8;
-    let x8 = x[..w.width].as_chunks::<8>().0;
-    while from + J <= w.rows.len() {
-        let mut w8 = [&[][..]; J];
-        for (j, w8) in w8.iter_mut().enumerate() {
-            *w8 = &w.get(from + j).as_chunks::<8>().0[..n];
-        }
-        let mut sums = [V::splat(0.0); J];
-        for i in 0..n {
-            let v = V::load(&x8[i], 0);
-            for j in 0..J {
-                sums[j] = v.mul_add(V::load(&w8[j][i], 0), sums[j]);
-            }
-        }
+        let mut totals = [0.0; 16];
+        V::totals(&all).store(&mut totals);
         for j in 0..J {
-            out[from + j][0] = sums[j].total();
+            for p in 0..P {
+                let out = &mut out[from + j][first + p];
+                let before = if columns.start == 0 { 0.0 } else { *out };
+                *out = before + totals[j * P + p];
+            }
         }
         from += J;
     }
@@ -89,25 +75,32 @@ pub(super) fn down<V: Sixteen>(
     x: &[f32],
     w: Rows<'_>,
     positions: usize,
-    new: bool,
+    ask: Ask<'_>,
     out: &mut [[f32; BLOCK]],
 ) {
-    // As many sums as leave registers for what they are made of.
-    if V::ONE && positions == 8 {
-        let at = if new { dots::<V, 4, 4, true>(x, w, 0, out) } else { dots::<V, 4, 4, false>(x, w, 0, out) };
-        let at = dots::<V, 4, 2, false>(x, w, at, out);
-        dots::<V, 4, 1, false>(x, w, at, out);
-    } else if positions == 4 {
-        let at = dots::<V, 2, 3, false>(x, w, 0, out);
-        let at = dots::<V, 2, 2, false>(x, w, at, out);
-        dots::<V, 2, 1, false>(x, w, at, out);
-    } else {
-        let at = dots_alone::<V::Half, 8>(x, w, 0, out);
-        let at = dots_alone::<V::Half, 4>(x, w, at, out);
-        dots_alone::<V::Half, 1>(x, w, at, out);
+    let mut from = 0;
+    while from == 0 || from < w.width {
+        let columns = from..(from + COLUMNS).min(w.width);
+        // As many sums as leave registers for what they are made of.
+        if V::ONE && positions == 8 {
+            let at = dots::<V, 8, 2>((x, 0), w, &columns, 0, ask, out);
+            dots::<V, 8, 1>((x, 0), w, &columns, at, Ask::Nothing, out);
+        } else if V::ONE && positions == 4 {
+            let at = dots::<V, 4, 4>((x, 0), w, &columns, 0, Ask::Nothing, out);
+            dots::<V, 4, 1>((x, 0), w, &columns, at, Ask::Nothing, out);
+        } else if positions == 4 {
+            for first in [0, 2] {
+                let at = dots::<V, 2, 3>((x, first), w, &columns, 0, Ask::Nothing, out);
+                dots::<V, 2, 1>((x, first), w, &columns, at, Ask::Nothing, out);
+            }
+        } else {
+            let at = dots::<V, 1, 4>((x, 0), w, &columns, 0, Ask::Nothing, out);
+            dots::<V, 1, 1>((x, 0), w, &columns, at, Ask::Nothing, out);
+        }
+        from += COLUMNS;
     }
-    // What is left behind the last eight.
-    let done = w.width / 8 * 8;
+    // What is left behind the last sixteen.
+    let done = w.width / 16 * 16;
     if done < w.width {
         for (j, out) in out.iter_mut().enumerate() {
             for (x, out) in x.chunks_exact(w.width).zip(&mut out[..positions]) {

@@ -221,12 +221,14 @@ impl BankLowRankKernel {
                     }
                     return;
                 }
+                let next = if at.end.is_multiple_of(positions) { used.any_of(row + 1) } else { None };
                 let x = &x[at.start * k..at.end * k];
                 low_rank_rows(
                     Terms { y, bias },
                     residual,
                     x,
                     Update { a, b, scale: scale[row] },
+                    next,
                     &mut h[..places.len()],
                     out,
                 );

@@ -4,6 +4,7 @@
 //! rows' numbers are padded, and how many threads there are. No row of a bank is read that it does not name; the null
 //! row, number 0, never is.
 
+mod ask;
 mod down;
 mod low_rank;
 mod tiles;

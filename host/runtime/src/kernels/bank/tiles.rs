@@ -3,6 +3,7 @@
 
 use super::super::simd::{ask_for, vectorised};
 use super::super::sixteen::Sixteen;
+use super::ask::Ask;
 use super::down::down;
 pub(super) use super::up::Terms;
 use super::up::{Onto, ahead, up};
@@ -25,6 +26,13 @@ impl<'a> Rows<'a> {
     #[inline(always)]
     pub(super) fn get(&self, j: usize) -> &'a [f32] {
         &self.bank[self.rows[j] * self.width..][..self.width]
+    }
+
+    /// Where row `j` has column `column`; the last row's, where there is none.
+    #[inline(always)]
+    pub(super) fn place(&self, j: usize, column: usize) -> *const f32 {
+        let row = self.rows[j.min(self.rows.len() - 1)];
+        self.bank.as_ptr().wrapping_add(row * self.width + column)
     }
 
     /// Asks for the first columns of each row.
@@ -60,7 +68,7 @@ fn down_body<V: Sixteen>(
     while at < all {
         let p = step::<V>(all - at);
         let out = &mut out[at * rank..][..p * rank];
-        down::<V>(&x[at * w.width..], w, p, at == 0, h);
+        down::<V>(&x[at * w.width..], w, p, if at == 0 { Ask::Own } else { Ask::Nothing }, h);
         out.fill(0.0);
         for (place, h) in places.iter().zip(&*h) {
             for (out, h) in out.chunks_exact_mut(rank).zip(h) {
@@ -99,7 +107,7 @@ fn up_body<V: Sixteen>(
             }
         }
         let out = &mut out[at * w.width..][..p * w.width];
-        up::<V>(h, w, p, at == 0, Onto::Nothing, out);
+        up::<V>(h, w, p, if at == 0 { Ask::Own } else { Ask::Nothing }, Onto::Nothing, out);
         at += p;
     }
 }
@@ -127,6 +135,7 @@ fn low_rank_body<V: Sixteen>(
     residual: Option<&[f32]>,
     x: &[f32],
     Update { a, b, scale }: Update<'_>,
+    next: Option<[Rows<'_>; 2]>,
     h: &mut [[f32; BLOCK]],
     out: &mut [f32],
 ) {
@@ -134,7 +143,12 @@ fn low_rank_body<V: Sixteen>(
     b.ask_for(ahead(b.rows.len()));
     while at < all {
         let p = step::<V>(all - at);
-        down::<V>(&x[at * a.width..], a, p, at == 0, h);
+        let [ask_a, ask_b] = match next {
+            _ if at == 0 => [Ask::Own; 2],
+            Some(next) if at + p == all => next.map(Ask::Next),
+            _ => [Ask::Nothing; 2],
+        };
+        down::<V>(&x[at * a.width..], a, p, ask_a, h);
         for h in h.iter_mut() {
             for h in h {
                 *h *= scale;
@@ -143,7 +157,7 @@ fn low_rank_body<V: Sixteen>(
         let here = at * b.width..(at + p) * b.width;
         let out = &mut out[here.clone()];
         let y = terms.y.map(|y| &y[here.clone()]);
-        up::<V>(h, b, p, at == 0, Onto::Sum(Terms { y, ..terms }), out);
+        up::<V>(h, b, p, ask_b, Onto::Sum(Terms { y, ..terms }), out);
         // While it is in the nearest cache; among the sums above it would take registers that they need.
         if let Some(residual) = residual {
             out.iter_mut().zip(&residual[here]).for_each(|(out, residual)| *out += residual);
@@ -155,12 +169,14 @@ fn low_rank_body<V: Sixteen>(
 vectorised! {
     sixteen:
     /// `out[s] = (y[s] + bias) + Σ_j (scale · Σ_k x[s, k]·a[j, k])·b[j] + residual[s]`: x `[positions, a.width]`, y and out
-    /// `[positions, b.width]`. `h` is scratch, one for each row.
+    /// `[positions, b.width]`. `h` is scratch, one for each row. `next` has the rows of a and b that are used after this, one of
+    /// each at least, if that is known.
     low_rank_rows = low_rank_body(
         terms: Terms<'_>,
         residual: Option<&[f32]>,
         x: &[f32],
         update: Update<'_>,
+        next: Option<[Rows<'_>; 2]>,
         h: &mut [[f32; BLOCK]],
         out: &mut [f32],
     )
@@ -184,9 +200,11 @@ mod tests {
 
     #[test]
     fn the_fastest_registers_agree_with_none_and_with_the_definition() {
-        let (k, n, all) = (45, 130, 23);
+        // Wider than what is summed up at a time, and not by whole registers.
+        let (k, n, all) = (813, 130, 23);
         let numbers: Vec<usize> = (0..17).map(|j| 1 + j * 5 % all).collect();
-        let (x, y) = (ramp(all * k, 0.7), ramp(all * n, 0.3));
+        let (mut x, y) = (ramp(all * k, 0.7), ramp(all * n, 0.3));
+        x.iter_mut().for_each(|v| *v /= 32.0);
         let (a, b) = (ramp(24 * k, 1.1), ramp(24 * n, 0.9));
         let a = Rows { bank: &a, width: k, rows: &numbers };
         let b = Rows { bank: &b, width: n, rows: &numbers };
@@ -202,9 +220,19 @@ mod tests {
         let bias = ramp(n, 0.2);
         want.chunks_mut(n).for_each(|row| row.iter_mut().zip(&bias).for_each(|(v, b)| *v += b));
         let terms = |y| Terms { y, bias: Some(&bias) };
-        low_rank_rows(terms(Some(&y)), None, &x, Update { a, b, scale: 0.5 }, &mut h, &mut fast);
-        low_rank_body::<Slow>(terms(Some(&y)), None, &x, Update { a, b, scale: 0.5 }, &mut h, &mut slow);
-        low_rank_rows(terms(None), None, &x, Update { a, b, scale: 0.5 }, &mut h, &mut there);
+        low_rank_rows(terms(Some(&y)), None, &x, Update { a, b, scale: 0.5 }, None, &mut h, &mut fast);
+        low_rank_body::<Slow>(
+            terms(Some(&y)),
+            None,
+            &x,
+            Update { a, b, scale: 0.5 },
+            None,
+            &mut h,
+            &mut slow,
+        );
+        // In its place, and asking for what comes next.
+        let next = Some([a, b]);
+        low_rank_rows(terms(None), None, &x, Update { a, b, scale: 0.5 }, next, &mut h, &mut there);
         assert!(close(&fast, &want) && close(&slow, &want));
         assert_eq!(fast, there);
     }
@@ -213,23 +241,30 @@ mod tests {
     #[test]
     fn one_register_and_two_give_the_same_bits() {
         #[target_feature(enable = "avx2,fma")]
-        fn two(terms: Terms<'_>, x: &[f32], update: Update<'_>, h: &mut [[f32; BLOCK]], out: &mut [f32]) {
-            low_rank_body::<Two<super::super::super::simd::Avx>>(terms, None, x, update, h, out);
+        fn two(
+            terms: Terms<'_>,
+            x: &[f32],
+            update: Update<'_>,
+            next: Option<[Rows<'_>; 2]>,
+            h: &mut [[f32; BLOCK]],
+            out: &mut [f32],
+        ) {
+            low_rank_body::<Two<super::super::super::simd::Avx>>(terms, None, x, update, next, h, out);
         }
         if !is_x86_feature_detected!("avx2") || !is_x86_feature_detected!("fma") {
             return;
         }
         let numbers: Vec<usize> = (1..12).collect();
-        let (x, a, b) = (ramp(21 * 61, 0.7), ramp(12 * 61, 1.1), ramp(12 * 75, 0.9));
-        let a = Rows { bank: &a, width: 61, rows: &numbers };
+        let (x, a, b) = (ramp(21 * 829, 0.7), ramp(12 * 829, 1.1), ramp(12 * 75, 0.9));
+        let a = Rows { bank: &a, width: 829, rows: &numbers };
         let b = Rows { bank: &b, width: 75, rows: &numbers };
         let mut h = vec![[0.0; BLOCK]; 11];
         let [mut best, mut other] = [vec![0.25; 21 * 75], vec![0.25; 21 * 75]];
         let bias = ramp(75, 0.2);
         let terms = Terms { y: None, bias: Some(&bias) };
-        low_rank_rows(terms, None, &x, Update { a, b, scale: 0.7 }, &mut h, &mut best);
+        low_rank_rows(terms, None, &x, Update { a, b, scale: 0.7 }, None, &mut h, &mut best);
         // SAFETY: the processor has both features.
-        unsafe { two(terms, &x, Update { a, b, scale: 0.7 }, &mut h, &mut other) };
+        unsafe { two(terms, &x, Update { a, b, scale: 0.7 }, None, &mut h, &mut other) };
         assert_eq!(best, other);
     }
 }

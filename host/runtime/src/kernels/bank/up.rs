@@ -1,7 +1,8 @@
 //! Sums of rows of a bank, up from a low rank.
 
-use super::super::simd::{ask_for, fma};
+use super::super::simd::fma;
 use super::super::sixteen::Sixteen;
+use super::ask::Ask;
 use super::tiles::{BLOCK, Rows};
 
 /// What sums are added to.
@@ -27,12 +28,13 @@ pub(super) fn ahead(rows: usize) -> usize {
 }
 
 /// Puts `Σ_j h[j][p]·w[j]` into `P` positions of `out`, `16·W` columns from `at` on, for as many such groups as there are.
-/// Gives the first column that is left. `NEW` where the rows were not read yet: their next columns are asked for meanwhile.
+/// Gives the first column that is left.
 #[inline(always)]
-fn add<V: Sixteen, const P: usize, const W: usize, const NEW: bool>(
+fn add<V: Sixteen, const P: usize, const W: usize>(
     h: &[[f32; BLOCK]],
     w: Rows<'_>,
     mut at: usize,
+    ask: Ask<'_>,
     onto: Onto<'_>,
     out: &mut [f32],
 ) -> usize {
@@ -40,12 +42,10 @@ fn add<V: Sixteen, const P: usize, const W: usize, const NEW: bool>(
     let soon = ahead(w.rows.len());
     while at + 16 * W <= n {
         let mut sums = [[V::splat(0.0); W]; P];
-        for (row, h) in w.rows.iter().zip(h) {
+        for (j, (row, h)) in w.rows.iter().zip(h).enumerate() {
             let (from, _) = w.bank[row * n + at..][..16 * W].as_chunks::<16>();
-            if NEW {
-                let soon = w.bank.as_ptr().wrapping_add(row * n + at + soon);
-                (0..W).for_each(|c| ask_for(soon.wrapping_add(16 * c)));
-            }
+            let soon = ask.place(w, (j, at), (0, soon));
+            (0..W).for_each(|c| ask.ask(soon.wrapping_add(16 * c)));
             let mut columns = [V::splat(0.0); W];
             for (column, from) in columns.iter_mut().zip(from) {
                 *column = V::load(from);
@@ -90,23 +90,19 @@ pub(super) fn up<V: Sixteen>(
     h: &[[f32; BLOCK]],
     w: Rows<'_>,
     positions: usize,
-    new: bool,
+    ask: Ask<'_>,
     onto: Onto<'_>,
     out: &mut [f32],
 ) {
     let n = w.width;
     let at = if V::ONE && positions == 8 {
-        let at = if new {
-            add::<V, 8, 3, true>(h, w, 0, onto, out)
-        } else {
-            add::<V, 8, 3, false>(h, w, 0, onto, out)
-        };
-        add::<V, 8, 1, false>(h, w, at, onto, out)
+        let at = add::<V, 8, 3>(h, w, 0, ask, onto, out);
+        add::<V, 8, 1>(h, w, at, Ask::Nothing, onto, out)
     } else if positions == 4 {
-        add::<V, 4, 1, false>(h, w, 0, onto, out)
+        add::<V, 4, 1>(h, w, 0, Ask::Nothing, onto, out)
     } else {
-        let at = add::<V, 1, 4, false>(h, w, 0, onto, out);
-        add::<V, 1, 1, false>(h, w, at, onto, out)
+        let at = add::<V, 1, 4>(h, w, 0, Ask::Nothing, onto, out);
+        add::<V, 1, 1>(h, w, at, Ask::Nothing, onto, out)
     };
     for p in 0..positions {
         for c in at..n {

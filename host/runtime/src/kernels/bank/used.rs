@@ -89,6 +89,12 @@ impl<'a, const N: usize> Used<'a, N> {
         });
         (&self.places[range], rows)
     }
+
+    /// The rows of each bank, where the batch has such a row and it uses any.
+    pub(super) fn any_of(&self, row: usize) -> Option<[Rows<'_>; N]> {
+        let any = row + 1 < self.starts.len() && self.starts[row] < self.starts[row + 1];
+        any.then(|| self.of(row).1)
+    }
 }
 
 /// Positions that one task takes, of `positions` in all, of which each needs `each` multiplications. Where there are many,

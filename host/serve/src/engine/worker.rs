@@ -1,4 +1,4 @@
-//! The thread that runs batches, and the one beside it that makes answers of what they gave: the next batch runs meanwhile.
+//! The thread that runs batches, and the one beside it that makes answers of what they gave while the next batch runs.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,6 +14,9 @@ use crate::store::Store;
 
 /// Groups that wait for their answers while another runs; beyond, the thread that runs batches waits for them.
 const BEHIND: usize = 2;
+
+/// Rows of a group that is answered where it was run, if no other waits.
+const FEW: usize = 4;
 
 /// Starts both threads. The one that is joined ends when the queue is closed and all of it answered.
 ///
@@ -34,6 +37,23 @@ pub(super) fn start(store: Arc<Store>, queue: Arc<Queue>, passes: Passes) -> io:
 struct Group {
     items: Vec<Item>,
     ran: Vec<Ran>,
+}
+
+impl Group {
+    fn answer(self, store: &Store) {
+        let Group { items, ran } = self;
+        let answers = catch_unwind(AssertUnwindSafe(|| decode::answers(store, &items, ran)));
+        match answers {
+            Ok(answers) => items.iter().zip(answers).for_each(|(i, a)| match a {
+                Ok(answer) => i.pending.answer(i.place, answer),
+                Err(why) => i.pending.refuse(why),
+            }),
+            Err(_) => {
+                let why = || Refusal::Internal("making answers of what came out failed".into());
+                items.iter().for_each(|i| i.pending.refuse(why()));
+            }
+        }
+    }
 }
 
 struct Worker {
@@ -58,13 +78,21 @@ impl Worker {
 
     fn batch(&mut self, items: Vec<Item>) {
         items.iter().for_each(|i| i.pending.start());
-        for group in self.passes.groups(&self.store, items) {
+        let mut groups = self.passes.groups(&self.store, items).into_iter();
+        while let Some(group) = groups.next() {
+            let last = groups.len() == 0;
             self.store.metrics.batch(group.iter().map(|i| i.encoding.ids.len()));
             match self.passes.run(&self.store, &group) {
                 Ok(ran) => {
                     group.iter().for_each(|i| i.pending.end());
-                    // The other thread ends after this one.
-                    let _ = self.groups.send(Group { items: group, ran });
+                    let group = Group { items: group, ran };
+                    if last && group.items.len() <= FEW && self.queue.waiting() == 0 {
+                        // There is nothing to run meanwhile, and to hand so little over takes longer than to answer.
+                        group.answer(&self.store);
+                    } else {
+                        // The other thread ends after this one.
+                        let _ = self.groups.send(group);
+                    }
                 }
                 Err(why) => group.iter().for_each(|i| i.pending.refuse(why.clone())),
             }
@@ -74,17 +102,5 @@ impl Worker {
 
 /// Answers groups until no more can come.
 fn answer_all(store: &Store, groups: &Receiver<Group>) {
-    for Group { items, ran } in groups {
-        let answers = catch_unwind(AssertUnwindSafe(|| decode::answers(store, &items, ran)));
-        match answers {
-            Ok(answers) => items.iter().zip(answers).for_each(|(i, a)| match a {
-                Ok(answer) => i.pending.answer(i.place, answer),
-                Err(why) => i.pending.refuse(why),
-            }),
-            Err(_) => {
-                let why = || Refusal::Internal("making answers of what came out failed".into());
-                items.iter().for_each(|i| i.pending.refuse(why()));
-            }
-        }
-    }
+    groups.iter().for_each(|group| group.answer(store));
 }

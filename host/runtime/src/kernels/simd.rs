@@ -246,30 +246,31 @@ macro_rules! vectorised {
 }
 pub(crate) use vectorised;
 
-/// Asks for the line of the cache that holds a number, which will be read soon; of a place that holds none, nothing comes.
-#[inline(always)]
-pub(crate) fn ask_for(place: *const f32) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: every x86-64 processor has it; it reads nothing that a program could see, and fails nowhere.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(place.cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = place;
+/// The cache that numbers are asked into.
+#[derive(Clone, Copy)]
+pub(crate) enum Cache {
+    /// For what will be read soon.
+    Nearest,
+    /// For what is read later.
+    Next,
 }
 
-/// The same, for a cache further away: of what is read later.
+/// Asks for the line of the cache that holds a number, which will be read; of a place that holds none, nothing comes.
 #[inline(always)]
-pub(crate) fn ask_far(place: *const f32) {
+pub(crate) fn ask_for(place: *const f32, into: Cache) {
     #[cfg(target_arch = "x86_64")]
     {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
         // SAFETY: every x86-64 processor has it; it reads nothing that a program could see, and fails nowhere.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(place.cast()) };
+        unsafe {
+            match into {
+                Cache::Nearest => _mm_prefetch::<_MM_HINT_T0>(place.cast()),
+                Cache::Next => _mm_prefetch::<_MM_HINT_T1>(place.cast()),
+            }
+        }
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = place;
+    let _ = (place, into);
 }
 
 #[cfg(test)]

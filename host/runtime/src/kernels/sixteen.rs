@@ -13,17 +13,8 @@ pub(crate) trait Sixteen: Copy {
     fn add(self, other: Self) -> Self;
     /// `self · b + c`.
     fn mul_add(self, b: Self, c: Self) -> Self;
-    fn halves(self) -> [Self::Half; 2];
     /// Each one's sum: its halves' sum, and that in the order of [`Eight::total`].
-    #[inline(always)]
-    fn totals(of: &[Self; 16]) -> Self {
-        let mut all = [0.0; 16];
-        for (all, sums) in all.iter_mut().zip(of) {
-            let [low, high] = sums.halves();
-            *all = low.add(high).total();
-        }
-        Self::load(&all)
-    }
+    fn totals(of: &[Self; 16]) -> Self;
     fn store(self, to: &mut [f32; 16]);
 }
 
@@ -52,8 +43,12 @@ impl<V: Eight> Sixteen for Two<V> {
         Two(self.0.mul_add(b.0, c.0), self.1.mul_add(b.1, c.1))
     }
     #[inline(always)]
-    fn halves(self) -> [V; 2] {
-        [self.0, self.1]
+    fn totals(of: &[Two<V>; 16]) -> Two<V> {
+        let mut all = [0.0; 16];
+        for (all, sums) in all.iter_mut().zip(of) {
+            *all = sums.0.add(sums.1).total();
+        }
+        Two::load(&all)
     }
     #[inline(always)]
     fn store(self, to: &mut [f32; 16]) {
@@ -98,11 +93,6 @@ mod wide {
         fn mul_add(self, b: Wide, c: Wide) -> Wide {
             // SAFETY: see the type.
             Wide(unsafe { _mm512_fmadd_ps(self.0, b.0, c.0) })
-        }
-        #[inline(always)]
-        fn halves(self) -> [Avx; 2] {
-            // SAFETY: see the type.
-            unsafe { [_mm512_castps512_ps256(self.0), _mm512_extractf32x8_ps::<1>(self.0)].map(Avx) }
         }
         /// All at once: a step adds what is left of two, and leaves half as many registers.
         #[inline(always)]

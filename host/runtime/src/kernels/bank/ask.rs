@@ -1,6 +1,6 @@
 //! Asking for rows of a bank before they are needed.
 
-use super::super::simd::{ask_far, ask_for};
+use super::super::simd::{Cache, ask_for};
 use super::tiles::Rows;
 
 /// What to ask for while rows of a bank are used. A product with few positions takes less than its rows take to come from
@@ -14,7 +14,17 @@ pub(super) enum Ask<'a> {
     Next(Rows<'a>),
 }
 
-impl Ask<'_> {
+impl<'a> Ask<'a> {
+    /// What to ask for from position `at` on, if `then` comes after these positions.
+    #[inline(always)]
+    pub(super) fn at(at: usize, then: Option<Rows<'a>>) -> Ask<'a> {
+        match then {
+            _ if at == 0 => Ask::Own,
+            Some(next) => Ask::Next(next),
+            None => Ask::Nothing,
+        }
+    }
+
     /// Where to ask while a column of a row of `w` is used; so many rows and columns behind, if it is for its own.
     #[inline(always)]
     pub(super) fn place(
@@ -35,8 +45,8 @@ impl Ask<'_> {
     pub(super) fn ask(self, place: *const f32) {
         match self {
             Ask::Nothing => {}
-            Ask::Own => ask_for(place),
-            Ask::Next(_) => ask_far(place),
+            Ask::Own => ask_for(place, Cache::Nearest),
+            Ask::Next(_) => ask_for(place, Cache::Next),
         }
     }
 }

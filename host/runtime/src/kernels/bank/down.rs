@@ -35,7 +35,7 @@ fn dots<V: Sixteen, const P: usize, const J: usize>(
         for (j, soon) in soon.iter_mut().enumerate() {
             *soon = ask.place(w, (from + j, columns.start), (J, 0));
         }
-        let mut sums = [[V::splat(0.0); P]; J];
+        let mut sums = [V::splat(0.0); 16];
         for i in 0..n {
             soon.iter().for_each(|row| ask.ask(row.wrapping_add(16 * i)));
             let mut row = [V::splat(0.0); J];
@@ -45,23 +45,15 @@ fn dots<V: Sixteen, const P: usize, const J: usize>(
             for p in 0..P {
                 let v = V::load(&x16[p][i]);
                 for j in 0..J {
-                    sums[j][p] = v.mul_add(row[j], sums[j][p]);
+                    sums[j * P + p] = v.mul_add(row[j], sums[j * P + p]);
                 }
             }
         }
-        let mut all = [V::splat(0.0); 16];
-        for j in 0..J {
-            for p in 0..P {
-                all[j * P + p] = sums[j][p];
-            }
-        }
         let mut totals = [0.0; 16];
-        V::totals(&all).store(&mut totals);
+        V::totals(&sums).store(&mut totals);
         for j in 0..J {
             for p in 0..P {
-                let out = &mut out[from + j][first + p];
-                let before = if columns.start == 0 { 0.0 } else { *out };
-                *out = before + totals[j * P + p];
+                out[from + j][first + p] += totals[j * P + p];
             }
         }
         from += J;
@@ -78,8 +70,8 @@ pub(super) fn down<V: Sixteen>(
     ask: Ask<'_>,
     out: &mut [[f32; BLOCK]],
 ) {
-    let mut from = 0;
-    while from == 0 || from < w.width {
+    out.fill([0.0; BLOCK]);
+    for from in (0..w.width).step_by(COLUMNS) {
         let columns = from..(from + COLUMNS).min(w.width);
         // As many sums as leave registers for what they are made of.
         if V::ONE && positions == 8 {
@@ -97,7 +89,6 @@ pub(super) fn down<V: Sixteen>(
             let at = dots::<V, 1, 4>((x, 0), w, &columns, 0, Ask::Nothing, out);
             dots::<V, 1, 1>((x, 0), w, &columns, at, Ask::Nothing, out);
         }
-        from += COLUMNS;
     }
     // What is left behind the last sixteen.
     let done = w.width / 16 * 16;

@@ -1,7 +1,7 @@
 //! The arithmetic of a bank's products. An element of a result is added up in an order that its own place alone fixes,
 //! never by what is computed beside it: positions and rows of the bank are only taken together for speed.
 
-use super::super::simd::{ask_for, vectorised};
+use super::super::simd::{Cache, ask_for, vectorised};
 use super::super::sixteen::Sixteen;
 use super::ask::Ask;
 use super::down::down;
@@ -40,7 +40,7 @@ impl<'a> Rows<'a> {
     pub(super) fn ask_for(&self, columns: usize) {
         for row in self.rows {
             let row = &self.bank[row * self.width..][..columns.min(self.width)];
-            row.chunks(16).for_each(|line| ask_for(line.as_ptr()));
+            row.chunks(16).for_each(|line| ask_for(line.as_ptr(), Cache::Nearest));
         }
     }
 }
@@ -68,7 +68,7 @@ fn down_body<V: Sixteen>(
     while at < all {
         let p = step::<V>(all - at);
         let out = &mut out[at * rank..][..p * rank];
-        down::<V>(&x[at * w.width..], w, p, if at == 0 { Ask::Own } else { Ask::Nothing }, h);
+        down::<V>(&x[at * w.width..], w, p, Ask::at(at, None), h);
         out.fill(0.0);
         for (place, h) in places.iter().zip(&*h) {
             for (out, h) in out.chunks_exact_mut(rank).zip(h) {
@@ -107,7 +107,7 @@ fn up_body<V: Sixteen>(
             }
         }
         let out = &mut out[at * w.width..][..p * w.width];
-        up::<V>(h, w, p, if at == 0 { Ask::Own } else { Ask::Nothing }, Onto::Nothing, out);
+        up::<V>(h, w, p, Ask::at(at, None), Onto::Nothing, out);
         at += p;
     }
 }
@@ -143,12 +143,8 @@ fn low_rank_body<V: Sixteen>(
     b.ask_for(ahead(b.rows.len()));
     while at < all {
         let p = step::<V>(all - at);
-        let [ask_a, ask_b] = match next {
-            _ if at == 0 => [Ask::Own; 2],
-            Some(next) if at + p == all => next.map(Ask::Next),
-            _ => [Ask::Nothing; 2],
-        };
-        down::<V>(&x[at * a.width..], a, p, ask_a, h);
+        let then = next.filter(|_| at + p == all);
+        down::<V>(&x[at * a.width..], a, p, Ask::at(at, then.map(|[a, _]| a)), h);
         for h in h.iter_mut() {
             for h in h {
                 *h *= scale;
@@ -157,7 +153,7 @@ fn low_rank_body<V: Sixteen>(
         let here = at * b.width..(at + p) * b.width;
         let out = &mut out[here.clone()];
         let y = terms.y.map(|y| &y[here.clone()]);
-        up::<V>(h, b, p, ask_b, Onto::Sum(Terms { y, ..terms }), out);
+        up::<V>(h, b, p, Ask::at(at, then.map(|[_, b]| b)), Onto::Sum(Terms { y, ..terms }), out);
         // While it is in the nearest cache; among the sums above it would take registers that they need.
         if let Some(residual) = residual {
             out.iter_mut().zip(&residual[here]).for_each(|(out, residual)| *out += residual);

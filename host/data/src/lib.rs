@@ -24,6 +24,7 @@ mod stats;
 mod table;
 mod text_batch;
 mod tokenizer;
+mod word_cache;
 
 pub use batches::{Batches, Order, Padding};
 pub use error::{DataError, Place};

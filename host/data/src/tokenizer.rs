@@ -10,6 +10,7 @@ use tokenizers::utils::truncation::{
 use tokenizers::{PostProcessor, Tokenizer as Inner};
 
 use crate::error::DataError;
+use crate::word_cache::WordCache;
 
 /// A tokenizer file is refused above this size before it is parsed.
 const MAX_FILE: u64 = 256 << 20;
@@ -105,6 +106,7 @@ impl Encoded {
 /// Unigram. Truncation and padding that the file asks for are ignored, except for the side of truncation.
 pub struct Tokenizer {
     inner: Inner,
+    words: Option<WordCache>,
     special: Special,
     direction: TruncationDirection,
     digest: String,
@@ -140,7 +142,8 @@ impl Tokenizer {
         let mut special = special(&inner, &named(path)?);
         special.pad = special.pad.or(pad);
         let digest = format!("blake3:{}", blake3::hash(&bytes).to_hex());
-        Ok(Tokenizer { inner, special, direction, digest })
+        let words = WordCache::of(&inner);
+        Ok(Tokenizer { inner, words, special, direction, digest })
     }
 
     /// Ids of the special tokens.
@@ -231,9 +234,10 @@ impl Tokenizer {
         options: &EncodeOptions,
         special: usize,
     ) -> tokenizers::Result<Encoding> {
-        let tokens = |text: &str| match options.offsets {
-            true => self.inner.encode(text, false),
-            false => self.inner.encode_fast(text, false),
+        let tokens = |text: &str| match &self.words {
+            Some(words) => words.encode(&self.inner, text),
+            None if options.offsets => self.inner.encode(text, false),
+            None => self.inner.encode_fast(text, false),
         };
         let mut first = tokens(text)?;
         let mut second = pair.map(tokens).transpose()?;

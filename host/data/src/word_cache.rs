@@ -17,7 +17,7 @@ const LONGEST: usize = 32;
 struct Token {
     id: u32,
     /// Where it stands in the word, in bytes.
-    offsets: (u32, u32),
+    offsets: (usize, usize),
     /// Which one of what the tokenizer itself makes of the word ("don't" is three).
     part: u32,
 }
@@ -37,6 +37,9 @@ impl WordCache {
         let bert = matches!(inner.get_normalizer(), Some(NormalizerWrapper::BertNormalizer(_)))
             && matches!(inner.get_pre_tokenizer(), Some(PreTokenizerWrapper::BertPreTokenizer(_)))
             && matches!(inner.get_model(), ModelWrapper::WordPiece(_));
+        if !bert {
+            return None;
+        }
         let mut greedy = Vec::new();
         for token in inner.get_added_tokens_decoder().values() {
             let spaces = token.lstrip || token.rstrip;
@@ -46,7 +49,7 @@ impl WordCache {
             }
             greedy.extend(spaces.then(|| token.content.clone()));
         }
-        bert.then(|| WordCache { words: Cache::new(MOST), greedy })
+        Some(WordCache { words: Cache::new(MOST), greedy })
     }
 
     /// The tokens of a text, without special tokens and their spelling; `inner` is the tokenizer that this is of.
@@ -63,7 +66,7 @@ impl WordCache {
             for token in tokens.iter() {
                 let (from, to) = token.offsets;
                 ids.push(token.id);
-                offsets.push((start + from as usize, start + to as usize));
+                offsets.push((start + from, start + to));
                 words.push(Some(before + token.part));
             }
             start += word.len() + 1;
@@ -91,11 +94,7 @@ impl WordCache {
         let made = inner.encode(word, false)?;
         let each = made.get_ids().iter().zip(made.get_offsets()).zip(made.get_word_ids());
         let tokens: Arc<[Token]> = each
-            .map(|((id, (from, to)), part)| Token {
-                id: *id,
-                offsets: (*from as u32, *to as u32),
-                part: part.unwrap_or(0),
-            })
+            .map(|((id, offsets), part)| Token { id: *id, offsets: *offsets, part: part.unwrap_or(0) })
             .collect();
         if word.len() <= LONGEST {
             self.words.insert(word.into(), Arc::clone(&tokens));

@@ -243,6 +243,31 @@ fn a_window_of_negative_infinity_has_a_first_element_and_one_outside_the_image_h
     assert_eq!(of_row("MaxPool", &around, &[5.0]).unwrap(), [0.0]);
 }
 
+#[test]
+fn a_window_left_out_behind_the_image_has_no_part_in_the_gradient() {
+    let Some(runtime) = runtime() else { return };
+    // Rounded up there are three windows of four elements, the last of which begins behind them: there are two. ONNX's
+    // own shape inference says three before operator set 22. Along the other axis one is rounded up to, and is there.
+    // A dilation that the kernel of one element makes nothing of lets the gradient compare sizes.
+    let attrs = [("kernel_shape", ints(&[1, 2])), ("strides", ints(&[2, 2])), ("ceil_mode", Attr::Int(1))];
+    let dilated = ("dilations", ints(&[5, 1]));
+    let image = vec![-0.4, 0.3, 0.1, -0.2, 0.6, -0.7, 0.5, 0.8, -0.1, 0.2, -0.6, 0.9];
+    let image = Array { shape: vec![1, 1, 4, 3], values: image };
+    let none = [0.0; 3];
+    for (op, extra, row) in
+        [("MaxPool", Some(dilated), [0.0, 1.0, 1.0]), ("AveragePool", None, [0.5, 0.5, 1.0])]
+    {
+        let attrs: Vec<_> = attrs.iter().cloned().chain(extra).collect();
+        let case = case(op, vec![Arg::Float(image.clone())], &attrs);
+        for sizes in [Sizes::Known, Sizes::Own, Sizes::Shared] {
+            let (graph, floats, fed) = case.graph(sizes, DType::F32);
+            let mut derived = Derived::new(runtime, &graph, &floats, true).expect("a derivable graph");
+            let (gradients, _) = derived.gradients(&fed, &mut || 1.0).expect("it runs");
+            assert_eq!(gradients, [[row, none, row, none].concat()], "{op} {sizes:?}");
+        }
+    }
+}
+
 /// Images `[batch, 2, height, width]` through strided, depthwise and transposed convolutions and both poolings.
 fn network() -> (Graph, Vec<(ValueId, Vec<usize>)>) {
     let mut g = Graph::new("network", 20);

@@ -3,6 +3,7 @@
 pub mod proto;
 mod read;
 mod tensors;
+mod windows;
 mod write;
 
 pub use read::{read, read_bytes, read_with_files};

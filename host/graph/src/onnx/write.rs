@@ -11,6 +11,7 @@ use super::proto::{
     ShapeProto, TensorType, TypeProto, ValueInfo, attribute_type, dimension,
 };
 use super::tensors::{external_proto, inline_proto};
+use super::windows;
 use crate::fused;
 use crate::ir::{Attr, Fact, Function, Graph, Node, ValueId};
 use crate::tensor::Tensor;
@@ -142,12 +143,17 @@ fn model_proto(graph: &Graph, put: &mut PutTensor<'_>) -> ModelProto {
     }
 }
 
-/// The graph with its attentions written out, where it has any: ONNX Runtime checks a function against all of its
-/// outputs, of which a forward pass reads one, and its optimiser knows the plain operators.
+/// The graph as ONNX Runtime takes it, where it differs: with its attentions written out, since a function is checked
+/// against all of its outputs, of which a forward pass reads one, and the optimiser knows the plain operators; and with
+/// the true sizes of poolings.
 fn expanded(graph: &Graph) -> Option<Graph> {
-    graph.nodes.iter().any(fused::is_attention).then(|| {
+    let attends = graph.nodes.iter().any(fused::is_attention);
+    (attends || windows::any_misjudged(graph)).then(|| {
         let mut plain = graph.clone();
-        fused::expand_attention(&mut plain);
+        if attends {
+            fused::expand_attention(&mut plain);
+        }
+        windows::correct(&mut plain);
         plain
     })
 }

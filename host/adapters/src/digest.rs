@@ -35,19 +35,42 @@ pub fn digest_files<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Resul
         crate::tensors::open(path)?;
         let mut one = blake3::Hasher::new();
         one.update_mmap_rayon(path).map_err(Error::io(path, "reading"))?;
-        Ok(one)
+        Ok(FileDigest::of(&one))
     };
-    digest_parts(paths.into_iter().map(read))
+    let files: Vec<FileDigest> = paths.into_iter().map(read).collect::<Result<_>>()?;
+    Ok(digest_of(&files))
 }
 
-fn digest_parts(parts: impl Iterator<Item = Result<blake3::Hasher>>) -> Result<String> {
-    let mut all = blake3::Hasher::new();
-    for part in parts {
-        let part = part?;
-        all.update(&part.count().to_le_bytes());
-        all.update(part.finalize().as_bytes());
+/// Length and hash of one file.
+pub(crate) struct FileDigest {
+    bytes: u64,
+    hash: blake3::Hash,
+}
+
+impl FileDigest {
+    /// Of a file with this content.
+    pub(crate) fn of_content(content: &[u8]) -> FileDigest {
+        FileDigest { bytes: content.len() as u64, hash: blake3::hash(content) }
     }
-    Ok(text(all.finalize()))
+
+    fn of(read: &blake3::Hasher) -> FileDigest {
+        FileDigest { bytes: read.count(), hash: read.finalize() }
+    }
+
+    /// What [`digest_bytes`] gives of the content.
+    pub(crate) fn text(&self) -> String {
+        text(self.hash)
+    }
+}
+
+/// What [`digest_files`] gives of these files.
+pub(crate) fn digest_of<'a>(files: impl IntoIterator<Item = &'a FileDigest>) -> String {
+    let mut all = blake3::Hasher::new();
+    for file in files {
+        all.update(&file.bytes.to_le_bytes());
+        all.update(file.hash.as_bytes());
+    }
+    text(all.finalize())
 }
 
 /// What [`digest_files`] gives of an adapter's files. They are read, not mapped: whoever shortens one meanwhile does no harm.
@@ -58,15 +81,10 @@ pub fn digest_adapter(dir: &Path) -> Result<String> {
     let read = |path: PathBuf| {
         let mut one = blake3::Hasher::new();
         one.update_reader(crate::tensors::open(&path)?).map_err(Error::io(&path, "reading"))?;
-        Ok(one)
+        Ok(FileDigest::of(&one))
     };
-    digest_parts(crate::files_of(dir).into_iter().map(read))
-}
-
-/// What [`digest_files`] gives of files with these contents.
-pub(crate) fn digest_contents<'a>(contents: impl IntoIterator<Item = &'a [u8]>) -> Result<String> {
-    let read = |content| Ok(blake3::Hasher::new().update(content).clone());
-    digest_parts(contents.into_iter().map(read))
+    let files: Vec<FileDigest> = crate::files_of(dir).into_iter().map(read).collect::<Result<_>>()?;
+    Ok(digest_of(&files))
 }
 
 #[cfg(test)]
@@ -111,7 +129,8 @@ mod tests {
             files.iter().map(|f| if f.ends_with(crate::CONFIG_FILE) { &contents[0] } else { &contents[1] });
         let whole = digest_files(&files).unwrap();
         assert_eq!(whole, digest_adapter(dir.path()).unwrap());
-        assert_eq!(whole, digest_contents(by_name.map(Vec::as_slice)).unwrap());
+        let read: Vec<FileDigest> = by_name.map(|content| FileDigest::of_content(content)).collect();
+        assert_eq!(whole, digest_of(&read));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
 use crate::atomic::locate;
-use crate::digest::{digest_bytes, digest_contents};
+use crate::digest::{FileDigest, digest_of};
 use crate::error::{Error, Result};
 use crate::finite::first_non_finite;
 use crate::graft_file::{FORMAT, GraftFile};
@@ -48,14 +48,15 @@ pub fn load_digested(dir: &Path) -> Result<(StoredAdapter, String)> {
 
 fn load_once(dir: &Path) -> Result<(StoredAdapter, String)> {
     let files = read_files(dir)?;
-    let digest = digest_contents(files.values().map(|(_, bytes)| bytes.as_ref()))?;
-    Ok((adapter_of(dir, &files)?, digest))
+    let digests: Digests =
+        files.iter().map(|(name, (_, bytes))| (*name, FileDigest::of_content(bytes))).collect();
+    Ok((adapter_of(dir, &files, &digests)?, digest_of(digests.values())))
 }
 
-fn adapter_of(dir: &Path, files: &Files) -> Result<StoredAdapter> {
+fn adapter_of(dir: &Path, files: &Files, digests: &Digests) -> Result<StoredAdapter> {
     let graft = files.get(GRAFT_FILE).map(|(path, bytes)| parse_graft(path, bytes)).transpose()?;
     if let Some(graft) = &graft {
-        check_manifest(dir, graft, files)?;
+        check_manifest(dir, graft, files, digests)?;
     }
     let (config, hub) = match files.get(CONFIG_FILE) {
         Some((path, bytes)) => parse_config(path, bytes)?,
@@ -145,6 +146,7 @@ fn own_parameters(path: &Path, bytes: Bytes, fits: bool) -> Result<Parameters> {
 }
 
 type Files = IndexMap<&'static str, (PathBuf, Bytes)>;
+type Digests = IndexMap<&'static str, FileDigest>;
 
 fn read_files(dir: &Path) -> Result<Files> {
     let mut out = Files::new();
@@ -171,17 +173,16 @@ fn parse_graft(path: &Path, bytes: &[u8]) -> Result<GraftFile> {
 }
 
 /// The files must be those that `graft.json` was written with, no fewer and no more.
-fn check_manifest(dir: &Path, graft: &GraftFile, files: &Files) -> Result<()> {
+fn check_manifest(dir: &Path, graft: &GraftFile, files: &Files, digests: &Digests) -> Result<()> {
     for (name, digest) in &graft.files {
         if name == GRAFT_FILE || !FILES.contains(&name.as_str()) {
             return Err(Error::ManifestName { path: dir.join(GRAFT_FILE), name: name.clone() });
         }
-        match files.get(name.as_str()) {
-            None => return Err(Error::MissingFile { path: dir.join(name) }),
-            Some((path, bytes)) if digest_bytes(bytes) != *digest => {
-                return Err(Error::FileDigest { path: path.clone() });
-            }
-            Some(_) => {}
+        let Some((path, _)) = files.get(name.as_str()) else {
+            return Err(Error::MissingFile { path: dir.join(name) });
+        };
+        if digests.get(name.as_str()).is_none_or(|found| found.text() != *digest) {
+            return Err(Error::FileDigest { path: path.clone() });
         }
     }
     match files.iter().find(|(name, _)| **name != GRAFT_FILE && !graft.files.contains_key(**name)) {

@@ -2,9 +2,9 @@
 //! that revision gives; and former revisions leave memory.
 //!
 //! `GRAFT_LONG=1` makes it long: 200 adapters, 64 clients, ten replacements a second for two minutes at 70 % of what the
-//! machine can do, compared with the same load without replacements; a number above 1 is so many seconds. `GRAFT_LONG_BASE` and `GRAFT_LONG_ADAPTERS` name
-//! another base and a folder of adapters of it; `--release` and a machine that has nothing else to do are needed for the
-//! numbers to mean something.
+//! machine can do, compared with the same load without replacements, by turns, since a machine's pace changes; a number
+//! above 1 is so many seconds. `GRAFT_LONG_BASE` and `GRAFT_LONG_ADAPTERS` name another base and a folder of adapters of
+//! it; `--release` and a machine that has nothing else to do are needed for the numbers to mean something.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
@@ -19,6 +19,9 @@ use graft_serve::access::{Access, KeyFile};
 use graft_serve::{Limits, Watcher};
 use storm::{Plan, Report, Storm, folders};
 use tempfile::TempDir;
+
+/// Turns of the long run. In each one it is measured again what the machine can do.
+const TURNS: u32 = 12;
 
 fn plan() -> HousePlan {
     let access = Access::new(&KeyFile { admin: Some("root".into()), ..KeyFile::default() });
@@ -94,15 +97,21 @@ async fn long_run_of_replacements_at_seventy_percent() {
     let _watcher = Watcher::start(Arc::clone(&house.engine.store), Duration::from_secs(1)).unwrap();
     let storm = Arc::new(Storm::new(house, &variants, 200).await);
     let seconds = long.to_str().and_then(|s| s.parse().ok()).filter(|s| *s > 1).unwrap_or(120);
-    let minutes = Duration::from_secs(seconds);
-    let calm = Plan { clients: 64, rate: None, replacements: 0.0, in_folder: false, lasts: minutes / 8 };
-    let capacity = storm.run(&calm).await;
+    let slice = Duration::from_secs(seconds) / TURNS;
+    let plan = Plan { clients: 64, rate: None, replacements: 0.0, in_folder: false, lasts: slice };
+    let (mut capacity, mut calm, mut report) = (Report::default(), Report::default(), Report::default());
+    for turn in 0..TURNS {
+        let most = storm.run(&Plan { lasts: slice / 2, ..plan.clone() }).await;
+        let rate = Some(0.7 * most.throughput());
+        capacity.add(most);
+        for replaces in [turn % 2 == 0, turn % 2 == 1] {
+            let replacements = if replaces { 10.0 } else { 0.0 };
+            let of = if replaces { &mut report } else { &mut calm };
+            of.add(storm.run(&Plan { rate, replacements, ..plan.clone() }).await);
+        }
+    }
     shown("as much as can be", &capacity);
-    let rate = Some(0.7 * capacity.throughput());
-    let calm = storm.run(&Plan { rate, lasts: minutes, ..calm.clone() }).await;
     shown("at 70 %, nothing replaced", &calm);
-    let plan = Plan { clients: 64, rate, replacements: 10.0, in_folder: false, lasts: minutes };
-    let report = storm.run(&plan).await;
     shown("at 70 %, ten replaced a second", &report);
     println!(
         "throughput {:.3} and p99 {:.2} of those without replacements",

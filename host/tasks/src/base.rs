@@ -7,6 +7,7 @@ use graft_graph::model::{self, Model, Role};
 use graft_graph::sites::{Site, SiteKind, sites};
 use graft_graph::{DType, Graph, Tensor, ValueId, onnx, raise};
 use graft_runtime::{DeviceMemory, Provider, Runtime, Session, SessionOptions, SessionSource, SharedWeights};
+use indexmap::IndexSet;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Result, TaskError};
@@ -30,6 +31,8 @@ pub struct Base {
     /// The checkpoint that the base was exported from, where it was named.
     pub checkpoint: Option<Checkpoint>,
     files: Vec<PathBuf>,
+    sites: OnceLock<Vec<Site>>,
+    site_paths: OnceLock<Vec<String>>,
     runtime: &'static Runtime,
     weights: OnceLock<Arc<SharedWeights>>,
     digest: OnceLock<String>,
@@ -84,6 +87,8 @@ impl Base {
             graph,
             model,
             files,
+            sites: OnceLock::new(),
+            site_paths: OnceLock::new(),
             runtime,
             weights: OnceLock::new(),
             digest: OnceLock::new(),
@@ -170,10 +175,21 @@ impl Base {
         Ok(())
     }
 
+    /// The sites of the graph as it is when they are first asked for.
+    pub fn sites(&self) -> &[Site] {
+        self.sites.get_or_init(|| sites(&self.graph))
+    }
+
+    /// The paths of every site, each once.
+    pub fn site_paths(&self) -> &[String] {
+        let paths = || self.sites().iter().map(|s| s.path.clone()).collect::<IndexSet<_>>();
+        self.site_paths.get_or_init(|| paths().into_iter().collect())
+    }
+
     /// The most tokens that the base has positions for, where a table of positions tells.
     pub fn longest(&self) -> Option<usize> {
         let table = |s: &Site| s.kind == SiteKind::Embedding && s.path.contains("position");
-        sites(&self.graph).iter().find(|s| table(s)).map(|s| s.in_features)
+        self.sites().iter().find(|s| table(s)).map(|s| s.in_features)
     }
 
     /// Where texts are cut: at `asked` tokens, else at the base's own limit, and always so that `virtual_tokens` have

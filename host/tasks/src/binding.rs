@@ -1,7 +1,7 @@
 //! Between the tensors of an adapter directory and the parameters of an adapted graph.
 
 use graft_adapters::{Architecture, Expected, ParamKey, PeftConfig, StoredAdapter};
-use graft_graph::sites::{Site, attentions, residuals, sites};
+use graft_graph::sites::{Site, attentions, residuals};
 use graft_graph::{Graph, Tensor, ValueId};
 use graft_plugins::adapt::{Param, Start};
 use graft_plugins::api::{Course, Init, Role};
@@ -66,8 +66,7 @@ pub fn method_of(base: &Base, adapter: &StoredAdapter) -> Result<Option<Choice>>
             .as_ref()
             .map(|g| Choice { id: g.method.id.clone(), config: Value::Object(g.method.config.clone()) }));
     };
-    let paths = site_paths(&base.graph);
-    let places = adapter.sites_in(&paths)?;
+    let places = adapter.sites_in(base.site_paths())?;
     let at = |path: &String| places.map.get(path).cloned();
     let hooked: Vec<String> = adapter.hooked().iter().filter_map(at).collect();
     let mut peft = peft.clone();
@@ -137,11 +136,6 @@ pub fn objective_of(base: &Base, adapter: &StoredAdapter) -> Option<Choice> {
     Some(Choice { id: "classification".into(), config: json!({ "pooling": pooling, "labels": labels }) })
 }
 
-/// The paths of every site of a base, each once.
-pub fn site_paths(graph: &Graph) -> Vec<String> {
-    sites(graph).into_iter().map(|s| s.path).collect::<indexmap::IndexSet<_>>().into_iter().collect()
-}
-
 /// The paths of the modules at whose end a residual connection is, each once.
 fn residual_paths(graph: &Graph, all: &[Site]) -> Vec<String> {
     let paths = residuals(graph, all, &attentions(graph)).into_iter().map(|r| r.path);
@@ -153,7 +147,7 @@ fn residual_paths(graph: &Graph, all: &[Site]) -> Vec<String> {
 /// # Errors
 /// Missing, extra or misshapen tensors, by name.
 pub fn bind(base: &Base, adapter: &StoredAdapter, params: &[Param]) -> Result<Vec<Tensor>> {
-    let all = sites(&base.graph);
+    let all = base.sites();
     let mut expected = Vec::new();
     let mut head: Vec<(&str, &[usize])> = Vec::new();
     for p in params {
@@ -161,19 +155,18 @@ pub fn bind(base: &Base, adapter: &StoredAdapter, params: &[Param]) -> Result<Ve
             Role::Head => head.push((head_name(&p.key), &p.shape)),
             Role::Adapter if p.course == Course::Implied => {}
             Role::Adapter => {
-                expected.push(Expected { key: param_key(&base.graph, &all, p), shape: p.shape.clone() })
+                expected.push(Expected { key: param_key(&base.graph, all, p), shape: p.shape.clone() })
             }
         }
     }
     let mut method = if adapter.parameters.is_empty() && expected.is_empty() {
         Vec::new()
     } else {
-        let paths = match (&adapter.peft, &adapter.hub) {
-            (Some(_), _) => Some(site_paths(&base.graph)),
-            (None, Some(_)) => Some(residual_paths(&base.graph, &all)),
+        let places = match (&adapter.peft, &adapter.hub) {
+            (Some(_), _) => Some(adapter.sites_in(base.site_paths())?),
+            (None, Some(_)) => Some(adapter.sites_in(&residual_paths(&base.graph, all))?),
             (None, None) => None,
         };
-        let places = paths.map(|p| adapter.sites_in(&p)).transpose()?;
         adapter.bind(places.as_ref(), &expected)?
     }
     .into_iter();
@@ -186,7 +179,7 @@ pub fn bind(base: &Base, adapter: &StoredAdapter, params: &[Param]) -> Result<Ve
     let tensors: Vec<Result<Tensor>> = params.iter().filter_map(next).collect();
     let mut tensors = tensors.into_iter().map(|t| as_f32(t?)).collect::<Result<Vec<_>>>()?;
     let scale_of = |p: &Param| {
-        let key = p.base.as_ref().map(|_| param_key(&base.graph, &all, p));
+        let key = p.base.as_ref().map(|_| param_key(&base.graph, all, p));
         key.filter(|k| k.name == "weight").map(|k| k.path)
     };
     norms::as_in_graph(base, adapter, params, &scale_of, &mut tensors)?;

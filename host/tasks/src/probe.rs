@@ -1,7 +1,7 @@
 //! Inputs for a base, made up from what is known of them: to try whether two graphs give the same.
 
 use graft_graph::model::Role;
-use graft_graph::sites::{SiteKind, sites};
+use graft_graph::sites::SiteKind;
 use graft_graph::{DType, Dim, Tensor, ValueId};
 use indexmap::IndexMap;
 
@@ -74,7 +74,7 @@ fn tensor(base: &Base, value: ValueId, role: Role, state: &mut u64) -> Option<Te
 
 /// Rows of the table that the ids choose from; of the smallest one where that can't be told.
 fn vocabulary(base: &Base, ids: ValueId) -> u64 {
-    let tables: Vec<_> = sites(&base.graph).into_iter().filter(|s| s.kind == SiteKind::Embedding).collect();
+    let tables: Vec<_> = base.sites().iter().filter(|s| s.kind == SiteKind::Embedding).collect();
     let own = tables.iter().find(|s| s.input == ids).map(|s| s.in_features);
     own.or_else(|| tables.iter().map(|s| s.in_features).min()).unwrap_or(2).max(1) as u64
 }

@@ -4,10 +4,9 @@ use std::borrow::Cow;
 
 use graft_adapters::{Layer, Projected, StoredAdapter, project};
 use graft_graph::Tensor;
-use graft_graph::sites::{Site, SiteKind, attentions, pieces, sites};
+use graft_graph::sites::{Site, SiteKind, attentions, pieces};
 
 use crate::base::Base;
-use crate::binding::site_paths;
 use crate::error::{Result, TaskError};
 
 /// `model_type` of architectures whose `qkv_proj` or `c_attn` has the rows in blocks, or for each head together.
@@ -33,8 +32,8 @@ pub fn projected(base: &Base, adapter: &StoredAdapter) -> Result<Option<Projecte
     if adapter.peft.is_none() {
         return Ok(None);
     }
-    let paths = site_paths(&base.graph);
-    if adapter.sites_in(&paths).is_ok() {
+    let paths = base.site_paths();
+    if adapter.sites_in(paths).is_ok() {
         return Ok(None);
     }
     if let Some(kind) = base.model_type.as_deref().filter(|m| OTHERWISE.contains(m)) {
@@ -44,8 +43,8 @@ pub fn projected(base: &Base, adapter: &StoredAdapter) -> Result<Option<Projecte
         );
         return Err(TaskError::Input { what: adapter.dir.display().to_string(), detail });
     }
-    let all = sites(&base.graph);
-    let mut cuts = pieces(&base.graph, &all, &attentions(&base.graph));
+    let all = base.sites();
+    let mut cuts = pieces(&base.graph, all, &attentions(&base.graph));
     let linear: Vec<&Site> = all.iter().filter(|s| s.kind == SiteKind::Linear).collect();
     let layer = |s: &&Site| Layer {
         path: s.path.clone(),
@@ -61,7 +60,7 @@ pub fn projected(base: &Base, adapter: &StoredAdapter) -> Result<Option<Projecte
             _ => None,
         }
     };
-    Ok(project(adapter, &paths, &layers, &own)?)
+    Ok(project(adapter, paths, &layers, &own)?)
 }
 
 /// The norms of what makes each output.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use graft_data::Tokenizer;
 use graft_graph::model::Role;
-use graft_graph::sites::{Site, SiteKind, sites};
+use graft_graph::sites::{Site, SiteKind};
 use graft_runtime::{Provider, SessionOptions, Spinning};
 use graft_tasks::{Base, Intake, PASS_TOKENS, TaskError};
 use serde::{Deserialize, Serialize};
@@ -256,7 +256,7 @@ impl Engine {
 fn rows_of_embeddings(base: &Base) -> Option<usize> {
     let ids = base.model.input(Role::Ids)?;
     let of_ids = |s: &Site| s.kind == SiteKind::Embedding && s.input == ids;
-    sites(&base.graph).iter().find(|s| of_ids(s)).map(|s| s.in_features)
+    base.sites().iter().find(|s| of_ids(s)).map(|s| s.in_features)
 }
 
 impl Drop for Engine {

@@ -56,6 +56,15 @@ pub struct Report {
 }
 
 impl Report {
+    /// Counts another run as a part of this one.
+    pub fn add(&mut self, more: Report) {
+        self.latencies.extend(more.latencies);
+        self.latencies.sort();
+        self.replaced += more.replaced;
+        self.wrong.extend(more.wrong);
+        self.took += more.took;
+    }
+
     pub fn throughput(&self) -> f64 {
         self.latencies.len() as f64 / self.took.as_secs_f64()
     }

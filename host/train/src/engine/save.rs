@@ -7,7 +7,6 @@ use graft_adapters::{
     StoredAdapter, Training,
 };
 use graft_graph::Tensor;
-use graft_graph::sites::sites;
 use graft_plugins::adapt::Param;
 use graft_plugins::api::{Course, Role};
 use graft_plugins::{Adapted, Method, Objective};
@@ -51,7 +50,7 @@ impl<'a> Saver<'a> {
 
     /// The adapter of these parameters.
     pub(super) fn compose(&self, params: &Parameters) -> Result<StoredAdapter, JobError> {
-        let all = sites(&self.base.graph);
+        let all = self.base.sites();
         let (mut parameters, mut head) = (Vec::<(ParamKey, Tensor)>::new(), IndexMap::new());
         let peft = self.peft();
         let norms = matches!(peft, Some(PeftConfig::LnTuning(_)));
@@ -74,7 +73,7 @@ impl<'a> Saver<'a> {
             match p.role {
                 Role::Head => drop(head.insert(head_name(&p.key).to_string(), value)),
                 Role::Adapter => {
-                    let key = param_key(&self.base.graph, &all, p);
+                    let key = param_key(&self.base.graph, all, p);
                     if norms {
                         let biased = all.iter().any(|s| s.path == key.path && s.bias.is_some());
                         as_in_checkpoint(self.base, &key, biased, &mut value)?;

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use graft_adapters::{Plain, Projected, load, save, to_peft};
-use graft_tasks::binding::site_paths;
 use graft_tasks::{adopt, projected};
 use serde_json::json;
 
@@ -69,7 +68,7 @@ pub fn run(args: &Convert) -> Result<()> {
                 "--base is for adapters of PEFT's: there are no projections of others to turn into a base's"
             );
         }
-        adapter.sites_in(&site_paths(&base.graph))?;
+        adapter.sites_in(base.site_paths())?;
     }
     let (adapter, converted) =
         found.map_or((adapter, Vec::new()), |Projected { adapter, done }| (adapter, done));

@@ -101,7 +101,7 @@ async fn long_run_of_replacements_at_seventy_percent() {
     let plan = Plan { clients: 64, rate: None, replacements: 0.0, in_folder: false, lasts: slice };
     let (mut capacity, mut calm, mut report) = (Report::default(), Report::default(), Report::default());
     for turn in 0..TURNS {
-        let most = storm.run(&Plan { lasts: slice / 2, ..plan.clone() }).await;
+        let most = storm.run(&Plan { lasts: slice / 5, ..plan.clone() }).await;
         let rate = Some(0.7 * most.throughput());
         capacity.add(most);
         for replaces in [turn % 2 == 0, turn % 2 == 1] {

@@ -2,6 +2,7 @@
 
 use crate::dim::Dim;
 use crate::ir::{Attrs, Graph, Node, ValueId};
+use crate::shape::conv::{Span, is_same};
 use crate::tensor::Tensor;
 
 /// The operator set whose shape inference leaves out, as kernels always did, a window that begins behind the image
@@ -53,8 +54,7 @@ fn sizes(graph: &Graph, y: ValueId) -> Option<Tensor> {
 fn is_misjudged(graph: &Graph, node: &Node) -> bool {
     let pools = node.domain.is_empty() && matches!(node.op.as_str(), "MaxPool" | "AveragePool");
     // Windows of auto_pad SAME are one for each stride, rounded up, by every definition.
-    let same = node.text("auto_pad").is_some_and(|a| a.starts_with("SAME"));
-    if graph.opset() >= CORRECTED || !pools || same || node.int("ceil_mode", 0) == 0 {
+    if graph.opset() >= CORRECTED || !pools || is_same(node) || node.int("ceil_mode", 0) == 0 {
         return false;
     }
     let shape = |v: Option<&Option<ValueId>>| v.copied().flatten().and_then(|v| graph.shape(v));
@@ -66,18 +66,8 @@ fn is_misjudged(graph: &Graph, node: &Node) -> bool {
 /// Whether along spatial axis `k` of `rank` there is a window less than rounding up gives.
 fn misses_one(node: &Node, k: usize, rank: usize, x: Option<&Dim>, y: Option<&Dim>) -> Option<bool> {
     let (size, windows) = (x?.known()?, y?.known()?);
-    let number = |name: &str, k: usize, default: i64| {
-        node.ints(name).and_then(|v| v.get(k).copied()).unwrap_or(default)
-    };
-    let stride = number("strides", k, 1).max(1);
-    // The last window of as many begins here, and reaches as far behind its first element.
-    let reach = number("dilations", k, 1).checked_mul(node.ints("kernel_shape")?.get(k)?.checked_sub(1)?)?;
-    let last = windows.checked_sub(1)?.checked_mul(stride)?.checked_add(reach)?;
-    let pads = match node.text("auto_pad") {
-        Some("VALID") => 0,
-        _ => number("pads", k, 0).checked_add(number("pads", k + rank, 0))?,
-    };
-    let padded = size.checked_add(pads)?;
-    // Elements behind it, of the image or its padding, would be rounded up to one more.
-    Some(last < padded.checked_sub(1)?)
+    let Span { stride, reach, pads } = Span::of(node, *node.ints("kernel_shape")?.get(k)?, k, rank)?;
+    let end = windows.checked_sub(1)?.checked_mul(stride)?.checked_add(reach)?;
+    // Elements behind the last window, of the image or its padding, would be rounded up to one more.
+    Some(end < size.checked_add(pads.0)?.checked_add(pads.1)?)
 }

@@ -2,7 +2,7 @@
 
 use super::{Infer, Rule, one};
 use crate::dim::{Dim, Shape};
-use crate::ir::Fact;
+use crate::ir::{Fact, Node};
 use crate::tensor::DType;
 
 pub(super) const RULES: &[(&str, Rule)] = &[
@@ -18,8 +18,33 @@ pub(super) const RULES: &[(&str, Rule)] = &[
     ("GlobalMaxPool", global_pool),
 ];
 
-fn attribute(i: &Infer<'_>, name: &str, k: usize, default: i64) -> i64 {
-    i.node.ints(name).and_then(|v| v.get(k).copied()).unwrap_or(default)
+fn attribute(node: &Node, name: &str, k: usize, default: i64) -> i64 {
+    node.ints(name).and_then(|v| v.get(k).copied()).unwrap_or(default)
+}
+
+/// How windows lie along one spatial axis where `auto_pad` is not SAME, in elements.
+pub(crate) struct Span {
+    pub(crate) stride: i64,
+    /// From a window's first element to behind its last.
+    pub(crate) reach: i64,
+    /// Padding in front of the image and behind it.
+    pub(crate) pads: (i64, i64),
+}
+
+impl Span {
+    /// Along spatial axis `k` of `rank`; `None` for numbers beyond all measure.
+    pub(crate) fn of(node: &Node, kernel: i64, k: usize, rank: usize) -> Option<Span> {
+        let pads = match node.text("auto_pad") {
+            Some("VALID") => (0, 0),
+            _ => (attribute(node, "pads", k, 0), attribute(node, "pads", k + rank, 0)),
+        };
+        let reach = attribute(node, "dilations", k, 1).checked_mul(kernel.checked_sub(1)?)?.checked_add(1)?;
+        Some(Span { stride: attribute(node, "strides", k, 1).max(1), reach, pads })
+    }
+}
+
+pub(crate) fn is_same(node: &Node) -> bool {
+    node.text("auto_pad").is_some_and(|auto| auto.starts_with("SAME"))
 }
 
 /// Size of the kernel along spatial axis `k`, as the attribute or the weight `w` says it.
@@ -32,17 +57,12 @@ fn kernel(i: &Infer<'_>, w: Option<&Shape>, k: usize) -> Option<i64> {
 
 /// Number of windows over `input`, along spatial axis `k` of `rank`.
 fn windows(i: &Infer<'_>, input: &Dim, kernel: Option<i64>, k: usize, rank: usize) -> Option<Dim> {
-    let (stride, dilation) = (attribute(i, "strides", k, 1).max(1), attribute(i, "dilations", k, 1));
-    let step = Dim::from(stride);
-    let auto = i.node.text("auto_pad").unwrap_or("NOTSET");
-    if auto.starts_with("SAME") {
-        return Some(input.plus(&Dim::from(stride - 1)).floor_div(&step));
+    if is_same(i.node) {
+        let stride = attribute(i.node, "strides", k, 1).max(1);
+        return Some(input.plus(&Dim::from(stride - 1)).floor_div(&Dim::from(stride)));
     }
-    let (before, after) = match auto {
-        "VALID" => (0, 0),
-        _ => (attribute(i, "pads", k, 0), attribute(i, "pads", k + rank, 0)),
-    };
-    let reach = dilation.checked_mul(kernel?.checked_sub(1)?)?.checked_add(1)?;
+    let Span { stride, reach, pads: (before, after) } = Span::of(i.node, kernel?, k, rank)?;
+    let step = Dim::from(stride);
     let free = input.plus(&Dim::from(before.checked_add(after)?.checked_sub(reach)?));
     if i.node.int("ceil_mode", 0) == 0 || stride == 1 {
         return Some(free.floor_div(&step).plus(&Dim::from(1)));
@@ -82,14 +102,14 @@ fn covered(i: &Infer<'_>, input: &Dim, kernel: Option<i64>, k: usize, rank: usiz
     if let Some(sizes) = i.node.ints("output_shape") {
         return sizes.get((k + sizes.len()).checked_sub(rank)?).map(|n| Dim::from(*n));
     }
-    let (stride, dilation) = (attribute(i, "strides", k, 1), attribute(i, "dilations", k, 1));
+    let (stride, dilation) = (attribute(i.node, "strides", k, 1), attribute(i.node, "dilations", k, 1));
     let reach = dilation.checked_mul(kernel?.checked_sub(1)?)?.checked_add(1)?;
-    let more = reach.checked_add(attribute(i, "output_padding", k, 0))?.checked_sub(stride)?;
+    let more = reach.checked_add(attribute(i.node, "output_padding", k, 0))?.checked_sub(stride)?;
     let pads = match i.node.text("auto_pad").unwrap_or("NOTSET") {
         // Each element covers a stride, at least.
         "SAME_UPPER" | "SAME_LOWER" => more.max(0),
         "VALID" => 0,
-        _ => attribute(i, "pads", k, 0).checked_add(attribute(i, "pads", k + rank, 0))?,
+        _ => attribute(i.node, "pads", k, 0).checked_add(attribute(i.node, "pads", k + rank, 0))?,
     };
     Some(input.times(&Dim::from(stride)).plus(&Dim::from(more.checked_sub(pads)?)))
 }

@@ -2,7 +2,7 @@
 
 mod activation;
 mod attention;
-mod conv;
+pub(crate) mod conv;
 pub(crate) mod einsum;
 mod elementwise;
 mod linear;

@@ -106,8 +106,10 @@ async fn long_run_of_replacements_at_seventy_percent() {
         capacity.add(most);
         for replaces in [turn % 2 == 0, turn % 2 == 1] {
             let replacements = if replaces { 10.0 } else { 0.0 };
-            let of = if replaces { &mut report } else { &mut calm };
-            of.add(storm.run(&Plan { rate, replacements, ..plan.clone() }).await);
+            let (of, what) = if replaces { (&mut report, "replaced") } else { (&mut calm, "calm") };
+            let slice = storm.run(&Plan { rate, replacements, ..plan.clone() }).await;
+            shown(&format!("turn {turn}, {what}"), &slice);
+            of.add(slice);
         }
     }
     shown("as much as can be", &capacity);

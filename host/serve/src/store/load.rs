@@ -94,7 +94,9 @@ impl Store {
         stamp: Option<Stamp>,
         terms: Terms,
     ) -> Result<Arc<Resident>, StoreError> {
-        let kept = self.kept(made.name(), &made.dir, &made.by.digest);
+        // What replaces something knows it without asking the folder.
+        let is_new = self.named(made.name()).is_none_or(|n| n.by.is_none());
+        let kept = is_new.then(|| self.kept(made.name(), &made.dir, &made.by.digest)).flatten();
         let mut catalog = self.change();
         let published = catalog.publish(made, stamp, terms, self.tick())?;
         if let (Some(digest), Some(entry)) = (kept, catalog.entries.get_mut(published.name()))

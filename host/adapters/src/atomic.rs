@@ -125,11 +125,10 @@ pub fn create_whole<T, E: From<Error>>(
     Ok(value)
 }
 
-/// Writes the new set beside the old one and declares it committed. For each known file that the new set lacks it
-/// holds a tombstone.
+/// Writes the new set beside the old one and declares it committed. For each known file of the old set that the new one
+/// lacks it holds a tombstone.
 fn stage(dir: &Path, known: &[&str], files: &[(&str, Content<'_>)]) -> Result<()> {
-    let gone =
-        known.iter().filter(|k| files.iter().all(|f| f.0 != **k)).map(|k| tombstone(k)).collect::<Vec<_>>();
+    let gone: Vec<String> = gone(dir, known, |k| files.iter().any(|f| f.0 == k)).collect();
     let mut all: Vec<(&str, Content<'_>)> = gone.iter().map(|t| (t.as_str(), Vec::new())).collect();
     all.extend(files.iter().cloned());
     let temp = write_all(dir, &all)?;
@@ -148,16 +147,16 @@ fn commit(whole: &Path, dir: &Path) -> Result<()> {
 /// As [`replace_files`], with files that lie in a folder of the same file system, which is used up.
 pub(crate) fn move_files(from: &Path, dir: &Path, known: &[&str]) -> Result<()> {
     let sync = |path: &Path| File::open(path).and_then(|f| f.sync_all()).map_err(Error::io(path, "writing"));
-    let there = |name: &&&str| from.join(name).is_file();
-    known.iter().filter(there).try_for_each(|name| sync(&from.join(name)))?;
+    let there = |name: &str| from.join(name).is_file();
+    known.iter().filter(|name| there(name)).try_for_each(|name| sync(&from.join(name)))?;
     if dir.symlink_metadata().is_err() {
         sync_dir(from).map_err(Error::io(from, "syncing"))?;
         fs::rename(from, dir).map_err(Error::io(dir, "creating"))?;
         return sync_dir(parent(dir)).map_err(Error::io(dir, "syncing"));
     }
     finish(dir, known)?;
-    for name in known.iter().filter(|n| !there(n)) {
-        let path = from.join(tombstone(name));
+    for name in gone(dir, known, there) {
+        let path = from.join(name);
         File::create(&path).map_err(Error::io(&path, "writing"))?;
     }
     sync_dir(from).map_err(Error::io(from, "syncing"))?;
@@ -167,6 +166,12 @@ pub(crate) fn move_files(from: &Path, dir: &Path, known: &[&str]) -> Result<()> 
 
 fn tombstone(name: &str) -> String {
     format!("{name}.removed")
+}
+
+/// The tombstones of the files of a directory that are not to be there any more.
+fn gone(dir: &Path, known: &[&str], stays: impl Fn(&str) -> bool) -> impl Iterator<Item = String> {
+    let goes = move |name: &&&str| !stays(name) && dir.join(name).symlink_metadata().is_ok();
+    known.iter().filter(goes).map(|name| tombstone(name))
 }
 
 /// A temporary folder in `dir` with the files, synced; removed again if anything fails.
@@ -286,6 +291,19 @@ mod tests {
             assert_eq!(read(dir), pairs(&[("b", "3")]));
             assert_eq!(fs::read_dir(dir).unwrap().count(), 1);
         }
+    }
+
+    #[test]
+    fn only_what_was_there_is_marked_as_gone() {
+        let (root, new) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (dir, from) = (root.path().join("adapter"), new.path().join("set"));
+        set(&dir, &[("a", "1")]);
+        set(&from, &[("c", "2")]);
+        let marked: Vec<String> = gone(&dir, &KNOWN, |name| from.join(name).exists()).collect();
+        assert_eq!(marked, [tombstone("a")]);
+        move_files(&from, &dir, &KNOWN).unwrap();
+        assert_eq!(read(&dir), pairs(&[("c", "2")]));
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
     }
 
     #[test]

@@ -7,7 +7,6 @@ use graft_graph::Tensor;
 use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
-use crate::atomic::locate;
 use crate::digest::{FileDigest, digest_of};
 use crate::error::{Error, Result};
 use crate::finite::first_non_finite;
@@ -18,7 +17,7 @@ use crate::peft::{PeftConfig, Sorted};
 use crate::stored::{Head, ParamKey, Parameters, StoredAdapter};
 use crate::tensors::{self, MAX_OWNED, Tensors, read_limited};
 use crate::{
-    CONFIG_FILE, FILES, GRAFT_FILE, HEAD_FILE, HUB_FILE, HUB_HEAD_FILE, MODEL_FILE, PARAMETERS_FILE,
+    CONFIG_FILE, FILES, GRAFT_FILE, HEAD_FILE, HUB_FILE, HUB_HEAD_FILE, MODEL_FILE, PARAMETERS_FILE, files_of,
 };
 
 /// Loads an adapter directory, PEFT's or Graft's own, and checks that it is whole: settings that can be honoured, no
@@ -150,8 +149,8 @@ type Digests = IndexMap<&'static str, FileDigest>;
 
 fn read_files(dir: &Path) -> Result<Files> {
     let mut out = Files::new();
-    for name in FILES {
-        let Some(path) = locate(dir, name) else { continue };
+    for path in files_of(dir) {
+        let Some(name) = FILES.into_iter().find(|name| path.ends_with(name)) else { continue };
         let limit = if name.ends_with(".json") { MAX_JSON } else { MAX_OWNED };
         let bytes = read_limited(&path, "the file", limit)?;
         out.insert(name, (path, bytes));

@@ -11,7 +11,6 @@ use std::time::Duration;
 use axum::body::Body;
 use graft_adapters::FILES;
 use http_body_util::BodyExt;
-use tempfile::{SpooledTempFile, spooled_tempfile_in};
 
 use crate::ask::Refusal;
 use crate::patience::in_time;
@@ -19,8 +18,6 @@ use crate::store::{Aside, Resident, Store, StoreError};
 
 /// Bytes of a file that are written at once.
 const PIECE: usize = 128 << 10;
-/// Bytes of an archive that are received into memory; of a larger one all are in a file.
-const IN_MEMORY: usize = 8 << 20;
 /// Most entries of an archive; an adapter has a handful.
 const MOST_ENTRIES: usize = 1000;
 
@@ -29,7 +26,7 @@ pub(super) struct Upload {
     root: PathBuf,
     name: String,
     aside: Aside,
-    archive: SpooledTempFile,
+    archive: File,
     most: usize,
 }
 
@@ -48,7 +45,7 @@ impl Upload {
     ) -> Result<Upload, Refusal> {
         let failed = |e: io::Error| Refusal::Internal(format!("the adapter can't be stored: {e}"));
         let aside = Aside::new(root).map_err(failed)?;
-        let mut archive = spooled_tempfile_in(IN_MEMORY, aside.path());
+        let mut archive = tempfile::tempfile_in(aside.path()).map_err(failed)?;
         let mut size = 0usize;
         while let Some(frame) = in_time(pause, body.frame()).await? {
             let frame = frame.map_err(|_| Refusal::Invalid("the body broke off".into()))?;
@@ -57,14 +54,15 @@ impl Upload {
             if size > most {
                 return Err(Refusal::TooLarge { most });
             }
-            // In memory or a page in the cache, for a size that is limited: no reason for a thread of its own.
+            // A page in the cache, for a size that is limited: no reason for a thread of its own, and cheaper than as much
+            // new memory.
             archive.write_all(&data).map_err(failed)?;
         }
         Ok(Upload { root: root.to_owned(), name: name.to_owned(), aside, archive, most })
     }
 
     /// Unpacks, loads and publishes it. The outer error is the asker's, the inner one the adapter's.
-    pub(super) fn install(mut self, store: &Store) -> Result<Result<Arc<Resident>, StoreError>, Refusal> {
+    pub(super) fn install(self, store: &Store) -> Result<Result<Arc<Resident>, StoreError>, Refusal> {
         let place = self.root.join(&self.name);
         if place.symlink_metadata().is_ok_and(|m| m.is_symlink()) {
             let why = format!("'{}' is a link to another folder, which is not written to", self.name);
@@ -72,8 +70,9 @@ impl Upload {
         }
         let unpacked = self.aside.path().join(&self.name);
         fs::create_dir(&unpacked).map_err(|e| Refusal::Internal(e.to_string()))?;
-        self.archive.rewind().map_err(|e| Refusal::Internal(e.to_string()))?;
-        unpack(&mut self.archive, &unpacked, self.most)?;
+        let mut archive = &self.archive;
+        archive.rewind().map_err(|e| Refusal::Internal(e.to_string()))?;
+        unpack(archive, &unpacked, self.most)?;
         Ok(store.replace(&self.name, &self.root, &unpacked))
     }
 }

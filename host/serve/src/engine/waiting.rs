@@ -11,8 +11,8 @@ pub(super) type Owner = Option<Arc<str>>;
 /// The place of a row: its length in tokens, then the order of arrival.
 pub(super) type Place = (usize, u64);
 
-/// Tokens of padding that cost about as much as another batch. Measured: with 32, that 4 to 32 clients with short texts
-/// get an eighth to a fifth less.
+/// Tokens of padding that cost about as much as another batch. With 32 instead, 4 to 32 clients that send short texts get 10
+/// to 19 % less (`docs/benchmarks.md`).
 const SLACK: usize = 4;
 /// Beyond [`SLACK`], a batch is padded by at most one in so many of its tokens.
 const PADDED: usize = 16;

@@ -189,7 +189,8 @@ struct Seen {
 pub struct Rooms {
     structures: Structures,
     seen: Mutex<Seen>,
-    next: Mutex<Option<Room>>,
+    /// For each lane the newest one, until it is taken.
+    next: Mutex<Vec<Option<Room>>>,
     options: OnceLock<SessionOptions>,
     makers: Makers,
 }
@@ -243,15 +244,16 @@ impl Rooms {
         let Some(options) = self.options.get().filter(|_| !seen.fragments.is_empty()) else { return Ok(()) };
         let mut all: Vec<Arc<Fragment>> = seen.fragments.values().cloned().collect();
         all.sort_by_key(|f| f.signature);
-        let room = self.makers.make(|| Room::new(base, &all, options))?;
-        seen.covered = Arc::new(room.layouts());
-        let before = self.next.lock().unwrap_or_else(PoisonError::into_inner).replace(room);
+        let rooms = self.makers.make(|| Room::lanes(base, &all, options))?;
+        seen.covered = rooms.first().map(|room| Arc::new(room.layouts())).unwrap_or_default();
+        let next = rooms.into_iter().map(Some).collect();
+        let before = std::mem::replace(&mut *self.next.lock().unwrap_or_else(PoisonError::into_inner), next);
         drop(before);
         Ok(())
     }
 
-    /// The newest session, if it was not taken yet.
-    pub fn take(&self) -> Option<Room> {
-        self.next.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// The newest session of a lane, if it was not taken yet.
+    pub fn take(&self, lane: usize) -> Option<Room> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner).get_mut(lane)?.take()
     }
 }

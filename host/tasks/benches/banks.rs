@@ -158,7 +158,7 @@ fn one_side(side: &Side) -> Any<()> {
         for _ in 0..PROFILED {
             ready.run(&batches)?;
         }
-        println!("{}", ready.session().finish_profile()?.display());
+        println!("{}", ready.finish_profile()?.display());
         return Ok(());
     }
     let mut ready = side.ready(None)?;
@@ -267,11 +267,11 @@ impl Ready<'_> {
         Ok(())
     }
 
-    fn session(&mut self) -> &mut Session {
-        match self {
-            Ready::Plain(program) => program.session(),
-            Ready::Banks(banks, _) => banks.session(),
-        }
+    fn finish_profile(&mut self) -> Any<PathBuf> {
+        Ok(match self {
+            Ready::Plain(program) => program.session().finish_profile()?,
+            Ready::Banks(banks, _) => banks.finish_profile()?,
+        })
     }
 }
 

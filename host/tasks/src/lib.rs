@@ -24,7 +24,7 @@ pub mod torch;
 mod words;
 
 pub use adopt::adopt;
-pub use banks::{Banks, Known, PASS_TOKENS, Parts, Room, StructureKey, Structures, Tenant};
+pub use banks::{Banks, Known, PASS_TOKENS, Parts, Room, StructureKey, Structures, Tenant, Threads};
 pub use base::{Base, BaseOptions};
 pub use checkpoint::Checkpoint;
 pub use differences::{Agreement, compare as compare_with_differences};

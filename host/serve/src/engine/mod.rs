@@ -15,7 +15,7 @@ use graft_data::Tokenizer;
 use graft_graph::model::Role;
 use graft_graph::sites::{Site, SiteKind};
 use graft_runtime::{Provider, SessionOptions, Spinning};
-use graft_tasks::{Base, Intake, PASS_TOKENS, TaskError};
+use graft_tasks::{Base, Intake, PASS_TOKENS, Room, TaskError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
@@ -87,7 +87,7 @@ pub struct Engine {
     /// Token ids are below this.
     vocabulary: usize,
     queue: Arc<Queue>,
-    worker: std::sync::Mutex<Option<std::thread::JoinHandle<()>>>,
+    threads: std::sync::Mutex<Vec<std::thread::JoinHandle<()>>>,
 }
 
 impl Engine {
@@ -106,17 +106,19 @@ impl Engine {
         store.metrics.runs_on(threads);
         let usual = (options.provider == Provider::Cpu).then_some(PASS_TOKENS * threads);
         let limits = Limits { pass_tokens: limits.pass_tokens.or(usual), ..limits };
-        let queue = Arc::new(Queue::new(limits));
+        let lanes = Room::count(&options, threads);
+        let queue = Arc::new(Queue::new(limits, lanes));
         // Requests are read and adapters loaded on the same processors.
         let options = SessionOptions { spinning: Spinning::InRuns, ..options };
         store.rooms.open(&store.base, options)?;
-        let passes = passes::Passes::new(tokenizer.pad_id(), limits.bank_bytes);
-        let thread = worker::start(Arc::clone(&store), Arc::clone(&queue), passes).map_err(|e| {
-            TaskError::Input { what: "the thread that runs batches".into(), detail: e.to_string() }
+        let passes = |lane| passes::Passes::new(lane, tokenizer.pad_id(), limits.bank_bytes / lanes);
+        let threads = worker::start(&store, &queue, passes).map_err(|e| {
+            queue.close();
+            TaskError::Input { what: "the threads that run batches".into(), detail: e.to_string() }
         })?;
-        let (rates, worker) = (Rates::default(), Some(thread).into());
+        let (rates, threads) = (Rates::default(), threads.into());
         let vocabulary = rows_of_embeddings(&store.base).unwrap_or(tokenizer.vocab_size());
-        Ok(Engine { store, limits, rates, tokenizer: *tokenizer, vocabulary, queue, worker })
+        Ok(Engine { store, limits, rates, tokenizer: *tokenizer, vocabulary, queue, threads })
     }
 
     /// The same with limits on how often each adapter may be asked.
@@ -195,7 +197,7 @@ impl Engine {
         }
         self.rates.take(resident.by.adapter.as_deref().unwrap_or(&self.store.base_name), ask.texts.len())?;
         let (want, deadline) = (ask.want, ask.deadline);
-        let Prepared { rows, tokens } = self.prepared(ask, resident).await?;
+        let Prepared { rows, tokens, alone } = self.prepared(ask, resident).await?;
         let tokenization = began.elapsed();
         let (reply, answer) = oneshot::channel();
         let pending = Arc::new(Pending::new(rows.len(), reply, deadline));
@@ -206,6 +208,7 @@ impl Engine {
             encoding,
             pending: Arc::clone(&pending),
             place,
+            alone,
         });
         let _held = self.queue.push(&pending, items.collect())?;
         let answer = match deadline {
@@ -245,8 +248,9 @@ impl Engine {
     /// Takes nothing new, answers what was taken, and ends the threads.
     pub fn stop(&self) {
         self.queue.close();
-        let thread = self.worker.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        if let Some(thread) = thread {
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        for thread in threads {
             let _ = thread.join();
         }
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use graft_graph::Tensor;
 use graft_plugins::api;
 use graft_runtime::View;
-use graft_tasks::{Banks, Examples, Parts, TaskError, Tenant};
+use graft_tasks::{Banks, Examples, Parts, TaskError, Tenant, Threads};
 use indexmap::IndexMap;
 
 use super::queue::Item;
@@ -40,10 +40,11 @@ impl Row<'_> {
     }
 }
 
-/// The sessions.
+/// The sessions of a lane.
 pub(super) struct Passes {
+    lane: usize,
     pad: i64,
-    /// Most bytes of adapters in banks.
+    /// Most bytes of adapters in its banks.
     bank_bytes: usize,
     /// Adapters with sessions of their own, least recently used first.
     alone: Vec<((u64, Want), Weak<Resident>)>,
@@ -54,9 +55,9 @@ pub(super) struct Passes {
 }
 
 impl Passes {
-    pub(super) fn new(pad: i64, bank_bytes: usize) -> Passes {
+    pub(super) fn new(lane: usize, pad: i64, bank_bytes: usize) -> Passes {
         let (alone, used) = (Vec::new(), HashMap::new());
-        Passes { pad, bank_bytes, alone, banks: None, used, batches: 0 }
+        Passes { lane, pad, bank_bytes, alone, banks: None, used, batches: 0 }
     }
 
     /// The rows that are run together: all that can be, and those of each other adapter.
@@ -73,13 +74,18 @@ impl Passes {
         shared.into_iter().chain(alone.into_values()).collect()
     }
 
-    /// Runs a group: what came out for each of its rows, once.
-    pub(super) fn run(&mut self, store: &Store, items: &[Item]) -> Result<Vec<Ran>, Refusal> {
+    /// Runs a group with some of the threads: what came out for each of its rows, once.
+    pub(super) fn run(
+        &mut self,
+        store: &Store,
+        items: &[Item],
+        threads: Threads,
+    ) -> Result<Vec<Ran>, Refusal> {
         let forms = items.iter().map(|i| i.form(store)).collect::<Result<Vec<_>, _>>()?;
         match forms.first().map(|f| &f.way) {
             None => Ok(Vec::new()),
             Some(Way::Alone(alone)) => self.alone(store, alone, items),
-            Some(Way::Shared(..)) => self.shared(store, &forms, items),
+            Some(Way::Shared(..)) => self.shared(store, &forms, items, threads),
         }
     }
 
@@ -122,8 +128,14 @@ impl Passes {
     }
 
     /// Rows of many adapters. What is wrong with one of them is told to its own rows alone.
-    fn shared(&mut self, store: &Store, forms: &[&Form], items: &[Item]) -> Result<Vec<Ran>, Refusal> {
-        if let Some(room) = store.rooms.take() {
+    fn shared(
+        &mut self,
+        store: &Store,
+        forms: &[&Form],
+        items: &[Item],
+        threads: Threads,
+    ) -> Result<Vec<Ran>, Refusal> {
+        if let Some(room) = store.rooms.take(self.lane) {
             match &mut self.banks {
                 Some(banks) => banks.adopt(room),
                 none => *none = Some(Banks::new(room)),
@@ -142,7 +154,7 @@ impl Passes {
         let without = |(i, why): (usize, Option<Refusal>)| Some(Ran { rows: vec![i], outputs: Err(why?) });
         let mut ran: Vec<Ran> = refused.into_iter().enumerate().filter_map(without).collect();
         while let Some(group) = groups.pop().filter(|g| !g.is_empty()) {
-            match self.run_shared(store, &group) {
+            match self.run_shared(store, &group, threads) {
                 Ok(made) => ran.extend(made),
                 Err(why) => {
                     let first = group[0].item.resident.id;
@@ -160,12 +172,12 @@ impl Passes {
     }
 
     /// Rows of adapters that are in the banks, in one pass. Those of one adapter come out together, as they are decoded.
-    fn run_shared(&mut self, store: &Store, rows: &[Row<'_>]) -> Result<Vec<Ran>, Refusal> {
+    fn run_shared(&mut self, store: &Store, rows: &[Row<'_>], threads: Threads) -> Result<Vec<Ran>, Refusal> {
         let items: Vec<&Item> = rows.iter().map(|r| r.item).collect();
         let tenants: Vec<Tenant<'_>> = rows.iter().map(Row::tenant).collect();
         let batch = self.batch(store, &items)?;
         let banks = self.banks.as_mut().ok_or_else(|| Refusal::Internal("there is no session".into()))?;
-        let outputs = banks.run(&batch, &tenants).map_err(internal)?;
+        let outputs = banks.run_on(threads, &batch, &tenants).map_err(internal)?;
         let mut of_adapters: IndexMap<(u64, bool), Vec<usize>> = IndexMap::new();
         for (k, item) in items.iter().enumerate() {
             of_adapters.entry((item.resident.id, item.want == Want::Vector)).or_default().push(k);
@@ -204,7 +216,10 @@ impl Passes {
                 *refused = Some(internal(e));
                 continue;
             }
-            banks.keep_alone(&tenant);
+            // The base is asked in every lane.
+            if row.item.resident.by.adapter.is_some() {
+                banks.keep_alone(&tenant);
+            }
             while banks.bytes_leased() > self.bank_bytes {
                 let pinned = |r: &Weak<Resident>| r.upgrade().is_some_and(|r| store.is_pinned(&r));
                 let idle = self.used.iter().filter(|(_, (tick, r))| *tick < self.batches && !pinned(r));

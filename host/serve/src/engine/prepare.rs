@@ -9,6 +9,7 @@ use graft_tasks::Examples;
 
 use super::Engine;
 use crate::ask::{Ask, Refusal, Text};
+use crate::form::Way;
 use crate::store::Resident;
 
 /// Bytes of texts whose tokens are made where the request is read, as that takes less time (some hundredths of a
@@ -20,6 +21,8 @@ const SHORTEST: usize = 64;
 pub(super) struct Prepared {
     pub(super) rows: Vec<(Row, Encoding)>,
     pub(super) tokens: Vec<usize>,
+    /// Whether they are run in a session of their own.
+    pub(super) alone: bool,
 }
 
 impl Engine {
@@ -64,7 +67,8 @@ impl Engine {
         }
         let tokens = rows.iter().map(|(_, e)| e.ids.len()).collect();
         let laid_out = |(row, e): (Row, Encoding)| (row, e.behind_virtual(form.laid_out()));
-        Ok(Prepared { rows: rows.into_iter().map(laid_out).collect(), tokens })
+        let alone = matches!(form.way, Way::Alone(..));
+        Ok(Prepared { rows: rows.into_iter().map(laid_out).collect(), tokens, alone })
     }
 
     fn encode(&self, text: &Text, max_length: Option<usize>) -> Result<(Row, Encoding), Refusal> {

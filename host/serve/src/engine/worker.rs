@@ -1,4 +1,5 @@
-//! The thread that runs batches, and the one beside it that makes answers of what they gave while the next batch runs.
+//! The threads that run batches, one for each lane, and the one beside them that makes answers of what they gave while the
+//! next batches run.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,7 +9,7 @@ use std::thread::{Builder, JoinHandle};
 
 use super::decode;
 use super::passes::{Passes, Ran};
-use super::queue::{Item, Queue};
+use super::queue::{Item, Queue, Turn};
 use crate::ask::Refusal;
 use crate::store::Store;
 
@@ -18,19 +19,25 @@ const BEHIND: usize = 2;
 /// Rows of a group that is answered where it was run, if no other waits.
 const FEW: usize = 4;
 
-/// Starts both threads. The one that is joined ends when the queue is closed and all of it answered.
+/// Starts the threads. They end when the queue is closed and all of it answered.
 ///
 /// # Errors
 /// What the system says where it has no thread to give.
-pub(super) fn start(store: Arc<Store>, queue: Arc<Queue>, passes: Passes) -> io::Result<JoinHandle<()>> {
-    let (groups, ran) = sync_channel(BEHIND);
-    let for_answers = Arc::clone(&store);
+pub(super) fn start(
+    store: &Arc<Store>,
+    queue: &Arc<Queue>,
+    passes: impl Fn(usize) -> Passes,
+) -> io::Result<Vec<JoinHandle<()>>> {
+    let (groups, ran) = sync_channel(BEHIND * queue.lanes());
+    let for_answers = Arc::clone(store);
     let answers = Builder::new().name("answers".into()).spawn(move || answer_all(&for_answers, &ran))?;
-    let worker = Worker { store, queue, passes, groups };
-    Builder::new().name("inference".into()).spawn(move || {
-        worker.run();
-        let _ = answers.join();
-    })
+    let mut threads = vec![answers];
+    for lane in 0..queue.lanes() {
+        let (store, queue) = (Arc::clone(store), Arc::clone(queue));
+        let worker = Worker { store, queue, lane, passes: passes(lane), groups: groups.clone() };
+        threads.push(Builder::new().name("inference".into()).spawn(move || worker.run())?);
+    }
+    Ok(threads)
 }
 
 /// A group that was run.
@@ -56,9 +63,11 @@ impl Group {
     }
 }
 
+/// What runs the batches of a lane.
 struct Worker {
     store: Arc<Store>,
     queue: Arc<Queue>,
+    lane: usize,
     passes: Passes,
     groups: SyncSender<Group>,
 }
@@ -66,9 +75,10 @@ struct Worker {
 impl Worker {
     /// Runs batches until the queue is closed and empty.
     fn run(mut self) {
-        while let Some(items) = self.queue.next() {
-            let pendings: Vec<_> = items.iter().map(|i| Arc::clone(&i.pending)).collect();
-            let one = || self.batch(items);
+        let queue = Arc::clone(&self.queue);
+        while let Some(turn) = queue.next(self.lane) {
+            let pendings: Vec<_> = turn.items.iter().map(|i| Arc::clone(&i.pending)).collect();
+            let one = || self.batch(turn);
             if catch_unwind(AssertUnwindSafe(one)).is_err() {
                 let why = || Refusal::Internal("running the batch failed".into());
                 pendings.iter().for_each(|p| p.refuse(why()));
@@ -76,13 +86,21 @@ impl Worker {
         }
     }
 
-    fn batch(&mut self, items: Vec<Item>) {
+    fn batch(&mut self, mut turn: Turn<'_>) {
+        let items = std::mem::take(&mut turn.items);
+        let threads = turn.threads;
+        let mut turn = Some(turn);
         items.iter().for_each(|i| i.pending.start());
         let mut groups = self.passes.groups(&self.store, items).into_iter();
         while let Some(group) = groups.next() {
             let last = groups.len() == 0;
             self.store.metrics.batch(group.iter().map(|i| i.encoding.ids.len()));
-            match self.passes.run(&self.store, &group) {
+            let ran = self.passes.run(&self.store, &group, threads);
+            if last {
+                // Who waits for these threads need not wait for the answers.
+                drop(turn.take());
+            }
+            match ran {
                 Ok(ran) => {
                     group.iter().for_each(|i| i.pending.end());
                     let group = Group { items: group, ran };

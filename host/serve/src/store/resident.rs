@@ -37,6 +37,8 @@ pub struct Resident {
     pub labels: Vec<String>,
     /// What it answered.
     pub tally: Tally,
+    /// The lane whose banks it is in, once it was asked.
+    pub(crate) lane: OnceLock<usize>,
     own: Option<Form>,
     vector: OnceLock<Form>,
 }
@@ -53,6 +55,7 @@ impl Resident {
             info: None,
             labels: Vec::new(),
             tally: Tally::default(),
+            lane: OnceLock::new(),
             own: None,
             vector: OnceLock::new(),
         })
@@ -158,6 +161,7 @@ impl Store {
             info: Some(info),
             labels,
             tally: Tally::default(),
+            lane: OnceLock::new(),
             own,
             vector: vector.map(OnceLock::from).unwrap_or_default(),
         })

@@ -19,7 +19,7 @@ use graft_runtime::{Outputs, View};
 
 pub use parts::Parts;
 use parts::{Held, Outline};
-pub use room::Room;
+pub use room::{Room, Threads};
 use shelf::Shelf;
 pub use structure::{Known, StructureKey, Structures};
 
@@ -77,9 +77,12 @@ impl Banks {
         self.room.covers(parts)
     }
 
-    /// The session, for its profile.
-    pub fn session(&mut self) -> &mut graft_runtime::Session {
-        self.room.program.session()
+    /// Ends the profile that the options of the room asked for, and says where it is.
+    ///
+    /// # Errors
+    /// As [`graft_runtime::Session::finish_profile`].
+    pub fn finish_profile(&self) -> Result<std::path::PathBuf> {
+        self.room.programs.finish_profile()
     }
 
     /// Bytes of the rows that adapters have now.
@@ -170,6 +173,19 @@ impl Banks {
     /// # Errors
     /// An adapter that is not in its banks; what ONNX Runtime says.
     pub fn run(&mut self, inputs: &HashMap<String, Tensor>, rows: &[Tenant<'_>]) -> Result<Outputs> {
+        self.run_on(Threads::All, inputs, rows)
+    }
+
+    /// As [`Banks::run`], with some of the threads.
+    ///
+    /// # Errors
+    /// As [`Banks::run`].
+    pub fn run_on(
+        &mut self,
+        threads: Threads,
+        inputs: &HashMap<String, Tensor>,
+        rows: &[Tenant<'_>],
+    ) -> Result<Outputs> {
         self.shelves.iter_mut().try_for_each(Shelf::bring)?;
         let mut fed: HashMap<&str, Tensor> = HashMap::new();
         let has = self.which_have_what(rows);
@@ -183,7 +199,7 @@ impl Banks {
         let bank = |name: &str| shelves.iter().find_map(|s| s.bank(name));
         let get =
             |name: &str| inputs.get(name).or_else(|| fed.get(name)).map(View::from).or_else(|| bank(name));
-        self.room.program.run(&get)
+        self.room.programs.run(threads, &get)
     }
 
     /// For each fragment of the room, which rows have it. Adapters of one structure have the same ones, which are looked up

@@ -1,11 +1,12 @@
 //! A session over the fragments of many adapters.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use graft_graph::batch::{Bank, Fragment, Joined, Placed, Signature, join};
 use graft_graph::{Graph, Tensor};
-use graft_runtime::{DeviceMemory, SessionOptions, View};
+use graft_runtime::{DeviceMemory, Outputs, SessionOptions, View};
 
 use super::Parts;
 use super::parts::Rows;
@@ -13,11 +14,49 @@ use crate::base::Base;
 use crate::error::{Result, TaskError};
 use crate::program::Program;
 
+/// Which of its threads a pass has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Threads {
+    /// All of them.
+    All,
+    /// Half of them: those of a pass in another room of [`Room::lanes`] may be the others.
+    Half,
+}
+
+/// The sessions of a room, of one graph.
+pub(super) struct Programs {
+    /// With all threads; lanes have it in common.
+    all: Arc<Mutex<Program>>,
+    /// With half of them, for a lane.
+    half: Option<Program>,
+}
+
+impl Programs {
+    pub(super) fn run<'a>(
+        &mut self,
+        threads: Threads,
+        feed: &dyn Fn(&str) -> Option<View<'a>>,
+    ) -> Result<Outputs> {
+        match (threads, &mut self.half) {
+            (Threads::Half, Some(half)) => half.run(feed),
+            _ => self.all.lock().unwrap_or_else(PoisonError::into_inner).run(feed),
+        }
+    }
+
+    /// Ends the profile of the session with all threads, and says where it is.
+    ///
+    /// # Errors
+    /// As [`graft_runtime::Session::finish_profile`].
+    pub(super) fn finish_profile(&self) -> Result<PathBuf> {
+        Ok(self.all.lock().unwrap_or_else(PoisonError::into_inner).session().finish_profile()?)
+    }
+}
+
 /// A session over fragments.
 pub struct Room {
     pub(super) fragments: Vec<Arc<Fragment>>,
     pub(super) joined: Joined,
-    pub(super) program: Program,
+    pub(super) programs: Programs,
     places: HashMap<Signature, usize>,
     /// For each fragment what computes what its banks keep, where that takes more than moving parameters.
     recipes: Vec<Option<Program>>,
@@ -46,10 +85,45 @@ impl Room {
             detail: e.to_string(),
         })?;
         let options = SessionOptions { name: "banks".into(), ..options.clone() };
-        let program = Program::new(base, &joined.graph, &options)?;
+        let all = Arc::new(Mutex::new(Program::new(base, &joined.graph, &options)?));
+        let programs = Programs { all, half: None };
         let recipes = kept.iter().map(|_| None).collect();
         let memory = base.device_memory(&options.provider)?;
-        Ok(Room { fragments: kept, joined, program, places, recipes, options, memory })
+        Ok(Room { fragments: kept, joined, programs, places, recipes, options, memory })
+    }
+
+    /// As many rooms of the same fragments as may run passes at once, each with banks of its own: two, with half of the
+    /// threads each, or one. Weights are there once for all.
+    ///
+    /// # Errors
+    /// What ONNX Runtime says of the graph.
+    pub fn lanes(base: &Base, fragments: &[Arc<Fragment>], options: &SessionOptions) -> Result<Vec<Room>> {
+        let first = Room::new(base, fragments, options)?;
+        let threads = first.options.threads.unwrap_or_else(|| base.runtime().threads());
+        if Room::count(options, threads) == 1 {
+            return Ok(vec![first]);
+        }
+        let options = SessionOptions { threads: Some(threads / 2), ..first.options.clone() };
+        let programs = || -> Result<Programs> {
+            let half = Some(Program::new(base, &first.joined.graph, &options)?);
+            Ok(Programs { all: Arc::clone(&first.programs.all), half })
+        };
+        let second = Room {
+            fragments: first.fragments.clone(),
+            joined: first.joined.clone(),
+            programs: programs()?,
+            places: first.places.clone(),
+            recipes: first.recipes.iter().map(|_| None).collect(),
+            options: first.options.clone(),
+            memory: first.memory.clone(),
+        };
+        let programs = programs()?;
+        Ok(vec![Room { programs, ..first }, second])
+    }
+
+    /// How many rooms [`Room::lanes`] makes with these options, of so many threads. A device runs one pass after the other.
+    pub fn count(options: &SessionOptions, threads: usize) -> usize {
+        if threads >= 2 && !options.provider.is_device() { 2 } else { 1 }
     }
 
     /// The same room, whose banks are kept in this memory as well.

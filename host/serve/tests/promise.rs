@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use graft_adapters::{Head, ParamKey, Parameters, PeftConfig, StoredAdapter, load};
 use graft_graph::Tensor;
+use graft_graph::batch::Fragment;
 use graft_graph::model::Role;
 use graft_graph::sites::{SiteKind, sites};
 use graft_plugins::Objective;
 use graft_runtime::{DeviceMemory, Provider, SessionOptions, View};
 use graft_tasks::binding::Choice;
 use graft_tasks::{
-    Banks, Base, BaseOptions, Export, Fitted, Parts, Program, Room, Structures, Tenant, export,
+    Banks, Base, BaseOptions, Export, Fitted, Parts, Program, Room, Structures, Tenant, Threads, export,
 };
 use graft_tests::{fixture, on_provider, runtime, shared};
 use serde_json::json;
@@ -186,8 +187,11 @@ impl House {
 
     /// A room for all adapters.
     fn room(&self) -> Room {
-        let fragments: Vec<_> = self.adapters.iter().flat_map(|(_, p)| p.fragments().cloned()).collect();
-        Room::new(&self.base, &fragments, &on_provider()).unwrap()
+        Room::new(&self.base, &self.fragments(), &on_provider()).unwrap()
+    }
+
+    fn fragments(&self) -> Vec<Arc<Fragment>> {
+        self.adapters.iter().flat_map(|(_, p)| p.fragments().cloned()).collect()
     }
 
     fn tenant(&self, i: usize) -> Tenant<'_> {
@@ -237,16 +241,15 @@ impl House {
 
     /// The outputs of rows that share a batch, each with its adapter, padded to `length` with all virtual tokens.
     fn together(&self, banks: &mut Banks, rows: &[(usize, &[i64])], length: usize) -> Vec<Vec<f32>> {
+        let (batch, tenants) = self.asked(rows, length);
+        answers(Threads::All, banks, &batch, &tenants)
+    }
+
+    /// The inputs of rows that share a batch, and whose they are.
+    fn asked(&self, rows: &[(usize, &[i64])], length: usize) -> (HashMap<String, Tensor>, Vec<Tenant<'_>>) {
         let laid_out: Vec<Vec<i64>> = rows.iter().map(|(a, r)| self.laid_out(*a, r)).collect();
         let batch = self.batch(&laid_out.iter().map(|r| &r[..]).collect::<Vec<_>>(), length);
-        let tenants: Vec<Tenant<'_>> = rows.iter().map(|r| self.tenant(r.0)).collect();
-        let outputs = banks.run(&batch, &tenants).unwrap();
-        let own = |(k, (adapter, _)): (usize, &(usize, &[i64]))| {
-            let (_, name, sizes) = banks.outputs(&self.adapters[*adapter].1).next().unwrap();
-            let (shape, values) = (outputs.shape(name).unwrap(), outputs.f32s(name).unwrap());
-            values[k * shape[1]..][..sizes[0].unwrap()].to_vec()
-        };
-        rows.iter().enumerate().map(own).collect()
+        (batch, rows.iter().map(|r| self.tenant(r.0)).collect())
     }
 
     /// A row for each adapter.
@@ -264,6 +267,22 @@ impl House {
         };
         (0..count).map(one).collect()
     }
+}
+
+/// The outputs of a batch's rows.
+fn answers(
+    threads: Threads,
+    banks: &mut Banks,
+    batch: &HashMap<String, Tensor>,
+    tenants: &[Tenant<'_>],
+) -> Vec<Vec<f32>> {
+    let outputs = banks.run_on(threads, batch, tenants).unwrap();
+    let own = |(k, tenant): (usize, &Tenant<'_>)| {
+        let (_, name, sizes) = banks.outputs(tenant.parts).next().unwrap();
+        let (shape, values) = (outputs.shape(name).unwrap(), outputs.f32s(name).unwrap());
+        values[k * shape[1]..][..sizes[0].unwrap()].to_vec()
+    };
+    tenants.iter().enumerate().map(own).collect()
 }
 
 fn lent(rows: &[(usize, Vec<i64>)]) -> Vec<(usize, &[i64])> {
@@ -381,6 +400,34 @@ fn provider_neighbours_change_no_bit() {
                 let same = first.iter().zip(&answer).all(|(a, b)| a.to_bits() == b.to_bits());
                 let who = &house.adapters[adapter].0.name;
                 assert!(same, "{name}: {who} differs by {}", apart(first, &answer));
+            }
+        }
+    }
+}
+
+#[test]
+fn lanes_and_threads_change_no_bit() {
+    for (name, house) in houses() {
+        let options = SessionOptions { threads: Some(4), ..SessionOptions::default() };
+        let rooms = Room::lanes(&house.base, &house.fragments(), &options).unwrap();
+        let mut lanes: Vec<Banks> = rooms.into_iter().map(|room| house.banks_in(room)).collect();
+        assert_eq!(lanes.len(), 2);
+        let mut numbers = Numbers(17);
+        let length = 9 + house.most_virtual();
+        for _ in 0..8 {
+            let count = 2 + numbers.below(12);
+            let rows = house.rows(&mut numbers, count, 9);
+            let (batch, tenants) = house.asked(&lent(&rows), length);
+            let expected = answers(Threads::All, &mut lanes[0], &batch, &tenants);
+            // Both at once, as a server has them.
+            let both: Vec<_> = std::thread::scope(|scope| {
+                let run = |banks| scope.spawn(|| answers(Threads::Half, banks, &batch, &tenants));
+                let running: Vec<_> = lanes.iter_mut().map(run).collect();
+                running.into_iter().map(|r| r.join().unwrap()).collect()
+            });
+            let bits = |rows: &Vec<Vec<f32>>| rows.concat().iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+            for answers in &both {
+                assert_eq!(bits(answers), bits(&expected), "{name}");
             }
         }
     }

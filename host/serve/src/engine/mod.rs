@@ -1,6 +1,7 @@
 //! From an [`Ask`] to an [`Answered`]: tokens, a queue, batches, the threads that run and answer them.
 
 mod decode;
+mod lanes;
 mod passes;
 mod prepare;
 mod queue;

@@ -9,7 +9,8 @@ use graft_tasks::Threads;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use super::waiting::{Owner, Place, Waiting};
+use super::lanes::Lanes;
+use super::waiting::Place;
 use super::{Limits, Reply};
 use crate::ask::{Refusal, Want};
 use crate::form::Form;
@@ -112,101 +113,23 @@ impl Item {
     }
 }
 
-/// What waits for the banks that its adapters are in.
-#[derive(Default)]
-struct Lane {
-    rows: Waiting<Item>,
-    /// A batch that was put together and waits for all threads.
-    put: Option<Vec<Item>>,
-    runs: bool,
-}
-
-impl Lane {
-    fn is_empty(&self) -> bool {
-        self.rows.len() == 0 && self.put.is_none()
-    }
-
-    /// Rows that wait or are being run, the latter counted as one.
-    fn load(&self) -> usize {
-        self.rows.len() + self.put.as_ref().map_or(0, Vec::len) + usize::from(self.runs)
-    }
-}
-
 struct State {
-    lanes: Vec<Lane>,
-    /// A batch runs with all threads.
-    all_run: bool,
-    /// The lane of the next adapter that is asked for the first time, where all have as much to do.
-    next: usize,
+    lanes: Lanes<Item>,
     closed: bool,
 }
 
 impl State {
-    fn waiting(&self) -> usize {
-        self.lanes.iter().map(|l| l.rows.len() + l.put.as_ref().map_or(0, Vec::len)).sum()
-    }
-
-    fn waiting_of(&self, owner: &Owner) -> usize {
-        self.lanes.iter().map(|l| l.rows.len_of(owner)).sum()
-    }
-
-    fn others(&self, lane: usize) -> impl Iterator<Item = &Lane> {
-        self.lanes.iter().enumerate().filter(move |(k, _)| *k != lane).map(|(_, l)| l)
-    }
-
-    /// The lane that has least to do; of equal ones the first from `from` on.
-    fn idlest(&self, from: usize) -> usize {
-        let count = self.lanes.len();
-        (from..from + count).map(|k| k % count).min_by_key(|k| self.lanes[*k].load()).unwrap_or_default()
-    }
-
-    /// Where a row waits: what is in banks, for those that have it.
+    /// Where a row waits: those of an adapter in one lane, whose banks it is in; those of the base, which is in the banks of
+    /// all, where there is least to do.
     fn lane_of(&mut self, item: &Item) -> usize {
-        if item.alone || item.resident.by.adapter.is_none() {
-            return self.idlest(0);
+        if item.resident.by.adapter.is_none() && !item.alone {
+            return self.lanes.idlest(0);
         }
-        *item.resident.lane.get_or_init(|| {
-            let lane = self.idlest(self.next);
-            self.next = lane + 1;
-            lane
-        })
-    }
-
-    /// A batch of a lane and the threads for it, if there are both.
-    fn turn(&mut self, lane: usize, limits: &Limits) -> Option<(Vec<Item>, Threads)> {
-        let put = self.lanes[lane].put.take();
-        if self.all_run || put.is_none() && self.others(lane).any(|l| l.put.is_some()) {
-            self.lanes[lane].put = put;
-            return None;
-        }
-        let beside = self.others(lane).any(|l| l.runs);
-        // A batch that nothing can run beside has all threads.
-        let threads =
-            if beside || self.others(lane).any(|l| !l.is_empty()) { Threads::Half } else { Threads::All };
-        let pass_tokens = match threads {
-            Threads::All => limits.pass_tokens(),
-            Threads::Half => limits.pass_tokens().div_ceil(2),
-        };
-        let limits = Limits { pass_tokens: Some(pass_tokens), ..*limits };
-        let batch = put.unwrap_or_else(|| self.lanes[lane].rows.take(&limits, |i| i.pending.wanted()));
-        if batch.is_empty() {
-            return None;
-        }
-        // A session of its own has all threads.
-        let alone = batch.iter().any(|i| i.alone);
-        if alone && beside {
-            self.lanes[lane].put = Some(batch);
-            return None;
-        }
-        let threads = if alone { Threads::All } else { threads };
-        self.lanes[lane].runs = true;
-        self.all_run = threads == Threads::All;
-        Some((batch, threads))
+        *item.resident.lane.get_or_init(|| self.lanes.give())
     }
 }
 
-/// The rows that wait: in lanes, each with the threads of its own and banks that only its batches read and write. A batch has
-/// all threads while the other lane has nothing to do.
+/// The rows that wait.
 pub(super) struct Queue {
     limits: Limits,
     state: Mutex<State>,
@@ -227,13 +150,8 @@ pub(super) struct Turn<'q> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut state = self.queue.lock();
-        state.lanes[self.lane].runs = false;
-        state.all_run &= self.threads != Threads::All;
-        for (lane, changed) in state.lanes.iter().zip(&self.queue.changed) {
-            if state.closed || !lane.runs && !lane.is_empty() {
-                changed.notify_one();
-            }
-        }
+        state.lanes.end(self.lane, self.threads);
+        self.queue.wake(&state);
     }
 }
 
@@ -249,7 +167,7 @@ impl Drop for Held {
     fn drop(&mut self) {
         if !self.pending.is_answered() {
             let mut state = self.queue.lock();
-            self.places.iter().for_each(|(lane, p)| drop(state.lanes[*lane].rows.remove(*p)));
+            self.places.iter().for_each(|(lane, p)| drop(state.lanes.remove(*lane, *p)));
         }
     }
 }
@@ -257,8 +175,7 @@ impl Drop for Held {
 impl Queue {
     pub(super) fn new(limits: Limits, lanes: usize) -> Queue {
         let changed = (0..lanes).map(|_| Condvar::new()).collect();
-        let lanes = (0..lanes).map(|_| Lane::default()).collect();
-        let state = State { lanes, all_run: false, next: 0, closed: false };
+        let state = State { lanes: Lanes::new(lanes), closed: false };
         Queue { limits, state: Mutex::new(state), changed }
     }
 
@@ -272,7 +189,7 @@ impl Queue {
     }
 
     pub(super) fn waiting(&self) -> usize {
-        self.lock().waiting()
+        self.lock().lanes.waiting()
     }
 
     /// Takes the rows of a request in, all or none.
@@ -287,27 +204,32 @@ impl Queue {
         }
         let full = |waiting: usize, most: usize| waiting > 0 && waiting + items.len() > most;
         let busy = |adapter| Err(Refusal::Busy { adapter, retry_after: Duration::from_secs(1) });
-        if full(state.waiting(), self.limits.queue_rows) {
+        if full(state.lanes.waiting(), self.limits.queue_rows) {
             return busy(None);
         }
         if let Some(name) = &owner
-            && full(state.waiting_of(&owner), self.limits.adapter_queue_rows())
+            && full(state.lanes.waiting_of(&owner), self.limits.adapter_queue_rows())
         {
             return busy(Some(Arc::clone(name)));
         }
         let mut places = Vec::with_capacity(items.len());
         for item in items {
             let lane = state.lane_of(&item);
-            places.push((lane, state.lanes[lane].rows.push(&owner, item.encoding.ids.len(), item)));
+            let length = item.encoding.ids.len();
+            places.push((lane, state.lanes.push(lane, &owner, length, item)));
         }
-        // Nobody is woken for threads that are taken: who frees them looks again.
-        for (k, changed) in self.changed.iter().enumerate() {
-            if !state.all_run && !state.lanes[k].runs && places.iter().any(|(lane, _)| *lane == k) {
+        self.wake(&state);
+        drop(state);
+        Ok(Held { queue: Arc::clone(self), pending: Arc::clone(pending), places })
+    }
+
+    /// Wakes who may have something to begin with; who ends a batch looks for the next one anyhow.
+    fn wake(&self, state: &State) {
+        for (lane, changed) in self.changed.iter().enumerate() {
+            if state.closed || state.lanes.can_begin(lane) {
                 changed.notify_one();
             }
         }
-        drop(state);
-        Ok(Held { queue: Arc::clone(self), pending: Arc::clone(pending), places })
     }
 
     /// Nothing more is taken in.
@@ -320,11 +242,16 @@ impl Queue {
     pub(super) fn next(&self, lane: usize) -> Option<Turn<'_>> {
         let mut state = self.lock();
         loop {
-            if let Some((items, threads)) = state.turn(lane, &self.limits) {
+            let begun = state.lanes.begin(lane, &self.limits, |i| i.pending.wanted(), |i| i.alone);
+            if let Some((items, threads)) = begun {
                 return Some(Turn { items, threads, lane, queue: self });
             }
-            if state.closed && state.lanes[lane].is_empty() {
-                return None;
+            if state.lanes.is_empty(lane) {
+                if state.closed {
+                    return None;
+                }
+                // Another may have waited for rows of this lane that nobody wants any more.
+                self.wake(&state);
             }
             state = self.changed[lane].wait(state).unwrap_or_else(PoisonError::into_inner);
         }

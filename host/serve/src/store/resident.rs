@@ -37,7 +37,7 @@ pub struct Resident {
     pub labels: Vec<String>,
     /// What it answered.
     pub tally: Tally,
-    /// The lane whose banks it is in, once it was asked.
+    /// The lane that its rows are run in, once it was asked.
     pub(crate) lane: OnceLock<usize>,
     own: Option<Form>,
     vector: OnceLock<Form>,

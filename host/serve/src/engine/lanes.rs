@@ -5,6 +5,10 @@ use graft_tasks::Threads;
 use super::Limits;
 use super::waiting::{Owner, Place, Waiting};
 
+/// Rows that wait, from which on two batches at once, each with half of the threads, are better than one after the other with
+/// all. Two take 1.7 times as long as one; for fewer rows the first one's answer comes sooner (`docs/benchmarks.md`).
+const MANY: usize = 4;
+
 struct Lane<T> {
     rows: Waiting<T>,
     /// A batch that was put together and waits for all threads.
@@ -21,8 +25,8 @@ impl<T> Lane<T> {
     }
 }
 
-/// What waits and what is run, in lanes. A batch has half of the threads, and all while no other lane has anything to do, or
-/// if it is of rows that take all.
+/// What waits and what is run, in lanes. A batch has half of the threads where there is enough to do for another lane as well;
+/// otherwise, and if it is of rows that take all, it has all of them, and lanes come by turns.
 pub(super) struct Lanes<T> {
     lanes: Vec<Lane<T>>,
     /// A batch is run with all threads.
@@ -100,7 +104,11 @@ impl<T> Lanes<T> {
             return None;
         }
         let beside = self.others(lane).any(|l| l.runs);
-        let busy = beside || self.others(lane).any(|l| l.waiting() > 0);
+        let busy = beside || self.others(lane).any(|l| l.waiting() > 0) && self.waiting() >= MANY;
+        let owes = self.others(lane).any(|l| l.owed && l.waiting() > 0);
+        if !busy && owes {
+            return None;
+        }
         // Beside another, a batch has half of the cache as well.
         let pass_tokens = if busy { limits.pass_tokens().div_ceil(2) } else { limits.pass_tokens() };
         let limits = Limits { pass_tokens: Some(pass_tokens), ..*limits };
@@ -111,7 +119,7 @@ impl<T> Lanes<T> {
             return None;
         }
         let all = batch.iter().any(takes_all);
-        if all && (beside || self.others(lane).any(|l| l.owed && l.waiting() > 0)) {
+        if all && (beside || owes) {
             self.lanes[lane].put = Some(batch);
             return None;
         }

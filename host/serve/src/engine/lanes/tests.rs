@@ -25,39 +25,54 @@ impl Two {
         self.0.push(lane, &Some(row.into()), 10, row)
     }
 
+    /// As many rows as are run with half of the threads.
+    fn fill(&mut self, lane: usize, row: &'static str) {
+        (0..3).for_each(|_| drop(self.push(lane, row)));
+    }
+
     fn begin(&mut self, lane: usize) -> Option<(Vec<&'static str>, Threads)> {
         self.0.begin(lane, &LIMITS, |_| true, |row| *row == ALL)
     }
 }
 
 #[test]
-fn a_batch_has_all_threads_while_the_other_lane_has_nothing() {
+fn a_batch_has_all_threads_while_there_is_little_to_do() {
     let mut two = Two::new();
     two.push(0, "a");
     assert_eq!(two.begin(0), Some((vec!["a"], Threads::All)));
-    // Nothing is run beside it, but the other lane has its turn next.
-    two.push(1, "b");
-    two.push(0, "c");
+    two.push(0, "b");
+    two.push(1, "c");
     assert!(!two.0.can_begin(1) && two.begin(1).is_none());
     two.0.end(0, Threads::All);
-    assert_eq!(two.begin(0), Some((vec!["c"], Threads::Half)));
+    assert_eq!(two.begin(0), None, "the other one waited");
+    assert_eq!(two.begin(1), Some((vec!["c"], Threads::All)));
+    two.0.end(1, Threads::All);
+    assert_eq!(two.begin(0), Some((vec!["b"], Threads::All)));
+}
+
+#[test]
+fn batches_share_the_threads_while_there_is_much_to_do() {
+    let mut two = Two::new();
+    two.fill(0, "a");
+    two.push(1, "b");
+    assert_eq!(two.begin(0), Some((vec!["a"; 3], Threads::Half)));
     assert_eq!(two.begin(1), Some((vec!["b"], Threads::Half)));
     assert_eq!(two.begin(0), None, "one of a lane at a time");
     two.0.end(1, Threads::Half);
-    two.push(1, "d");
-    assert_eq!(two.begin(1), Some((vec!["d"], Threads::Half)), "the other lane still runs");
+    two.push(1, "c");
+    assert_eq!(two.begin(1), Some((vec!["c"], Threads::Half)), "the other lane still runs");
     two.0.end(1, Threads::Half);
     two.0.end(0, Threads::Half);
-    two.push(1, "e");
-    assert_eq!(two.begin(1), Some((vec!["e"], Threads::All)));
+    two.fill(1, "d");
+    assert_eq!(two.begin(1), Some((vec!["d"; 3], Threads::All)), "there is nothing else");
 }
 
 #[test]
 fn what_takes_all_threads_waits_for_them_and_nothing_starts_before() {
     let mut two = Two::new();
-    two.push(0, "a");
+    two.fill(0, "a");
     two.push(1, ALL);
-    assert_eq!(two.begin(0), Some((vec!["a"], Threads::Half)));
+    assert_eq!(two.begin(0), Some((vec!["a"; 3], Threads::Half)));
     assert_eq!(two.begin(1), None);
     assert_eq!(two.0.waiting(), 1, "it still waits");
     two.0.end(0, Threads::Half);
@@ -75,9 +90,9 @@ fn what_takes_all_threads_lets_the_other_lane_have_its_turn() {
     two.push(1, "a");
     two.0.end(0, Threads::All);
     assert_eq!(two.begin(0), None, "the other one waited");
-    assert_eq!(two.begin(1), Some((vec!["a"], Threads::Half)));
+    assert_eq!(two.begin(1), Some((vec!["a"], Threads::All)));
     two.push(1, "b");
-    two.0.end(1, Threads::Half);
+    two.0.end(1, Threads::All);
     assert_eq!(two.begin(1), None, "now it is the first one's turn");
     assert_eq!(two.begin(0), Some((vec![ALL], Threads::All)));
 }

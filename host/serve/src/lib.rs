@@ -5,7 +5,7 @@
 //! | [`ask`] | what is asked and answered, and why something is refused: what every dialect of the wire is translated to and from |
 //! | [`store`] | the adapters: which there are, their revisions, loading and unloading |
 //! | [`form`] | what an adapter is run as: fragments in a session that many share, or a session of its own |
-//! | [`engine`] | from an [`Ask`] to an [`Answered`]: tokens, a queue, batches, the thread that runs them |
+//! | [`engine`] | from an [`Ask`] to an [`Answered`]: tokens, a queue, batches, the threads that run them |
 //! | [`tally`] | what an adapter answered since it was loaded |
 //! | [`v2`] | the Open Inference Protocol (V2), whatever carries it |
 //! | [`access`] | who may ask for what: keys |

@@ -18,7 +18,7 @@ use graft_adapters::{ParamKey, PeftConfig, StoredAdapter};
 use graft_graph::sites::{SiteKind, sites};
 use graft_graph::{Tensor, onnx};
 use graft_plugins::Objective;
-use graft_runtime::{Provider, Runtime, RuntimeOptions, Session, SessionOptions, View};
+use graft_runtime::{Provider, Runtime, RuntimeOptions, SessionOptions, View};
 use graft_tasks::{Banks, Base, BaseOptions, Fitted, PASS_TOKENS, Parts, Program, Room, Tenant};
 
 type Any<T> = Result<T, Box<dyn std::error::Error>>;

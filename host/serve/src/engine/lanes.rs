@@ -51,11 +51,6 @@ impl<T> Lanes<T> {
         self.lanes.iter().map(|l| l.rows.len_of(owner)).sum()
     }
 
-    /// Whether nothing waits in a lane.
-    pub(super) fn is_empty(&self, lane: usize) -> bool {
-        self.lanes[lane].waiting() == 0
-    }
-
     /// The lane with least to do; of equal ones the first from `from` on.
     pub(super) fn idlest(&self, from: usize) -> usize {
         let count = self.lanes.len();
@@ -82,7 +77,7 @@ impl<T> Lanes<T> {
 
     /// Whether a lane has something that it may be able to begin with now.
     pub(super) fn can_begin(&self, lane: usize) -> bool {
-        !self.all_run && !self.lanes[lane].runs && !self.is_empty(lane)
+        !self.all_run && !self.lanes[lane].runs && self.lanes[lane].waiting() > 0
     }
 
     fn others(&self, lane: usize) -> impl Iterator<Item = &Lane<T>> {

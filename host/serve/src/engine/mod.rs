@@ -45,7 +45,8 @@ pub struct Limits {
     pub texts: usize,
     /// Longest text, in bytes.
     pub text_bytes: usize,
-    /// Most bytes of adapters in banks; those that were not used for longest make room.
+    /// Most bytes of adapters in banks, half of them in those of each lane where there are two; those that were not used for
+    /// longest make room.
     pub bank_bytes: usize,
 }
 

@@ -133,8 +133,8 @@ impl State {
 pub(super) struct Queue {
     limits: Limits,
     state: Mutex<State>,
-    /// For each lane.
-    changed: Vec<Condvar>,
+    changed: Condvar,
+    lanes: usize,
 }
 
 /// A batch whose turn it is. Dropped, its threads are free.
@@ -143,7 +143,8 @@ pub(super) struct Turn<'q> {
     pub(super) items: Vec<Item>,
     /// Its threads.
     pub(super) threads: Threads,
-    lane: usize,
+    /// Its lane.
+    pub(super) lane: usize,
     queue: &'q Queue,
 }
 
@@ -151,7 +152,10 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut state = self.queue.lock();
         state.lanes.end(self.lane, self.threads);
-        self.queue.wake(&state);
+        // Who ends a batch looks for the next one, so that nobody else is woken for it.
+        if state.closed {
+            self.queue.changed.notify_all();
+        }
     }
 }
 
@@ -174,14 +178,13 @@ impl Drop for Held {
 
 impl Queue {
     pub(super) fn new(limits: Limits, lanes: usize) -> Queue {
-        let changed = (0..lanes).map(|_| Condvar::new()).collect();
         let state = State { lanes: Lanes::new(lanes), closed: false };
-        Queue { limits, state: Mutex::new(state), changed }
+        Queue { limits, state: Mutex::new(state), changed: Condvar::new(), lanes }
     }
 
     /// How many batches may run at once.
     pub(super) fn lanes(&self) -> usize {
-        self.changed.len()
+        self.lanes
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -223,37 +226,35 @@ impl Queue {
         Ok(Held { queue: Arc::clone(self), pending: Arc::clone(pending), places })
     }
 
-    /// Wakes who may have something to begin with; who ends a batch looks for the next one anyhow.
+    /// Wakes one who waits, if there may be something to begin with.
     fn wake(&self, state: &State) {
-        for (lane, changed) in self.changed.iter().enumerate() {
-            if state.closed || state.lanes.can_begin(lane) {
-                changed.notify_one();
-            }
+        if (0..self.lanes).any(|lane| state.lanes.can_begin(lane)) {
+            self.changed.notify_one();
         }
     }
 
     /// Nothing more is taken in.
     pub(super) fn close(&self) {
         self.lock().closed = true;
-        self.changed.iter().for_each(Condvar::notify_all);
+        self.changed.notify_all();
     }
 
-    /// The next batch of a lane, waited for; `None` when the queue is closed and has none.
-    pub(super) fn next(&self, lane: usize) -> Option<Turn<'_>> {
+    /// The next batch, waited for; `None` when the queue is closed and empty.
+    pub(super) fn next(&self) -> Option<Turn<'_>> {
         let mut state = self.lock();
         loop {
-            let begun = state.lanes.begin(lane, &self.limits, |i| i.pending.wanted(), |i| i.alone);
-            if let Some((items, threads)) = begun {
-                return Some(Turn { items, threads, lane, queue: self });
-            }
-            if state.lanes.is_empty(lane) {
-                if state.closed {
-                    return None;
+            // Twice: a lane may have waited for rows of another that nobody wants any more.
+            for lane in (0..self.lanes).chain(0..self.lanes) {
+                let begun = state.lanes.begin(lane, &self.limits, |i| i.pending.wanted(), |i| i.alone);
+                if let Some((items, threads)) = begun {
+                    self.wake(&state);
+                    return Some(Turn { items, threads, lane, queue: self });
                 }
-                // Another may have waited for rows of this lane that nobody wants any more.
-                self.wake(&state);
             }
-            state = self.changed[lane].wait(state).unwrap_or_else(PoisonError::into_inner);
+            if state.closed && state.lanes.waiting() == 0 {
+                return None;
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }

@@ -1,10 +1,10 @@
-//! The threads that run batches, one for each lane, and the one beside them that makes answers of what they gave while the
+//! The threads that run batches, as many as there are lanes, and the one beside them that makes answers of what they gave while the
 //! next batches run.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
 use super::decode;
@@ -32,9 +32,10 @@ pub(super) fn start(
     let for_answers = Arc::clone(store);
     let answers = Builder::new().name("answers".into()).spawn(move || answer_all(&for_answers, &ran))?;
     let mut threads = vec![answers];
-    for lane in 0..queue.lanes() {
-        let (store, queue) = (Arc::clone(store), Arc::clone(queue));
-        let worker = Worker { store, queue, lane, passes: passes(lane), groups: groups.clone() };
+    let passes: Arc<[_]> = (0..queue.lanes()).map(|lane| Mutex::new(passes(lane))).collect();
+    for _ in 0..queue.lanes() {
+        let (store, queue, passes) = (Arc::clone(store), Arc::clone(queue), Arc::clone(&passes));
+        let worker = Worker { store, queue, passes, groups: groups.clone() };
         threads.push(Builder::new().name("inference".into()).spawn(move || worker.run())?);
     }
     Ok(threads)
@@ -63,20 +64,19 @@ impl Group {
     }
 }
 
-/// What runs the batches of a lane.
+/// What runs batches, of any lane: the one that was woken last goes on as long as there is something to run.
 struct Worker {
     store: Arc<Store>,
     queue: Arc<Queue>,
-    lane: usize,
-    passes: Passes,
+    /// Of each lane, which one batch at a time uses.
+    passes: Arc<[Mutex<Passes>]>,
     groups: SyncSender<Group>,
 }
 
 impl Worker {
     /// Runs batches until the queue is closed and empty.
-    fn run(mut self) {
-        let queue = Arc::clone(&self.queue);
-        while let Some(turn) = queue.next(self.lane) {
+    fn run(self) {
+        while let Some(turn) = self.queue.next() {
             let pendings: Vec<_> = turn.items.iter().map(|i| Arc::clone(&i.pending)).collect();
             let one = || self.batch(turn);
             if catch_unwind(AssertUnwindSafe(one)).is_err() {
@@ -86,19 +86,21 @@ impl Worker {
         }
     }
 
-    fn batch(&mut self, mut turn: Turn<'_>) {
+    fn batch(&self, mut turn: Turn<'_>) {
         let items = std::mem::take(&mut turn.items);
         let threads = turn.threads;
-        let mut turn = Some(turn);
         items.iter().for_each(|i| i.pending.start());
-        let mut groups = self.passes.groups(&self.store, items).into_iter();
+        let passes = self.passes[turn.lane].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut groups = passes.groups(&self.store, items).into_iter();
+        let mut held = Some((passes, turn));
         while let Some(group) = groups.next() {
+            let Some((passes, _)) = &mut held else { break };
             let last = groups.len() == 0;
             self.store.metrics.batch(group.iter().map(|i| i.encoding.ids.len()));
-            let ran = self.passes.run(&self.store, &group, threads);
+            let ran = passes.run(&self.store, &group, threads);
             if last {
                 // Who waits for these threads need not wait for the answers.
-                drop(turn.take());
+                held = None;
             }
             match ran {
                 Ok(ran) => {

@@ -25,9 +25,10 @@ impl Two {
         self.0.push(lane, &Some(row.into()), 10, row)
     }
 
-    /// As many rows as are run with half of the threads.
-    fn fill(&mut self, lane: usize, row: &'static str) {
-        (0..3).for_each(|_| drop(self.push(lane, row)));
+    fn fill(&mut self, lane: usize, row: &'static str, count: usize) {
+        for _ in 0..count {
+            self.push(lane, row);
+        }
     }
 
     fn begin(&mut self, lane: usize) -> Option<(Vec<&'static str>, Threads)> {
@@ -53,7 +54,7 @@ fn a_batch_has_all_threads_while_there_is_little_to_do() {
 #[test]
 fn batches_share_the_threads_while_there_is_much_to_do() {
     let mut two = Two::new();
-    two.fill(0, "a");
+    two.fill(0, "a", 3);
     two.push(1, "b");
     assert_eq!(two.begin(0), Some((vec!["a"; 3], Threads::Half)));
     assert_eq!(two.begin(1), Some((vec!["b"], Threads::Half)));
@@ -63,14 +64,14 @@ fn batches_share_the_threads_while_there_is_much_to_do() {
     assert_eq!(two.begin(1), Some((vec!["c"], Threads::Half)), "the other lane still runs");
     two.0.end(1, Threads::Half);
     two.0.end(0, Threads::Half);
-    two.fill(1, "d");
+    two.fill(1, "d", 3);
     assert_eq!(two.begin(1), Some((vec!["d"; 3], Threads::All)), "there is nothing else");
 }
 
 #[test]
 fn what_takes_all_threads_waits_for_them_and_nothing_starts_before() {
     let mut two = Two::new();
-    two.fill(0, "a");
+    two.fill(0, "a", 3);
     two.push(1, ALL);
     assert_eq!(two.begin(0), Some((vec!["a"; 3], Threads::Half)));
     assert_eq!(two.begin(1), None);
@@ -115,10 +116,10 @@ fn who_gives_up_its_turn_keeps_nobody_waiting() {
 fn half_of_the_threads_have_half_of_the_tokens() {
     let mut two = Two::new();
     // Four of ten tokens fit into 64, three of them into 32.
-    (0..4).for_each(|_| drop(two.push(0, "a")));
+    two.fill(0, "a", 4);
     assert_eq!(two.begin(0).map(|(rows, _)| rows.len()), Some(4));
     two.0.end(0, Threads::All);
-    (0..4).for_each(|_| drop(two.push(0, "a")));
+    two.fill(0, "a", 4);
     two.push(1, "b");
     assert_eq!(two.begin(0), Some((vec!["a"; 3], Threads::Half)));
 }
@@ -127,7 +128,7 @@ fn half_of_the_threads_have_half_of_the_tokens() {
 fn adapters_go_where_there_is_least_to_do() {
     let mut two = Two::new();
     assert_eq!([two.0.give(), two.0.give(), two.0.give()], [0, 1, 0], "by turns");
-    (0..2).for_each(|_| drop(two.push(1, "a")));
+    two.fill(1, "a", 2);
     assert_eq!([two.0.give(), two.0.give()], [0, 0]);
     two.begin(1);
     two.push(0, "b");

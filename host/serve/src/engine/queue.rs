@@ -115,6 +115,8 @@ impl Item {
 
 struct State {
     lanes: Lanes<Item>,
+    /// Which of those who run batches wait.
+    idle: Vec<bool>,
     closed: bool,
 }
 
@@ -133,8 +135,8 @@ impl State {
 pub(super) struct Queue {
     limits: Limits,
     state: Mutex<State>,
-    changed: Condvar,
-    lanes: usize,
+    /// For each of those who run batches, as many as there are lanes.
+    changed: Vec<Condvar>,
 }
 
 /// A batch whose turn it is. Dropped, its threads are free.
@@ -154,7 +156,7 @@ impl Drop for Turn<'_> {
         state.lanes.end(self.lane, self.threads);
         // Who ends a batch looks for the next one, so that nobody else is woken for it.
         if state.closed {
-            self.queue.changed.notify_all();
+            self.queue.changed.iter().for_each(Condvar::notify_one);
         }
     }
 }
@@ -178,13 +180,14 @@ impl Drop for Held {
 
 impl Queue {
     pub(super) fn new(limits: Limits, lanes: usize) -> Queue {
-        let state = State { lanes: Lanes::new(lanes), closed: false };
-        Queue { limits, state: Mutex::new(state), changed: Condvar::new(), lanes }
+        let state = State { lanes: Lanes::new(lanes), idle: vec![false; lanes], closed: false };
+        let changed = (0..lanes).map(|_| Condvar::new()).collect();
+        Queue { limits, state: Mutex::new(state), changed }
     }
 
     /// How many batches may run at once.
     pub(super) fn lanes(&self) -> usize {
-        self.lanes
+        self.changed.len()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -221,40 +224,46 @@ impl Queue {
             let length = item.encoding.ids.len();
             places.push((lane, state.lanes.push(lane, &owner, length, item)));
         }
-        self.wake(&state);
+        self.wake(&mut state);
         drop(state);
         Ok(Held { queue: Arc::clone(self), pending: Arc::clone(pending), places })
     }
 
-    /// Wakes one who waits, if there may be something to begin with.
-    fn wake(&self, state: &State) {
-        if (0..self.lanes).any(|lane| state.lanes.can_begin(lane)) {
-            self.changed.notify_one();
+    /// Wakes one who waits, if there may be something to begin with: the first one, since what it needs is in its caches if it
+    /// ran the last batch.
+    fn wake(&self, state: &mut State) {
+        if (0..self.lanes()).any(|lane| state.lanes.can_begin(lane))
+            && let Some(first) = state.idle.iter().position(|idle| *idle)
+        {
+            state.idle[first] = false;
+            self.changed[first].notify_one();
         }
     }
 
     /// Nothing more is taken in.
     pub(super) fn close(&self) {
         self.lock().closed = true;
-        self.changed.notify_all();
+        self.changed.iter().for_each(Condvar::notify_one);
     }
 
-    /// The next batch, waited for; `None` when the queue is closed and empty.
-    pub(super) fn next(&self) -> Option<Turn<'_>> {
+    /// The next batch for one of those who run them, waited for; `None` when the queue is closed and empty.
+    pub(super) fn next(&self, who: usize) -> Option<Turn<'_>> {
         let mut state = self.lock();
         loop {
             // Twice: a lane may have waited for rows of another that nobody wants any more.
-            for lane in (0..self.lanes).chain(0..self.lanes) {
+            for lane in (0..self.lanes()).chain(0..self.lanes()) {
                 let begun = state.lanes.begin(lane, &self.limits, |i| i.pending.wanted(), |i| i.alone);
                 if let Some((items, threads)) = begun {
-                    self.wake(&state);
+                    self.wake(&mut state);
                     return Some(Turn { items, threads, lane, queue: self });
                 }
             }
             if state.closed && state.lanes.waiting() == 0 {
                 return None;
             }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.idle[who] = true;
+            state = self.changed[who].wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.idle[who] = false;
         }
     }
 }

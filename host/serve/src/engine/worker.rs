@@ -33,9 +33,9 @@ pub(super) fn start(
     let answers = Builder::new().name("answers".into()).spawn(move || answer_all(&for_answers, &ran))?;
     let mut threads = vec![answers];
     let passes: Arc<[_]> = (0..queue.lanes()).map(|lane| Mutex::new(passes(lane))).collect();
-    for _ in 0..queue.lanes() {
+    for who in 0..queue.lanes() {
         let (store, queue, passes) = (Arc::clone(store), Arc::clone(queue), Arc::clone(&passes));
-        let worker = Worker { store, queue, passes, groups: groups.clone() };
+        let worker = Worker { who, store, queue, passes, groups: groups.clone() };
         threads.push(Builder::new().name("inference".into()).spawn(move || worker.run())?);
     }
     Ok(threads)
@@ -64,8 +64,9 @@ impl Group {
     }
 }
 
-/// What runs batches, of any lane: the one that was woken last goes on as long as there is something to run.
+/// Who runs batches, of any lane.
 struct Worker {
+    who: usize,
     store: Arc<Store>,
     queue: Arc<Queue>,
     /// Of each lane, which one batch at a time uses.
@@ -76,7 +77,7 @@ struct Worker {
 impl Worker {
     /// Runs batches until the queue is closed and empty.
     fn run(self) {
-        while let Some(turn) = self.queue.next() {
+        while let Some(turn) = self.queue.next(self.who) {
             let pendings: Vec<_> = turn.items.iter().map(|i| Arc::clone(&i.pending)).collect();
             let one = || self.batch(turn);
             if catch_unwind(AssertUnwindSafe(one)).is_err() {

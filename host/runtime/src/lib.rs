@@ -20,6 +20,7 @@ mod declared;
 mod device;
 mod error;
 mod kernels;
+mod lent;
 pub mod library;
 mod memory;
 mod outputs;

@@ -1,12 +1,12 @@
 //! What a run gives back.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use graft_graph::{DType, Tensor};
 
 use crate::error::{Result, RuntimeError};
+use crate::lent::Lent;
 use crate::session::Keep;
 use crate::value::OrtValue;
 
@@ -44,12 +44,12 @@ impl Outputs {
     }
 
     /// Takes over an output. An output that is one of the inputs itself lies in memory that was lent for the run
-    /// alone (`lent`, as addresses), and is copied.
-    pub(crate) fn push(&mut self, name: &str, value: OrtValue, lent: &[Range<usize>]) -> Result<()> {
+    /// alone (`lent`), and is copied.
+    pub(crate) fn push(&mut self, name: &str, value: OrtValue, lent: &[Lent]) -> Result<()> {
         let (kind, shape) = value.describe()?;
         let mut entry = Entry { name: name.to_owned(), kind, shape, data: Data::Held(value) };
         if let Some((start, _)) = entry.memory()?
-            && lent.iter().any(|r| r.contains(&(start as usize)))
+            && lent.iter().any(|r| r.range.contains(&(start as usize)))
         {
             entry.data = Data::Copied(Bytes::copy_from_slice(entry.bytes()?));
         }

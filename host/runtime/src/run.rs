@@ -1,6 +1,6 @@
 //! Running a session: checked inputs that are lent, not copied, and outputs that are viewed, not copied.
 
-use std::ffi::c_char;
+use std::ffi::{CString, c_char};
 use std::ptr;
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use graft_graph::Tensor;
 use ort::AsPointer;
 
 use crate::error::{Doing, Result, RuntimeError};
+use crate::lent::Lent;
 use crate::outputs::Outputs;
 use crate::session::{Port, Session};
-use crate::value::{Aligned, OrtValue, View};
-use crate::weights::lend;
+use crate::value::{OrtValue, View};
 
 /// Names of inputs and outputs, looked up once for many runs; see [`Session::plan`].
 #[derive(Debug, Clone)]
@@ -19,6 +19,8 @@ pub struct Plan {
     session: u64,
     inputs: Vec<usize>,
     outputs: Vec<usize>,
+    input_names: Vec<CString>,
+    output_names: Vec<CString>,
 }
 
 /// A caller's buffer that an output is written into.
@@ -59,7 +61,12 @@ impl Session {
                 expected: port.to_string(),
             });
         }
-        Ok(Plan { session: self.id, inputs, outputs: self.find("output", &self.outputs, outputs)? })
+        let outputs = self.find("output", &self.outputs, outputs)?;
+        let names = |of: &[usize], ports: &[Port]| -> Vec<CString> {
+            of.iter().filter_map(|i| self.c_names.get(&ports[*i].name).cloned()).collect()
+        };
+        let (input_names, output_names) = (names(&inputs, &self.inputs), names(&outputs, &self.outputs));
+        Ok(Plan { session: self.id, inputs, outputs, input_names, output_names })
     }
 
     /// Runs the graph on inputs in the plan's order: what a training loop calls, with parameters as views of its own
@@ -74,7 +81,6 @@ impl Session {
         // Taken over before the error is looked at, so that nothing leaks.
         let values: Vec<Option<OrtValue>> = raw.into_iter().map(OrtValue::own).collect();
         ran?;
-        let ranges: Vec<_> = lent.iter().map(|(_, range)| range.clone()).collect();
         let mut outputs = Outputs::new(Arc::clone(&self.keep));
         for (index, value) in plan.outputs.iter().zip(values) {
             let name = &self.outputs[*index].name;
@@ -82,7 +88,7 @@ impl Session {
                 doing: format!("running {}", self.name),
                 message: format!("there is no value for output `{name}`"),
             })?;
-            outputs.push(name, value, &ranges)?;
+            outputs.push(name, value, &lent)?;
         }
         Ok(outputs)
     }
@@ -169,7 +175,7 @@ impl Session {
         Ok(found)
     }
 
-    fn lend_all<'v>(&self, plan: &Plan, inputs: &[View<'v>]) -> Result<Vec<(Lent, std::ops::Range<usize>)>> {
+    fn lend_all(&mut self, plan: &Plan, inputs: &[View<'_>]) -> Result<Vec<Lent>> {
         if plan.session != self.id {
             return Err(RuntimeError::BadSetting {
                 setting: format!("plan for session {}", self.name),
@@ -193,25 +199,15 @@ impl Session {
                     found: format!("{} {:?}", view.dtype(), view.shape()),
                 });
             }
-            let (value, copy) = lend(self.runtime, view)?;
-            let start = value.data()? as usize;
-            lent.push((Lent { value, _copy: copy }, start..start + view.len_bytes()));
+            lent.push(self.lending[*index].lend(self.runtime, view)?);
         }
         Ok(lent)
     }
 
-    fn call(
-        &mut self,
-        plan: &Plan,
-        lent: &[(Lent, std::ops::Range<usize>)],
-        outputs: &mut [*mut ort::sys::OrtValue],
-    ) -> Result<()> {
-        let name =
-            |p: &Port| self.c_names.get(&p.name).map_or(ptr::null(), |c: &std::ffi::CString| c.as_ptr());
-        let input_names: Vec<*const c_char> = plan.inputs.iter().map(|i| name(&self.inputs[*i])).collect();
-        let output_names: Vec<*const c_char> = plan.outputs.iter().map(|i| name(&self.outputs[*i])).collect();
-        let values: Vec<*const ort::sys::OrtValue> =
-            lent.iter().map(|(l, _)| l.value.ptr().cast_const()).collect();
+    fn call(&mut self, plan: &Plan, lent: &[Lent], outputs: &mut [*mut ort::sys::OrtValue]) -> Result<()> {
+        let pointers = |names: &[CString]| names.iter().map(|n| n.as_ptr()).collect::<Vec<*const c_char>>();
+        let (input_names, output_names) = (pointers(&plan.input_names), pointers(&plan.output_names));
+        let values: Vec<*const ort::sys::OrtValue> = lent.iter().map(Lent::ptr).collect();
         let options = self.cancel.as_ref().map_or(ptr::null(), |c| c.run_options());
         // SAFETY: names are NUL-terminated strings of this session (`find` lets no others into a plan), arrays and
         // lengths belong together, every value is alive, and `&mut self` keeps runs from overlapping.
@@ -230,11 +226,6 @@ impl Session {
         // SAFETY: the status comes from the call above and is consumed once.
         unsafe { ort::Error::result_from_status(status) }.doing(|| format!("running {}", self.name))
     }
-}
-
-struct Lent {
-    value: OrtValue,
-    _copy: Option<Aligned>,
 }
 
 /// Whether `shape` is one that the port takes.

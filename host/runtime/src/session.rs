@@ -14,6 +14,7 @@ use ort::value::{Outlet, TensorElementType, ValueType};
 use crate::build;
 use crate::cancel::CancelToken;
 use crate::error::{Doing, Result, RuntimeError};
+use crate::lent::Lending;
 use crate::profile;
 use crate::provider::Provider;
 use crate::runtime::Runtime;
@@ -138,6 +139,8 @@ pub struct Session {
     pub(crate) outputs: Vec<Port>,
     pub(crate) c_names: HashMap<String, CString>,
     pub(crate) cancel: Option<CancelToken>,
+    /// For each input what its last values are.
+    pub(crate) lending: Vec<Lending>,
     inner: ort::session::Session,
     profile: Option<PathBuf>,
 }
@@ -176,6 +179,7 @@ impl Session {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Ok(Session {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
+            lending: inputs.iter().map(|_| Lending::default()).collect(),
             keep: Arc::new(Keep { inner: inner.inner(), _weights: source.weights.clone() }),
             runtime,
             name: options.name.clone(),

@@ -9,7 +9,7 @@ use ort::value::DynValue;
 
 use crate::Runtime;
 use crate::error::{Result, RuntimeError};
-use crate::value::{Aligned, OrtValue, Place, View, data_ptr, is_aligned};
+use crate::value::{Aligned, OrtValue, data_ptr, is_aligned};
 
 /// Weights of a base as ONNX Runtime values over the memory they lie in already (a mapped file, say), with the
 /// matrices that ONNX Runtime packs for its products, which sessions share too.
@@ -117,18 +117,4 @@ impl SharedWeights {
     pub(crate) fn values(&self) -> &[Weight] {
         &self.values
     }
-}
-
-/// A tensor over borrowed memory for the time of one run, with the copy it needed if the memory was misaligned.
-pub(crate) fn lend(runtime: &Runtime, view: &View<'_>) -> Result<(OrtValue, Option<Aligned>)> {
-    let bytes = match view.place() {
-        Place::Host(bytes) => bytes,
-        Place::Device(tensor, start) => return Ok((tensor.lend(start, view.shape())?, None)),
-    };
-    let copy = (!is_aligned(view.dtype(), bytes)).then(|| Aligned::copy(bytes));
-    let ptr = copy.as_ref().map_or_else(|| data_ptr(bytes), Aligned::as_ptr);
-    // SAFETY: the caller keeps the view's memory and the copy alive until the run is over; inputs are only read.
-    let value =
-        unsafe { OrtValue::over(&runtime.host_memory, view.dtype(), view.shape(), ptr, bytes.len()) }?;
-    Ok((value, copy))
 }

@@ -141,6 +141,35 @@ fn a_plan_is_for_the_session_that_made_it() {
     assert!(e.contains("made by another session"), "{e}");
 }
 
+/// Values over memory that is lent are kept for the next run: each run must see what is there then, in the shape that is said then,
+/// wherever buffers come and go.
+#[test]
+fn memory_that_is_lent_again_is_read_as_it_is_then() {
+    let Some(runtime) = runtime() else { return };
+    let any = [("x", &["n", "m"][..])];
+    let twice = model(&any, &[("y", &["n", "m"])], vec![node("Add", &["x", "x"], &["y"])]);
+    let mut s = open(runtime, &twice);
+    let plan = s.plan(&["x"], &["y"]).unwrap();
+    let mut buffers = [vec![0f32; 12], vec![0f32; 12], vec![0f32; 12]];
+    for turn in 0..48usize {
+        let buffer = &mut buffers[[0, 1, 0, 2][turn % 4]];
+        if turn % 5 == 4 {
+            *buffer = vec![0f32; 12];
+        }
+        buffer.iter_mut().enumerate().for_each(|(k, v)| *v = (turn * 100 + k) as f32);
+        let shape = [[2, 3], [3, 2], [1, 6], [4, 3], [12, 1]][turn % 7 % 5];
+        let from = turn % 2 * 6 * usize::from(shape.iter().product::<usize>() == 6);
+        let own = from..from + shape.iter().product::<usize>();
+        let out = s.run_planned(&plan, &[View::new(&shape, &buffer[own.clone()]).unwrap()]).unwrap();
+        let expected: Vec<f32> = buffer[own].iter().map(|v| 2.0 * v).collect();
+        assert_eq!(
+            (out.shape("y").unwrap(), out.f32s("y").unwrap()),
+            (&shape[..], &expected[..]),
+            "turn {turn}"
+        );
+    }
+}
+
 #[test]
 fn an_output_that_is_an_input_outlives_the_run() {
     let Some(runtime) = runtime() else { return };

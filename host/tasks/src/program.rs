@@ -41,7 +41,15 @@ impl Program {
     /// [`TaskError::Input`] for an input that `feed` does not have, and what ONNX Runtime says.
     pub fn run<'a>(&mut self, feed: &dyn Fn(&str) -> Option<View<'a>>) -> Result<Outputs> {
         let views = self.views(feed)?;
-        Ok(self.session.run_planned(&self.plan, &views)?)
+        self.run_views(&views)
+    }
+
+    /// Runs the graph on its inputs in the order of [`inputs`](Self::inputs).
+    ///
+    /// # Errors
+    /// What ONNX Runtime says.
+    pub fn run_views(&mut self, views: &[View<'_>]) -> Result<Outputs> {
+        Ok(self.session.run_planned(&self.plan, views)?)
     }
 
     /// Runs the graph and writes its outputs, all of f32 and in the graph's order, into the caller's buffers.
@@ -59,19 +67,22 @@ impl Program {
 
     /// What `feed` gives for the inputs, in their order.
     fn views<'a>(&self, feed: &dyn Fn(&str) -> Option<View<'a>>) -> Result<Vec<View<'a>>> {
-        let one = |name: &String| {
-            feed(name).ok_or_else(|| TaskError::Input {
-                what: format!("input '{name}' of {}", self.session.name()),
-                detail: "nothing provides it; models with inputs of other kinds than ids, mask, types and positions \
-                         are not supported yet"
-                    .into(),
-            })
-        };
+        let one = |name: &String| feed(name).ok_or_else(|| lacking(name, self.session.name()));
         self.inputs.iter().map(one).collect()
     }
 
     /// The session.
     pub fn session(&mut self) -> &mut Session {
         &mut self.session
+    }
+}
+
+/// What is said of an input of a session that nothing provides.
+pub(crate) fn lacking(input: &str, session: &str) -> TaskError {
+    TaskError::Input {
+        what: format!("input '{input}' of {session}"),
+        detail: "nothing provides it; models with inputs of other kinds than ids, mask, types and positions are not \
+                 supported yet"
+            .into(),
     }
 }

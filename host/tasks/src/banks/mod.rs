@@ -4,6 +4,7 @@
 //! [`Banks`] hold the parameters of those that are placed in it. Adapters whose fragments a room has come and go without a
 //! new session. For others a larger room is made aside and [`Banks::adopt`]ed.
 
+mod feed;
 mod mirror;
 mod parts;
 mod room;
@@ -15,8 +16,9 @@ use std::sync::Arc;
 
 use graft_graph::Tensor;
 use graft_graph::batch::{Fragment, Signature};
-use graft_runtime::{Outputs, View};
+use graft_runtime::Outputs;
 
+use feed::{Feed, Said};
 pub use parts::Parts;
 use parts::{Held, Outline};
 pub use room::{Room, Threads};
@@ -46,13 +48,17 @@ pub struct Banks {
     shelves: Vec<Shelf>,
     /// What is completely here: numbers that adapters were placed under, with the objectives that they have there.
     whole: HashMap<u64, Vec<u64>>,
+    feed: Feed,
+    said: Said,
 }
 
 impl Banks {
     /// An empty room.
     pub fn new(room: Room) -> Banks {
-        let shelves = room.joined.fragments.iter().map(|p| Shelf::new(p, room.memory.as_ref())).collect();
-        Banks { room, shelves, whole: HashMap::new() }
+        let placed = &room.joined.fragments;
+        let shelves: Vec<Shelf> = placed.iter().map(|p| Shelf::new(p, room.memory.as_ref())).collect();
+        let feed = Feed::new(room.programs.inputs(), &shelves, placed);
+        Banks { room, shelves, whole: HashMap::new(), feed, said: Said::default() }
     }
 
     /// Moves into another room; what is in banks that it has too stays where it is.
@@ -66,6 +72,7 @@ impl Banks {
         self.shelves = fragments
             .map(|(f, p)| old.remove(&f.signature).map_or_else(|| new(p), |s| s.renamed(p)))
             .collect();
+        self.feed = Feed::new(room.programs.inputs(), &self.shelves, &room.joined.fragments);
         self.room = room;
         if !old.is_empty() {
             self.whole.clear();
@@ -187,19 +194,16 @@ impl Banks {
         rows: &[Tenant<'_>],
     ) -> Result<Outputs> {
         self.shelves.iter_mut().try_for_each(Shelf::bring)?;
-        let mut fed: HashMap<&str, Tensor> = HashMap::new();
         let has = self.which_have_what(rows);
+        self.said.clear();
         for ((shelf, placed), has) in self.shelves.iter().zip(&self.room.joined.fragments).zip(&has) {
-            shelf.feed(rows, has, &mut fed)?;
-            if let Some(name) = &placed.active {
-                fed.insert(name, Tensor::new([rows.len()], has)?);
+            shelf.say(rows, has, &mut self.said)?;
+            if placed.active.is_some() {
+                self.said.flags(has);
             }
         }
-        let shelves = &self.shelves;
-        let bank = |name: &str| shelves.iter().find_map(|s| s.bank(name));
-        let get =
-            |name: &str| inputs.get(name).or_else(|| fed.get(name)).map(View::from).or_else(|| bank(name));
-        self.room.programs.run(threads, &get)
+        let views = self.feed.views(inputs, &self.said, &self.shelves)?;
+        self.room.programs.run(threads, &views)
     }
 
     /// For each fragment of the room, which rows have it. Adapters of one structure have the same ones, which are looked up

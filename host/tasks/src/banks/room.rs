@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use graft_graph::batch::{Bank, Fragment, Joined, Placed, Signature, join};
 use graft_graph::{Graph, Tensor};
@@ -32,14 +32,19 @@ pub(super) struct Programs {
 }
 
 impl Programs {
-    pub(super) fn run<'a>(
-        &mut self,
-        threads: Threads,
-        feed: &dyn Fn(&str) -> Option<View<'a>>,
-    ) -> Result<Outputs> {
+    fn all(&self) -> MutexGuard<'_, Program> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The inputs of each of them, in order.
+    pub(super) fn inputs(&self) -> Vec<String> {
+        self.all().inputs().to_vec()
+    }
+
+    pub(super) fn run(&mut self, threads: Threads, inputs: &[View<'_>]) -> Result<Outputs> {
         match (threads, &mut self.half) {
-            (Threads::Half, Some(half)) => half.run(feed),
-            _ => self.all.lock().unwrap_or_else(PoisonError::into_inner).run(feed),
+            (Threads::Half, Some(half)) => half.run_views(inputs),
+            _ => self.all().run_views(inputs),
         }
     }
 
@@ -48,7 +53,7 @@ impl Programs {
     /// # Errors
     /// As [`graft_runtime::Session::finish_profile`].
     pub(super) fn finish_profile(&self) -> Result<PathBuf> {
-        Ok(self.all.lock().unwrap_or_else(PoisonError::into_inner).session().finish_profile()?)
+        Ok(self.all().session().finish_profile()?)
     }
 }
 

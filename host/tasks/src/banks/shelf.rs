@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use graft_graph::Tensor;
 use graft_graph::batch::{Bank, Layout, Placed};
 use graft_runtime::{DeviceMemory, View};
 
 use super::Tenant;
+use super::feed::Said;
 use super::mirror::Mirror;
 use super::parts::Rows;
 use crate::error::{Result, TaskError};
@@ -220,13 +220,14 @@ impl Shelf {
         (index.rows, index.free) = (next, Vec::new());
     }
 
+    /// The inputs that [`Shelf::say`] makes, in its order.
+    pub(super) fn said(&self) -> impl Iterator<Item = &str> {
+        let numbers = self.banks.iter().filter(|b| b.index.is_none());
+        self.indices.iter().map(|i| i.name.as_str()).chain(numbers.map(|b| b.bank.input.as_str()))
+    }
+
     /// The indices and numbers of a batch; `has` says which rows have this fragment.
-    pub(super) fn feed<'s>(
-        &'s self,
-        rows: &[Tenant<'_>],
-        has: &[bool],
-        fed: &mut HashMap<&'s str, Tensor>,
-    ) -> Result<()> {
+    pub(super) fn say(&self, rows: &[Tenant<'_>], has: &[bool], said: &mut Said) -> Result<()> {
         let lease = |t: &Tenant<'_>, has: bool| match (has, self.leases.get(&t.id)) {
             (false, _) => Ok(None),
             (true, Some(lease)) => Ok(Some(lease)),
@@ -241,25 +242,28 @@ impl Shelf {
         for (k, index) in self.indices.iter().enumerate() {
             let of = |l: &Option<&Lease>| l.map_or(0, |l| l.rows[k].len());
             let most = leases.iter().map(of).max().unwrap_or(0).max(1);
-            let mut places = vec![0i64; rows.len() * most];
+            let places = said.places(rows.len(), (!index.whole).then_some(most));
             for (to, lease) in places.chunks_exact_mut(most).zip(&leases) {
                 let Some(lease) = lease else { continue };
                 to.iter_mut().zip(&lease.rows[k]).for_each(|(to, row)| *to = *row as i64);
             }
-            let shape = if index.whole { vec![rows.len()] } else { vec![rows.len(), most] };
-            fed.insert(&index.name, Tensor::new(shape, &places)?);
         }
         for (k, Stored { bank, .. }) in self.banks.iter().filter(|b| b.index.is_none()).enumerate() {
             let number = |l: &Option<&Lease>| l.and_then(|l| l.numbers.get(k)).copied().unwrap_or(bank.null);
-            let numbers: Vec<f32> = leases.iter().map(number).collect();
-            fed.insert(&bank.input, Tensor::new([rows.len()], &numbers)?);
+            said.numbers(leases.iter().map(number));
         }
         Ok(())
     }
 
-    /// A bank by the name of its input.
-    pub(super) fn bank(&self, name: &str) -> Option<View<'_>> {
-        self.banks.iter().find(|b| b.index.is_some() && b.bank.input == name)?.view()
+    /// The banks of rows, with the names of their inputs.
+    pub(super) fn banks(&self) -> impl Iterator<Item = (usize, &str)> {
+        let of_rows = self.banks.iter().enumerate().filter(|(_, b)| b.index.is_some());
+        of_rows.map(|(k, b)| (k, b.bank.input.as_str()))
+    }
+
+    /// A bank of rows.
+    pub(super) fn bank(&self, k: usize) -> Option<View<'_>> {
+        self.banks.get(k)?.view()
     }
 
     /// Sends what changed to the device, where sessions run on one.

@@ -2,8 +2,8 @@
 //! that revision gives; and former revisions leave memory.
 //!
 //! `GRAFT_LONG=1` makes it long: 200 adapters, 64 clients, ten replacements a second for two minutes at 70 % of what the
-//! machine can do, compared with the same load without replacements, by turns, since a machine's pace changes; a number
-//! above 1 is so many seconds. `GRAFT_LONG_BASE` and `GRAFT_LONG_ADAPTERS` name another base and a folder of adapters of
+//! machine can do, compared with the same load without replacements, by turns of four seconds, since a machine's pace changes
+//! (how long sorting some numbers took says how it was); a number above 1 is so many seconds. `GRAFT_LONG_BASE` and `GRAFT_LONG_ADAPTERS` name another base and a folder of adapters of
 //! it; `--release` and a machine that has nothing else to do are needed for the numbers to mean something.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -17,12 +17,14 @@ use std::time::Duration;
 use common::{House, Plan as HousePlan, change, copy};
 use graft_serve::access::{Access, KeyFile};
 use graft_serve::{Limits, Watcher};
+use storm::pace::paced;
 use storm::{Plan, Report, Storm, folders};
 use tempfile::TempDir;
 
-/// Turns of the long run. In each one it is measured again what the machine can do; the mean until then counts, since a
-/// lucky second would ask for more than can be done for long.
-const TURNS: u32 = 12;
+/// Turns of the long run: many short ones, so that a slow moment of the machine's does not meet the one side alone. In each one it
+/// is measured again what the machine can do; the mean until then counts, since a lucky second would ask for more than can be
+/// done for long.
+const TURNS: u32 = 30;
 
 fn plan() -> HousePlan {
     let access = Access::new(&KeyFile { admin: Some("root".into()), ..KeyFile::default() });
@@ -108,8 +110,10 @@ async fn long_run_of_replacements_at_seventy_percent() {
         for replaces in [turn % 2 == 0, turn % 2 == 1] {
             let replacements = if replaces { 10.0 } else { 0.0 };
             let (of, what) = if replaces { (&mut report, "replaced") } else { (&mut calm, "calm") };
-            let slice = storm.run(&Plan { rate, replacements, ..plan.clone() }).await;
-            shown(&format!("turn {turn}, {what}"), &slice);
+            let sliced = Plan { rate, replacements, ..plan.clone() };
+            let (slice, pace) = paced(storm.run(&sliced)).await;
+            let pace = pace.map(|p| format!(", sorting {:.2} ms", p.as_secs_f64() * 1e3)).unwrap_or_default();
+            shown(&format!("turn {turn}, {what}{pace}"), &slice);
             of.add(slice);
         }
     }

@@ -1,5 +1,7 @@
 //! Many clients and adapters that are replaced meanwhile: what is asked, what may be answered, how long that takes.
 
+pub mod pace;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -2,7 +2,8 @@
 //! `bare BASE PLUGINS ADAPTERS THREADS`, which prints a JSON object for each line that it reads:
 //!
 //! - `base ROWSxTOKENS SECONDS`: the base's file alone, `{"runs": …, "middle_ms": …, "mean_ms": …}`;
-//! - `banks ROWSxTOKENS SECONDS`: the same rows with the adapters of the folder ADAPTERS in turn;
+//! - `banks ROWSxTOKENS SECONDS`: the same rows with the adapters of the folder ADAPTERS in turn, each run beginning with the one
+//!   after the last run's;
 //! - `sorted FILE`: the file's texts, one a line, with these adapters in batches of 32 that are sorted by length,
 //!   `{"texts": …, "tokens": …, "seconds": …}`, padding not counted.
 //!
@@ -41,7 +42,11 @@ fn main() -> Any<()> {
     let all = parts(&base, Path::new(adapters), &[PathBuf::from(plugins)])?;
     let tenants: Vec<Tenant<'_>> =
         all.iter().enumerate().map(|(i, parts)| Tenant { id: 1 + i as u64, parts }).collect();
-    let rows = |n: usize| -> Vec<Tenant<'_>> { tenants.iter().copied().cycle().take(n).collect() };
+    let rows = |from: usize, n: usize| -> Vec<Tenant<'_>> {
+        tenants.iter().copied().cycle().skip(from % tenants.len()).take(n).collect()
+    };
+    // A server's next row is of another adapter, whose numbers are in no cache.
+    let mut next = 0;
     let mut open = None;
     for line in std::io::stdin().lines() {
         let line = line?;
@@ -60,12 +65,13 @@ fn main() -> Any<()> {
                 })?
             }
             (["banks", shape, seconds], Some(banks)) => timed(shape, seconds, &base, &mut |batch, n| {
-                drop(banks.run(batch, &rows(n))?);
+                drop(banks.run(batch, &rows(next, n))?);
+                next += n;
                 Ok(())
             })?,
             (["sorted", ..], Some(banks)) => {
                 let file = line.trim_start().trim_start_matches("sorted").trim();
-                sorted(&base, &std::fs::read_to_string(file)?, banks, &rows)?
+                sorted(&base, &std::fs::read_to_string(file)?, banks, &|n| rows(0, n))?
             }
             _ => return Err(format!("{line}: not a line that is known").into()),
         };

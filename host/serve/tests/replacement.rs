@@ -3,8 +3,9 @@
 //!
 //! `GRAFT_LONG=1` makes it long: 200 adapters, 64 clients, ten replacements a second for two minutes at 70 % of what the
 //! machine can do, compared with the same load without replacements, by turns of four seconds, since a machine's pace changes
-//! (how long sorting some numbers took says how it was); a number above 1 is so many seconds. `GRAFT_LONG_BASE` and `GRAFT_LONG_ADAPTERS` name another base and a folder of adapters of
-//! it; `--release` and a machine that has nothing else to do are needed for the numbers to mean something.
+//! (how long sorting some numbers took says how it was); a number above 1 is so many seconds. `GRAFT_LONG_BASE` and
+//! `GRAFT_LONG_ADAPTERS` name another base and a folder of adapters of it; `--release` and a machine that has nothing else to do
+//! are needed for the numbers to mean something.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;

@@ -242,6 +242,9 @@ impl Shelf {
         for (k, index) in self.indices.iter().enumerate() {
             let of = |l: &Option<&Lease>| l.map_or(0, |l| l.rows[k].len());
             let most = leases.iter().map(of).max().unwrap_or(0).max(1);
+            if index.whole && most != 1 {
+                return Err(bad("an adapter has several rows where one is read"));
+            }
             let places = said.places(rows.len(), (!index.whole).then_some(most));
             for (to, lease) in places.chunks_exact_mut(most).zip(&leases) {
                 let Some(lease) = lease else { continue };

@@ -17,11 +17,12 @@ use crate::value::{OrtValue, View};
 #[derive(Debug, Clone)]
 pub struct Plan {
     session: u64,
-    inputs: Vec<usize>,
-    outputs: Vec<usize>,
-    input_names: Vec<CString>,
-    output_names: Vec<CString>,
+    inputs: Vec<Named>,
+    outputs: Vec<Named>,
 }
+
+/// An input or output of a session: its place there, and its name as ONNX Runtime is told it.
+type Named = (usize, CString);
 
 /// A caller's buffer that an output is written into.
 #[derive(Debug)]
@@ -53,7 +54,7 @@ impl Session {
     /// [`RuntimeError::MissingInput`] for an input that is left out.
     pub fn plan(&self, inputs: &[&str], outputs: &[&str]) -> Result<Plan> {
         let inputs = self.find("input", &self.inputs, inputs)?;
-        if let Some(left_out) = (0..self.inputs.len()).find(|i| !inputs.contains(i)) {
+        if let Some(left_out) = (0..self.inputs.len()).find(|i| !inputs.iter().any(|(k, _)| k == i)) {
             let port = &self.inputs[left_out];
             return Err(RuntimeError::MissingInput {
                 session: self.name.clone(),
@@ -62,11 +63,7 @@ impl Session {
             });
         }
         let outputs = self.find("output", &self.outputs, outputs)?;
-        let names = |of: &[usize], ports: &[Port]| -> Vec<CString> {
-            of.iter().filter_map(|i| self.c_names.get(&ports[*i].name).cloned()).collect()
-        };
-        let (input_names, output_names) = (names(&inputs, &self.inputs), names(&outputs, &self.outputs));
-        Ok(Plan { session: self.id, inputs, outputs, input_names, output_names })
+        Ok(Plan { session: self.id, inputs, outputs })
     }
 
     /// Runs the graph on inputs in the plan's order: what a training loop calls, with parameters as views of its own
@@ -82,7 +79,7 @@ impl Session {
         let values: Vec<Option<OrtValue>> = raw.into_iter().map(OrtValue::own).collect();
         ran?;
         let mut outputs = Outputs::new(Arc::clone(&self.keep));
-        for (index, value) in plan.outputs.iter().zip(values) {
+        for ((index, _), value) in plan.outputs.iter().zip(values) {
             let name = &self.outputs[*index].name;
             let value = value.ok_or_else(|| RuntimeError::Ort {
                 doing: format!("running {}", self.name),
@@ -133,7 +130,7 @@ impl Session {
             let reason = format!("{} buffers for {} outputs", targets.len(), plan.outputs.len());
             return bad(format!("targets of session {}", self.name), reason);
         }
-        for (index, t) in plan.outputs.iter().zip(targets) {
+        for ((index, _), t) in plan.outputs.iter().zip(targets) {
             let port = &self.outputs[*index];
             let setting = || format!("session {}: target of output `{}`", self.name, port.name);
             let count = t.shape.iter().try_fold(1usize, |a, d| a.checked_mul(*d));
@@ -153,24 +150,24 @@ impl Session {
         Ok(())
     }
 
-    fn find(&self, kind: &'static str, ports: &[Port], names: &[&str]) -> Result<Vec<usize>> {
-        let mut found = Vec::with_capacity(names.len());
+    fn find(&self, kind: &'static str, ports: &[Port], names: &[&str]) -> Result<Vec<Named>> {
+        let mut found: Vec<Named> = Vec::with_capacity(names.len());
         for name in names {
-            // A name that ONNX Runtime could not be told (one with a zero byte) has no entry in `c_names`.
-            let index = ports.iter().position(|p| p.name == **name && self.c_names.contains_key(*name));
-            let index = index.ok_or_else(|| RuntimeError::UnknownName {
+            // One with a zero byte could not be told to ONNX Runtime.
+            let index = ports.iter().position(|p| p.name == **name).zip(CString::new(*name).ok());
+            let (index, c_name) = index.ok_or_else(|| RuntimeError::UnknownName {
                 session: self.name.clone(),
                 kind,
                 name: (*name).to_owned(),
                 known: ports.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", "),
             })?;
-            if found.contains(&index) {
+            if found.iter().any(|(k, _)| *k == index) {
                 return Err(RuntimeError::BadSetting {
                     setting: format!("session {}: {kind} `{name}`", self.name),
                     reason: "it is given twice".into(),
                 });
             }
-            found.push(index);
+            found.push((index, c_name));
         }
         Ok(found)
     }
@@ -189,7 +186,7 @@ impl Session {
             });
         }
         let mut lent = Vec::with_capacity(inputs.len());
-        for (index, view) in plan.inputs.iter().zip(inputs) {
+        for ((index, _), view) in plan.inputs.iter().zip(inputs) {
             let port = &self.inputs[*index];
             if port.dtype != Some(view.dtype()) || !fits(port, view.shape()) {
                 return Err(RuntimeError::InputMismatch {
@@ -205,8 +202,8 @@ impl Session {
     }
 
     fn call(&mut self, plan: &Plan, lent: &[Lent], outputs: &mut [*mut ort::sys::OrtValue]) -> Result<()> {
-        let pointers = |names: &[CString]| names.iter().map(|n| n.as_ptr()).collect::<Vec<*const c_char>>();
-        let (input_names, output_names) = (pointers(&plan.input_names), pointers(&plan.output_names));
+        let pointers = |of: &[Named]| of.iter().map(|(_, n)| n.as_ptr()).collect::<Vec<*const c_char>>();
+        let (input_names, output_names) = (pointers(&plan.inputs), pointers(&plan.outputs));
         let values: Vec<*const ort::sys::OrtValue> = lent.iter().map(Lent::ptr).collect();
         let options = self.cancel.as_ref().map_or(ptr::null(), |c| c.run_options());
         // SAFETY: names are NUL-terminated strings of this session (`find` lets no others into a plan), arrays and

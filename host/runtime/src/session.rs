@@ -1,7 +1,5 @@
 //! Sessions: a graph, loaded and optimised for one provider.
 
-use std::collections::HashMap;
-use std::ffi::CString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -137,7 +135,6 @@ pub struct Session {
     pub(crate) name: String,
     pub(crate) inputs: Vec<Port>,
     pub(crate) outputs: Vec<Port>,
-    pub(crate) c_names: HashMap<String, CString>,
     pub(crate) cancel: Option<CancelToken>,
     /// For each input what its last values are.
     pub(crate) lending: Vec<Lending>,
@@ -171,11 +168,6 @@ impl Session {
         let inner = build::commit(runtime, source, options)?;
         let inputs: Vec<Port> = inner.inputs().iter().map(port).collect();
         let outputs: Vec<Port> = inner.outputs().iter().map(port).collect();
-        let c_names = inputs
-            .iter()
-            .chain(&outputs)
-            .filter_map(|p| Some((p.name.clone(), CString::new(p.name.as_str()).ok()?)))
-            .collect();
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Ok(Session {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
@@ -185,7 +177,6 @@ impl Session {
             name: options.name.clone(),
             inputs,
             outputs,
-            c_names,
             cancel: None,
             inner,
             profile: options.profile.clone(),

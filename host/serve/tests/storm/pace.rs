@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_millis(250);
-/// Numbers that a look sorts, in about a millisecond.
+/// Numbers that a look sorts, in about half a millisecond.
 const COUNT: u64 = 30_000;
 
 /// The time of the processor, not of the clock, that sorting some numbers took in the middle while something else was done;

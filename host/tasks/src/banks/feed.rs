@@ -39,9 +39,11 @@ impl Feed {
             }
             known.extend(shelf.banks().map(|(bank, name)| (name, Source::Bank(at, bank))));
         }
-        let of = |name: &String| known.get(name.as_str()).copied().unwrap_or(Source::Batch);
-        let sources: Vec<Source> = inputs.iter().map(of).collect();
-        Feed { inputs: inputs.into_iter().zip(sources).collect() }
+        let with_source = |name: String| {
+            let source = known.get(name.as_str()).copied().unwrap_or(Source::Batch);
+            (name, source)
+        };
+        Feed { inputs: inputs.into_iter().map(with_source).collect() }
     }
 
     /// The inputs for a batch.
